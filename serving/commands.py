@@ -1,0 +1,9 @@
+"""Commands of the package `serving`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def mount(app: typer.Typer) -> None:
+    """Add this package's commands to the command line."""

@@ -1,0 +1,184 @@
+"""The events that producers, Driftline and on-call engineers exchange, as validated structs.
+
+Shapes follow CloudEvents' ``data`` member. Times are RFC 3339 strings with an offset, or epoch milliseconds. Ids are
+strings, because JSON parsers turn large integers into floats.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+PREDICTION_TYPE = "driftline.prediction.v1"
+OUTCOME_TYPE = "driftline.outcome.v1"
+ALERT_TYPE = "driftline.alert.v1"
+MODEL_EVENT_TYPE = "driftline.model.{what}.v1"
+
+Time = Annotated[dt.datetime, msgspec.Meta(tz=True)] | int
+Label = bool | int | str
+"""A class. ``true``, ``1`` and ``1.0`` are the same class; ``"1"`` is another."""
+Value = bool | int | float | str
+"""A prediction or an outcome: a class, or a number for regression."""
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+Task = Literal["binary", "multiclass", "classification", "regression"]
+"""``classification`` is a model that nobody declared: its classes are those that appear."""
+Mode = Literal["observe", "recommend", "approve", "auto"]
+ModelEventKind = Literal["registered", "candidate", "promoted", "rejected", "rolledback"]
+
+MAX_MAGNITUDE = 1e15
+"""Numbers beyond it are refused: their squares still fit a float, and no real target is larger."""
+
+
+class Prediction(msgspec.Struct, gc=False):
+    """What a model said: the fields that the join needs (``features`` and ``probabilities`` are skipped unread).
+
+    ``score`` is the probability of the positive class (binary) or of the predicted class (multiclass), in [0, 1].
+    """
+
+    prediction_id: Id
+    model: Name
+    version: Name | int
+    prediction: Value
+    predicted_at: Time | None = None
+    score: float | None = None
+    segment: str | None = None
+
+
+class FullPrediction(Prediction, gc=False):
+    """A prediction with everything that training needs."""
+
+    probabilities: list[float] | dict[str, float] | None = None
+    features: dict[str, float | int | str | bool | None] | list[float | None] | None = None
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What turned out to be true of a prediction, hours to months later."""
+
+    prediction_id: Id
+    outcome: Value
+    observed_at: Time | None = None
+    model: Name | None = None
+    source: Literal["system", "human"] | None = None
+    weight: float | None = None
+
+
+class Drift(msgspec.Struct, omit_defaults=True):
+    """The evidence of an alert.
+
+    ``change_at`` is the estimated change point in stream time (RFC 3339); ``change_offsets`` maps an input partition
+    to the outcome offset there; ``before`` and ``after`` are mean errors (share of wrong predictions, or mean
+    absolute error) on either side of it; ``outcomes_since_change`` counts the outcomes after it.
+    """
+
+    detector: str
+    statistic: float | None = None
+    threshold: float | None = None
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    change_at: str | None = None
+    change_offsets: dict[str, int] = {}
+    detected_at: str | None = None
+    detected_partition: int | None = None
+    detected_offset: int | None = None
+    outcomes_seen: int | None = None
+    outcomes_since_change: int | None = None
+    version: str | None = None
+    window: str | None = None
+    evidence: list[dict[str, Any]] = []
+
+
+class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt", "generator_url": "generatorURL"}):
+    """One alert in the shape of Alertmanager's webhook payload, with the evidence beside it.
+
+    ``labels`` always hold ``alertname`` and ``model``; an episode is ``fingerprint`` and ``starts_at``.
+    """
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    starts_at: str
+    ends_at: str
+    generator_url: str
+    fingerprint: str
+    drift: Drift | None = None
+    sequence: int = 0
+
+
+class Baseline(msgspec.Struct, omit_defaults=True):
+    """What a version achieves when nothing is wrong: measured on rows that it was not trained on.
+
+    ``metric`` is ``accuracy`` (a ratio) or ``mae`` (units of the target).
+    """
+
+    metric: Literal["accuracy", "mae"]
+    value: float
+    n: int
+    standard_error: float = 0.0
+
+
+class Profile(msgspec.Struct, omit_defaults=True):
+    """Where a version's reference profile is, and its hash."""
+
+    uri: str
+    sha256: str
+
+
+class ModelState(msgspec.Struct, omit_defaults=True):
+    """Everything that a reader must know of a model, complete in each model event.
+
+    ``aliases`` map ``champion``, ``challenger`` and ``previous`` to a version. ``revision`` grows by one with each
+    change in the model repository; 0 is a model that is only monitored.
+    """
+
+    model: str
+    revision: int
+    task: Task
+    classes: list[Label] | None = None
+    positive: Label | None = None
+    aliases: dict[str, str] = {}
+    baselines: dict[str, Baseline] = {}
+    profiles: dict[str, Profile] = {}
+    mode: Mode = "auto"
+    frozen: bool = False
+    max_promotions_per_week: int | None = None
+
+
+class ModelEvent(msgspec.Struct, omit_defaults=True):
+    """Something happened to a model: what, why, and the model's whole state after it.
+
+    ``kind`` is also in the CloudEvents type. ``trigger`` is the alert's fingerprint and start, where one led here.
+    """
+
+    kind: ModelEventKind
+    state: ModelState
+    version: str | None = None
+    alias: str | None = None
+    uri: str | None = None
+    sha256: str | None = None
+    metrics: dict[str, float] = {}
+    parity: dict[str, Any] = {}
+    trained_from: dict[str, Any] = {}
+    trigger: dict[str, str] = {}
+    reason: str | None = None
+    at: str | None = None
+    detail: str | None = None
+    """What changed, when ``kind`` alone does not say it: ``mode``, ``freeze``, ``recommended``, ``awaiting-approval``.
+    """
+
+
+def milliseconds(at: dt.datetime | int) -> int:
+    """Epoch milliseconds of an event's time."""
+    if isinstance(at, int):
+        return at
+    return round(at.timestamp() * 1000)
+
+
+def rfc3339(at_ms: int) -> str:
+    """Epoch milliseconds as RFC 3339 in UTC with milliseconds."""
+    at = dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

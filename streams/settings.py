@@ -1,0 +1,227 @@
+"""Settings: a TOML file, then DRIFTLINE_* environment variables, then flags; the last one that speaks wins."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streams.errors import WrongSetting
+from streams.events import Label, Mode, Task
+
+ENVIRONMENT_PREFIX = "DRIFTLINE_"
+DEFAULT_FILE = "driftline.toml"
+RESERVED_ENVIRONMENT = ("DRIFTLINE_CONFIG", "DRIFTLINE_DATA", "DRIFTLINE_KAFKA_LIBS", "DRIFTLINE_REDIS_SERVER")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """The broker and the topics on it."""
+
+    bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, comma separated")
+    topic_prefix: str = Field("", description="put before every topic's name")
+    partitions: int = Field(
+        4, ge=1, le=1024, description="partitions of predictions, outcomes and summaries when created"
+    )
+    replication: int = Field(1, ge=1, description="replicas of each topic when created")
+    accept_create_time: bool = Field(False, description="accept topics that keep the producer's timestamp")
+    session_timeout_s: float = Field(10.0, gt=0, description="a worker silent for so long loses its partitions")
+    heartbeat_s: float = Field(3.0, gt=0)
+    request_timeout_s: float = Field(30.0, gt=0)
+
+
+class RedisSettings(_Section):
+    """The store of the join's and the monitor's state."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix://")
+    prefix: str = Field("driftline", min_length=1, description="put before every key: one per deployment")
+    allow_volatile: bool = Field(False, description="accept a store without append-only file or that may evict")
+
+
+class WorkerSettings(_Section):
+    """The stream worker."""
+
+    group: str = Field("driftline", min_length=1, description="consumer group: one per deployment")
+    checkpoint_s: float = Field(1.0, gt=0, le=60)
+    checkpoint_events: int = Field(50_000, ge=1)
+    http: str = Field("127.0.0.1:9464", description="host:port of /metrics; port 0 picks one")
+    horizon_s: float = Field(7 * 86_400, gt=0, description="how long an outcome may take (the label horizon)")
+    dedupe_s: float = Field(3_600, ge=0, description="how long a joined id is remembered")
+    dedupe_rows: int = Field(100_000, ge=0, description="joined ids remembered per partition, at most")
+    max_pending: int = Field(1_000_000, ge=1, description="rows that wait per partition; above it the oldest expire")
+    max_undeclared_models: int = Field(1_000, ge=0)
+    skew_s: float = Field(60.0, gt=0, description="how far one input may be read ahead of another, in stream time")
+    garbage_share: float = Field(0.5, gt=0, le=1, description="stop when so much of an input cannot be decoded")
+    garbage_records: int = Field(1_000, ge=1, description="the share is taken over at least so many records")
+    allow_garbage: bool = Field(False, description="dead-letter everything that cannot be decoded and never stop")
+    watchdog_s: float = Field(120.0, gt=0, description="exit when there is lag and nothing moves for so long")
+
+
+class MonitorSettings(_Section):
+    """Windows, detectors and the alert policy."""
+
+    detectors: list[str] = Field(["adwin", "page_hinkley"], description="detectors fed with every error")
+    minimum_accuracy: float = Field(0.90, ge=0, le=1)
+    baseline_drop: float = Field(0.05, gt=0, le=1, description="points of accuracy (or share of MAE) lost that page")
+    baseline_outcomes: int = Field(5_000, ge=30, description="outcomes that an unregistered version learns from")
+    window_minutes: int = Field(60, ge=1, description="window of the accuracy rules")
+    minimum_outcomes: int = Field(500, ge=1, description="outcomes in the window before an accuracy rule speaks")
+    for_minutes: int = Field(5, ge=0, description="how long an accuracy rule must hold before it fires")
+    clean_minutes: int = Field(15, ge=1, description="minutes without cause before an alert resolves")
+    repeat_minutes: int = Field(240, ge=0, description="a firing alert is sent again so often; 0: never")
+    outcomes_missing_minutes: int = Field(1_440, ge=1, description="predictions but no outcome for so long: alert")
+
+
+class ServeSettings(_Section):
+    """The inference server."""
+
+    http: str = Field("127.0.0.1:8080")
+    max_request_bytes: int = Field(16_000_000, ge=1_000)
+    max_in_flight: int = Field(
+        100_000, ge=1, description="predictions waiting for Kafka before requests are refused (503)"
+    )
+    publish_features: bool = True
+    threads: int = Field(1, ge=1, description="ONNX Runtime threads a model")
+
+
+class RetrainSettings(_Section):
+    """The retrain loop."""
+
+    http: str = Field("127.0.0.1:9465", description="host:port of /metrics; port 0 picks one")
+    group: str = Field("driftline-retrain", min_length=1)
+    algorithm: Literal["xgboost", "random_forest"] = "xgboost"
+    trees: int = Field(60, ge=1, le=5_000)
+    depth: int = Field(5, ge=1, le=20)
+    minimum_rows: int = Field(500, ge=50, description="labelled rows since the change point before training")
+    maximum_rows: int = Field(20_000, ge=100, description="newest labelled rows used")
+    test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
+    significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
+    parity_rows: int = Field(10_000, ge=100)
+    wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
+    max_promotions_per_week: int = Field(50, ge=0)
+    seed: int = 0
+
+
+class ModelSettings(_Section):
+    """What the configuration declares of one model."""
+
+    task: Task | None = None
+    classes: list[Label] | None = None
+    positive: Label | None = None
+    minimum_accuracy: float | None = Field(None, ge=0, le=1)
+    mode: Mode | None = None
+
+
+class Settings(BaseSettings):
+    """All settings of a deployment."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    serve: ServeSettings = ServeSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    repository: str = Field("models", description="the model repository: a folder or an fsspec URL")
+    models: dict[str, ModelSettings] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what :func:`load` merged: it knows where each value came from."""
+        return (init_settings,)
+
+
+def load(
+    file: Path | None = None, environ: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and where each value that is not a default came from (dotted name → source).
+
+    ``flags`` are dotted names, ``kafka.bootstrap`` → value. Raises :class:`WrongSetting` for an unknown name or a value
+    out of range, naming the source.
+    """
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    named = file or (Path(environ["DRIFTLINE_CONFIG"]) if environ.get("DRIFTLINE_CONFIG") else None)
+    if named is not None and not named.is_file():
+        raise WrongSetting(f"the configuration file {named} does not exist", "check --config or DRIFTLINE_CONFIG")
+    path = named or Path(DEFAULT_FILE)
+    if path.is_file():
+        _merge(merged, origin, _read_toml(path), str(path))
+    _merge(merged, origin, _environment(environ), "environment")
+    for name, value in (flags or {}).items():
+        *sections, leaf = name.split(".")
+        nested: dict[str, Any] = {leaf: _parse(value)}
+        for section in reversed(sections):
+            nested = {section: nested}
+        _merge(merged, origin, nested, "flag")
+    try:
+        return Settings(**merged), origin
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongSetting(f"{path} is not TOML: {error}", "see `driftline config show` for the names") from None
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """DRIFTLINE_KAFKA__BOOTSTRAP → {"kafka": {"bootstrap": …}}."""
+    nested: dict[str, Any] = {}
+    for name, value in environ.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_ENVIRONMENT:
+            continue
+        *sections, leaf = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        at = nested
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[leaf] = _parse(value)
+    return nested
+
+
+def _parse(text: str) -> Any:
+    """Lists and tables are written as TOML; anything else is left to the field's own type."""
+    if text[:1] in "[{":
+        try:
+            return tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text
+
+
+def _merge(into: dict[str, Any], origin: dict[str, str], values: Mapping[str, Any], source: str, at: str = "") -> None:
+    for key, value in values.items():
+        name = f"{at}{key}"
+        if isinstance(value, Mapping):
+            section = into.setdefault(key, {})
+            if isinstance(section, dict):
+                _merge(section, origin, value, source, f"{name}.")
+                continue
+        into[key] = value
+        origin[name] = source
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> WrongSetting:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    source = origin.get(name, "the configuration")
+    if first["type"] == "extra_forbidden":
+        return WrongSetting(f"{name} (from {source}) is not a setting", "`driftline config show` lists them all")
+    return WrongSetting(f"{name} (from {source}): {first['msg']}", "`driftline config show` lists the defaults")
