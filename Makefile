@@ -1,0 +1,81 @@
+# Every target sets up what it needs: `make demo` works in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+KAFKA_JARS := .cache/kafka-jars.fetched
+UV := .cache/uv/bin/uv
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: $(INSTALLED) ## Install the locked versions and driftline itself into .venv
+
+# The wheels of the lock are installed by hash and without a look at anything else; driftline itself is editable.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftline needs Python 3.11 or newer: make PYTHON=python3.11 install")'
+	@echo "make: installing the locked packages into $(VENV) (about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## Run the closed loop on one machine: drift, alert, retrain, swap (under two minutes)
+	@$(BIN)/driftline demo
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests that need no server
+	@$(BIN)/pytest tests/unit tests/contract
+
+.PHONY: check
+check: $(INSTALLED) ## Check format, lint, types and the import rule
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and apply the lint's safe fixes
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format .
+
+.PHONY: test-kafka
+test-kafka: $(INSTALLED) $(KAFKA_JARS) ## Run the tests on a real Apache Kafka and a real Redis
+	@command -v redis-server >/dev/null || { echo "make: redis-server is not on the PATH: apt-get install redis-server" >&2; exit 1; }
+	@$(BIN)/pytest tests/integration tests/e2e tests/ops
+
+$(KAFKA_JARS): $(INSTALLED) tests/support/kafka/pom.xml
+	@command -v java >/dev/null || { echo "make: java is not on the PATH: apt-get install openjdk-17-jdk-headless" >&2; exit 1; }
+	@command -v mvn >/dev/null || { echo "make: mvn is not on the PATH: apt-get install maven" >&2; exit 1; }
+	@echo "make: fetching Apache Kafka's jars (44 MB, once)"
+	@$(BIN)/python -m tests.support.kafka_jars
+	@mkdir -p $(@D) && touch $@
+
+.PHONY: bench
+bench: $(INSTALLED) ## Run the benchmarks; they print ratios
+	@compgen -G 'bench/bench_*.py' >/dev/null || { echo "make: bench/ has no bench_*.py" >&2; exit 1; }
+	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: lock
+lock: $(UV) ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade takes the newest)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header $(LOCK_FLAGS) pyproject.toml -o requirements.lock
+	@grep -cE '^[a-z0-9]' requirements.lock | sed 's/$$/ packages locked/'
+
+$(UV):
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+.PHONY: clean
+clean: ## Remove everything that make made
+	@rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
