@@ -1,0 +1,67 @@
+"""What the stream knows of each model: the model events up to an offset, folded into one state a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from streams.events import Label, ModelEvent, ModelState, Task, Value
+
+
+class Catalog:
+    """The models known after the model events up to ``position`` (the next offset to apply).
+
+    The highest revision of a model wins; among equal ones the first in the log, so that two partitions that meet an
+    undeclared model at once agree.
+    """
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.undeclared = 0
+        self._models: dict[str, ModelState] = {}
+
+    def apply(self, offset: int, event: ModelEvent | None) -> None:
+        """Take in the model event at ``offset``; ``None`` is one that could not be decoded."""
+        self.position = max(self.position, offset + 1)
+        if event is None:
+            return
+        state = event.state
+        known = self._models.get(state.model)
+        if known is not None and known.revision >= state.revision:
+            return
+        self._models[state.model] = state
+        self.undeclared = sum(m.revision == 0 for m in self._models.values())
+
+    def get(self, model: str) -> ModelState | None:
+        """The model's state, or None for a name never seen."""
+        return self._models.get(model)
+
+    def __iter__(self) -> Iterator[ModelState]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def guess_task(prediction: Value) -> Task:
+    """The task of a model that nobody declared, from the JSON type of its first prediction."""
+    return "regression" if isinstance(prediction, float) else "classification"
+
+
+def is_classification(task: Task) -> bool:
+    """Whether predictions of this task are classes."""
+    return task != "regression"
+
+
+def label_text(label: Label | Value) -> str:
+    """The one spelling of a class: ``true``, ``1`` and ``1.0`` are ``"1"``; the string ``"1"`` is ``"'1'"``."""
+    if isinstance(label, str):
+        return repr(label) if _looks_numeric(label) else label
+    return str(int(label)) if float(label).is_integer() else repr(float(label))
+
+
+def _looks_numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,221 @@
+"""The state store: fenced, atomic checkpoints in Redis, one hash-tagged group of keys a partition.
+
+Every write of state is one WATCH/MULTI/EXEC that first compares the owner's epoch and the checkpoint number with what
+is stored. The number grows by one with each checkpoint and carries the writer's nonce, so that a write that was
+applied although its answer was lost is recognised as ours when it is retried.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from streams.errors import RestartMe, StateMismatch, Unavailable
+from streams.settings import RedisSettings
+
+Stage = Literal["join", "monitor"]
+Command = tuple[str | bytes | int | float, ...]
+"""One Redis command as :meth:`redis.Redis.execute_command` takes it."""
+
+FORMAT = 1
+"""Version of everything stored. A newer one is refused, an older one migrated."""
+RETRY_S = 0.5
+SOCKET_TIMEOUT_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Fenced(Exception):
+    """Another worker owns the partition now, or its keys are gone: drop the work in hand."""
+
+
+class EpochTaken(Exception):
+    """The store knows an epoch at least as high: take again with a higher one."""
+
+    def __init__(self, stored: int) -> None:
+        super().__init__(f"the store is at epoch {stored}")
+        self.stored = stored
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """A client that never retries by itself: a repeated write is decided by the compare-and-set, not by a socket."""
+    return redis.Redis.from_url(
+        settings.url,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+def require_durable(client: redis.Redis, settings: RedisSettings) -> None:
+    """Refuse a store that could forget or evict state.
+
+    Read by INFO, since managed stores refuse CONFIG. Raises :class:`Unavailable` or :class:`StateMismatch`.
+    """
+    try:
+        info: Mapping[str, Any] = client.info()
+    except redis.RedisError as error:
+        raise Unavailable(
+            f"no Redis answers at {settings.url.rpartition('@')[2]} ({error})", "start one, or set redis.url"
+        ) from None
+    if settings.allow_volatile:
+        return
+    if not int(info.get("aof_enabled", 0)):
+        raise StateMismatch(
+            "the store keeps no append-only file: a crash of it would lose state",
+            "start it with `--appendonly yes`, or set redis.allow_volatile=true to accept the loss",
+        )
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        raise StateMismatch(
+            f"the store evicts keys when it is full (maxmemory-policy {info['maxmemory_policy']})",
+            "set `maxmemory-policy noeviction`, or redis.allow_volatile=true to accept the loss",
+        )
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition that this process owns: the guard of its writes and what was stored when it was taken."""
+
+    stage: Stage
+    partition: int
+    epoch: int
+    token: str
+    number: int
+    key: str
+    meta: dict[str, bytes] = field(default_factory=dict)
+
+    def name(self, part: str) -> str:
+        """The Redis key of one part of this partition's state."""
+        return f"{self.key}{part}"
+
+
+class StateStore:
+    """Fenced state of the partitions of one deployment. Blocking; used from worker threads, one call a partition."""
+
+    def __init__(self, client: redis.Redis, prefix: str, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self.client = client
+        self._prefix = prefix
+        self._should_stop = should_stop
+
+    def key(self, stage: Stage, partition: int) -> str:
+        """Prefix of all keys of a partition, with a hash tag so that a cluster keeps them in one slot."""
+        return f"{self._prefix}:{{{stage}:{partition}}}:"
+
+    def stored_epoch(self, stage: Stage, partition: int) -> int:
+        """The highest epoch that the store has seen for a partition; 0 for none."""
+        stored = self._call(lambda: self.client.hget(f"{self.key(stage, partition)}meta", "epoch"))
+        return int(stored or 0)
+
+    def take(self, stage: Stage, partition: int, epoch: int, token: str) -> Owned:
+        """Become the owner: later writes of lower epochs are refused.
+
+        Raises :class:`EpochTaken` if the store has an epoch at least as high and another token, and
+        :class:`StateMismatch` for a format of the future.
+        """
+        key = self.key(stage, partition)
+        meta = self._call(lambda: self._take_once(f"{key}meta", epoch, token))
+        if int(meta.get("format", FORMAT)) > FORMAT:
+            raise StateMismatch(
+                f"the state of {stage} partition {partition} has format {meta['format'].decode()}, newer than {FORMAT}",
+                "run the release that wrote it",
+            )
+        return Owned(stage, partition, epoch, token, int(meta.get("number", 0)), key, meta)
+
+    def _take_once(self, key: str, epoch: int, token: str) -> dict[str, bytes]:
+        while True:
+            try:
+                pipe: Any
+                with self.client.pipeline() as pipe:
+                    pipe.watch(key)
+                    meta = {name.decode(): value for name, value in pipe.hgetall(key).items()}
+                    stored = int(meta.get("epoch", 0))
+                    if stored == epoch and meta.get("token", b"").decode() == token:
+                        return meta  # the answer to our own take was lost
+                    if stored >= epoch:
+                        raise EpochTaken(stored)
+                    pipe.multi()
+                    pipe.hset(key, mapping={"epoch": epoch, "token": token, "format": FORMAT})
+                    pipe.execute()
+                    return meta
+            except redis.WatchError:
+                continue  # somebody wrote in between: the next read decides
+
+    def commit(self, owned: Owned, commands: Iterable[Command], meta: Mapping[str, str | bytes | int]) -> None:
+        """One checkpoint: apply ``commands`` and ``meta`` atomically and advance the checkpoint number.
+
+        Waits for a store that does not answer. Raises :class:`Fenced` if the partition is not ours any more.
+        """
+        nonce = secrets.token_hex(8)
+        batch = list(commands)
+        self._call(lambda: self._commit_once(owned, batch, meta, nonce))
+        owned.number += 1
+
+    def _commit_once(
+        self, owned: Owned, commands: Sequence[Command], meta: Mapping[str, str | bytes | int], nonce: str
+    ) -> None:
+        key = owned.name("meta")
+        while True:
+            try:
+                pipe: Any
+                with self.client.pipeline() as pipe:
+                    pipe.watch(key)
+                    epoch, token, number, last = pipe.hmget(key, "epoch", "token", "number", "nonce")
+                    if epoch is None:
+                        raise Fenced(f"{key} is gone")
+                    if int(epoch) != owned.epoch or (token or b"").decode() != owned.token:
+                        raise Fenced(f"{key} is at epoch {int(epoch)}, ours is {owned.epoch}")
+                    stored = int(number or 0)
+                    if stored == owned.number + 1 and (last or b"").decode() == nonce:
+                        return  # applied; only the answer was lost
+                    if stored != owned.number:
+                        raise Fenced(f"{key} is at checkpoint {stored}, ours is {owned.number}")
+                    pipe.multi()
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    pipe.hset(key, mapping={**meta, "number": owned.number + 1, "nonce": nonce})
+                    pipe.execute()
+                    return
+            except redis.WatchError:
+                continue  # a take got in between: the next read decides
+
+    def _call(self, operation: Callable[[], Any]) -> Any:
+        """Run until it is answered: a store that restarts, loads its file or is full delays us, nothing is dropped."""
+        warned = False
+        while True:
+            try:
+                return operation()
+            except (
+                redis.ConnectionError,
+                redis.TimeoutError,
+                redis.exceptions.ReadOnlyError,
+                redis.exceptions.OutOfMemoryError,
+                redis.exceptions.ResponseError,
+            ) as error:
+                if isinstance(error, redis.exceptions.ResponseError) and not _passes(error):
+                    raise
+                if self._should_stop():
+                    raise RestartMe(f"the store did not answer while stopping ({error})", "") from None
+                if not warned:
+                    log.warning("store.waiting", reason=str(error))
+                    warned = True
+                time.sleep(RETRY_S)
+
+    def read(self, operation: Callable[[redis.Redis], Any]) -> Any:
+        """The result of a read-only operation, waiting for a store that does not answer."""
+        return self._call(lambda: operation(self.client))
+
+
+def _passes(error: redis.exceptions.ResponseError) -> bool:
+    """Refusals that end by themselves: out of memory, a failing disk, loading, a replica, a busy script."""
+    return isinstance(error, redis.exceptions.OutOfMemoryError | redis.exceptions.ReadOnlyError) or str(
+        error
+    ).startswith(("OOM", "MISCONF", "LOADING", "READONLY", "BUSY", "EXECABORT", "TRYAGAIN", "CLUSTERDOWN"))
