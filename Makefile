@@ -9,8 +9,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-KAFKA_JARS := .cache/kafka-jars.fetched
 UV := .cache/uv/bin/uv
+
+# $(call need,COMMAND,DEBIAN PACKAGE)
+need = command -v $(1) >/dev/null || { echo "make: $(1) is not on the PATH: apt-get install $(2)" >&2; exit 1; }
 
 .PHONY: help
 help: ## Show the targets
@@ -49,16 +51,12 @@ format: $(INSTALLED) ## Format the code and apply the lint's safe fixes
 	@$(BIN)/ruff format .
 
 .PHONY: test-kafka
-test-kafka: $(INSTALLED) $(KAFKA_JARS) ## Run the tests on a real Apache Kafka and a real Redis
-	@command -v redis-server >/dev/null || { echo "make: redis-server is not on the PATH: apt-get install redis-server" >&2; exit 1; }
-	@$(BIN)/pytest tests/integration tests/e2e tests/ops
-
-$(KAFKA_JARS): $(INSTALLED) tests/support/kafka/pom.xml
-	@command -v java >/dev/null || { echo "make: java is not on the PATH: apt-get install openjdk-17-jdk-headless" >&2; exit 1; }
-	@command -v mvn >/dev/null || { echo "make: mvn is not on the PATH: apt-get install maven" >&2; exit 1; }
-	@echo "make: fetching Apache Kafka's jars (44 MB, once)"
+test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redis
+	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
+	@$(call need,java,openjdk-17-jdk-headless)
+	@echo "make: looking for Apache Kafka's jars (44 MB, fetched once)"
 	@$(BIN)/python -m tests.support.kafka_jars
-	@mkdir -p $(@D) && touch $@
+	@$(BIN)/pytest tests/integration tests/e2e tests/ops
 
 .PHONY: bench
 bench: $(INSTALLED) ## Run the benchmarks; they print ratios

@@ -46,4 +46,6 @@ def driftline_data() -> Path:
     folder = os.environ.get("DRIFTLINE_DATA")
     if not folder:
         pytest.skip("the data sets are not here: set DRIFTLINE_DATA to the folder that holds elec2.csv.gz")
+    if not Path(folder).is_dir():
+        pytest.fail(f"DRIFTLINE_DATA names {folder}, which is not a folder")
     return Path(folder)
