@@ -135,7 +135,7 @@ class PageHinkley:
             sum_increase=river._sum_increase,
             sum_decrease=river._sum_decrease,
             min_increase=river._min_increase,
-            max_decrease=river._max_decrease,
+            max_decrease=float(river._max_decrease),  # River begins with an integer
             fired=river.drift_detected,
             change=self._change.state(),
         )

@@ -1,7 +1,7 @@
 """When an alert fires, is sent again and resolves: a table of states, stepped by stream-time minutes.
 
-A condition must hold for some minutes before it fires, a detection (an event) fires at once, and a firing alert resolves
-after enough clean minutes or when a promotion resolves it. The same inputs give the same transitions.
+A condition must hold for some minutes before it fires, a detection (an event) fires at once, and a firing alert
+resolves after enough clean minutes or when a promotion resolves it. The same inputs give the same transitions.
 """
 
 import math

@@ -1,0 +1,350 @@
+"""What every detector promises, asked of each of them."""
+
+import doctest
+import math
+import random
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river import drift
+
+import detectors.adwin
+import detectors.page_hinkley
+from detectors.adwin import Adwin
+from detectors.contract import Detector, InvalidValue
+from detectors.page_hinkley import PageHinkley
+from detectors.registry import make_detector
+from detectors.scaling import ScaledDetector, Scaling
+from detectors.snapshot import SnapshotError, seal
+from detectors.verdict import Detection
+
+# Eager parameters, so that streams of a few hundred errors hold many detections.
+EAGER: dict[str, dict[str, Any]] = {
+    "adwin": {"delta": 0.3, "clock": 4},
+    "page_hinkley": {"threshold": 3.0, "min_instances": 10},
+}
+RIVER: dict[str, Callable[[], Any]] = {
+    "adwin": lambda: drift.ADWIN(**EAGER["adwin"]),  # type: ignore[no-untyped-call]
+    "page_hinkley": lambda: drift.PageHinkley(**EAGER["page_hinkley"], mode="up"),
+}
+NAMES = sorted(EAGER)
+
+
+def eager(name: str) -> Detector:
+    return make_detector(name, **EAGER[name])
+
+
+@st.composite
+def error_streams(draw: st.DrawFn) -> list[float]:
+    """Errors whose rate jumps now and then, as 0 and 1 or as fractions."""
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    binary = draw(st.booleans())
+    stream: list[float] = []
+    for rate in draw(st.lists(st.floats(0, 1), min_size=1, max_size=5)):
+        for _ in range(draw(st.integers(0, 120))):
+            stream.append(float(rng.random() < rate) if binary else rate * rng.random())
+    return stream
+
+
+def cut(stream: list[float], rng: random.Random) -> list[list[float]]:
+    batches = []
+    while stream:
+        size = rng.randint(0, 40)
+        batches.append(stream[:size])
+        stream = stream[size:]
+    return batches
+
+
+def fed(detector: Detector, batches: list[list[float]]) -> list[Any]:
+    """Detections with indexes counted from the first batch."""
+    found, start = [], 0
+    for batch in batches:
+        found += [
+            (start + d.index, d.statistic, d.threshold, d.before, d.after, d.window)
+            for d in detector.update_many(batch)
+        ]
+        start += len(batch)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=150, deadline=None)
+@given(stream=error_streams(), seed=st.integers(0, 2**32))
+def test_batches_make_no_difference(name: str, stream: list[float], seed: int) -> None:
+    """However a stream is cut, detections, their evidence and the state are those of one error at a time."""
+    whole, single, pieces = eager(name), eager(name), eager(name)
+    found = fed(whole, [stream])
+    assert fed(single, [[error] for error in stream]) == found
+    assert fed(pieces, cut(stream, random.Random(seed))) == found
+    assert whole.snapshot() == single.snapshot() == pieces.snapshot()
+    assert whole.count == len(stream)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=150, deadline=None)
+@given(stream=error_streams(), seed=st.integers(0, 2**32))
+def test_river_itself_would_say_the_same(name: str, stream: list[float], seed: int) -> None:
+    """Every rise reported is one that River reports at that error, and River's state ends up bit for bit the same."""
+    river = RIVER[name]()
+    fires = []
+    for index, error in enumerate(stream):
+        river.update(error)
+        if river.drift_detected:
+            fires.append(index)
+    detector = eager(name)
+    found = [detection[0] for detection in fed(detector, cut(stream, random.Random(seed)))]
+    assert set(found) <= set(fires)
+    if name == "page_hinkley":  # one-sided: nothing is kept back
+        assert found == fires
+    assert state_of(detector) == state_of_river(river)
+
+
+def state_of(detector: Detector) -> Any:
+    return state_of_river(detector._river)  # type: ignore[attr-defined]
+
+
+def state_of_river(river: Any) -> Any:
+    if isinstance(river, drift.ADWIN):
+        return river.drift_detected, bytes(river._helper.__getstate__())
+    return (
+        river.drift_detected,
+        river._x_mean.n,
+        river._x_mean._mean,
+        river._sum_increase,
+        river._sum_decrease,
+        river._min_increase,
+        river._max_decrease,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100, deadline=None)
+@given(stream=error_streams(), at=st.floats(0, 1))
+def test_a_restored_detector_goes_on_as_the_original(name: str, stream: list[float], at: float) -> None:
+    """A snapshot in mid-stream loses nothing: the future and the next snapshot are identical."""
+    cut_at = int(at * len(stream))
+    original, restored = eager(name), eager(name)
+    original.update_many(stream[:cut_at])
+    restored.restore(original.snapshot())
+    assert restored.count == cut_at
+    assert fed(restored, [stream[cut_at:]]) == fed(original, [stream[cut_at:]])
+    assert restored.snapshot() == original.snapshot()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=200, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), cut_off=st.booleans())
+def test_a_damaged_snapshot_is_refused(name: str, place: float, flip: int, cut_off: bool) -> None:
+    """One wrong byte, or a missing end, raises and leaves the detector as it was."""
+    detector = eager(name)
+    detector.update_many([0.0, 1.0] * 50)
+    before = detector.snapshot()
+    damaged = bytearray(before)
+    at = int(place * len(damaged))
+    damaged[at] ^= flip
+    with pytest.raises(SnapshotError):
+        detector.restore(before[:at] if cut_off else bytes(damaged))
+    assert detector.snapshot() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_snapshot_of_a_newer_release_or_another_structure_is_refused(name: str) -> None:
+    """What this release cannot read, or what does not fit, is never taken for a state."""
+    detector = eager(name)
+    before = detector.snapshot()
+    others: dict[str, dict[str, float]] = {"adwin": {"clock": 8}, "page_hinkley": {"delta": 0.1}}
+    other = others[name]
+    stranger = make_detector(name, **other)
+    for sealed, reason in (
+        (seal(2, {}), "upgrade"),
+        (seal(1, {"structure": "x"}), "fields"),
+        (stranger.snapshot(), "snapshot is of"),
+    ):
+        with pytest.raises(SnapshotError, match=reason):
+            detector.restore(sealed)
+    assert detector.snapshot() == before
+
+
+def test_a_window_that_river_does_not_take_is_refused() -> None:
+    """River panics inside Rust, with an exception that is no Exception; it surfaces as a damaged snapshot."""
+    from detectors.adwin import AdwinState
+    from detectors.snapshot import fields_of
+
+    adwin = Adwin()
+    adwin.update_many([0.0, 1.0] * 100)
+    before = adwin.snapshot()
+    state = fields_of(before, 1, AdwinState)
+    for window in (state.window[:40] + state.window[-28:], b"", b"\xff" * 100):
+        broken = AdwinState(state.structure, state.count, state.delta, state.fired, window, state.change)
+        with pytest.raises(SnapshotError, match="river"):
+            adwin.restore(seal(1, broken))
+    assert adwin.snapshot() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e308, -0.1, 1.000001, None, 10**400])
+def test_a_bad_number_touches_nothing(name: str, bad: Any) -> None:
+    """One value that is no error from 0 to 1 refuses its whole batch; the state stays as it was, and useful."""
+    detector = eager(name)
+    detector.update_many([0.0, 1.0] * 30)
+    before = detector.snapshot()
+    with pytest.raises(InvalidValue):
+        detector.update_many([0.0, 1.0, bad, 0.0])
+    assert detector.snapshot() == before
+
+
+def bernoulli(rates: list[tuple[int, float]], seed: int) -> list[float]:
+    rng = random.Random(seed)
+    return [float(rng.random() < rate) for n, rate in rates for _ in range(n)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("after", [0.3, 0.6, 1.0])
+def test_a_known_drift_is_found_where_it_happened(name: str, after: float) -> None:
+    """A jump of the error rate is found by River's defaults, with the change dated to about where it was."""
+    found = make_detector(name).update_many(bernoulli([(3000, 0.1), (2000, after)], seed=7))
+    assert len(found) == 1
+    detection = found[0]
+    assert detection.detector == name
+    assert 3000 < detection.index < 3600
+    assert abs(detection.index - detection.window + 1 - 3000) < 40
+    assert detection.before == pytest.approx(0.1, abs=0.02)
+    assert detection.after == pytest.approx(after, abs=0.12)
+    assert detection.statistic > detection.threshold
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_change_point_reaches_back_over_batches(name: str) -> None:
+    """The window counts errors of earlier batches too, so the change may be at a negative index."""
+    detector = make_detector(name)
+    stream = bernoulli([(3000, 0.1), (2000, 0.5)], seed=3)
+    start = 0
+    found: list[Detection] = []
+    while not found:
+        found = detector.update_many(stream[start : start + 10])
+        start += 10
+    first_after = found[0].index - found[0].window + 1
+    assert first_after < 0
+    assert abs(start - 10 + first_after - 3000) < 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_improvement_is_not_reported(name: str) -> None:
+    """The error falling is no drift to wake somebody for; a later rise is still found."""
+    detector = make_detector(name)
+    assert detector.update_many(bernoulli([(2000, 0.6), (4000, 0.05)], seed=11)) == []
+    assert len(detector.update_many(bernoulli([(2000, 0.6)], seed=12))) >= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_steady_model_stays_quiet(name: str) -> None:
+    """10,000 errors of one rate give no detection with River's defaults."""
+    assert make_detector(name).update_many(bernoulli([(10_000, 0.1)], seed=5)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sequence_of_numbers_is_taken(name: str) -> None:
+    """Whole numbers, truth values and arrays of them are the same errors as floats."""
+    stream = bernoulli([(500, 0.1), (300, 0.9)], seed=2)
+    expected = eager(name)
+    found = expected.update_many(stream)
+    assert found
+    for same in ([int(e) for e in stream], [bool(e) for e in stream], np.array(stream), np.array(stream) == 1):
+        detector = eager(name)
+        assert detector.update_many(same) == found
+        assert detector.snapshot() == expected.snapshot()
+    assert eager(name).update_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "structural"),
+    [("adwin", {"delta": 0.05}, {"clock": 16}), ("page_hinkley", {"threshold": 9.0}, {"alpha": 0.99})],
+)
+def test_a_threshold_is_no_part_of_the_structure(
+    name: str, threshold: dict[str, float], structural: dict[str, float]
+) -> None:
+    """Recalibrating keeps the state; changing what the statistic is does not."""
+    assert make_detector(name, **threshold).structure == make_detector(name).structure
+    assert make_detector(name, **structural).structure != make_detector(name).structure
+
+
+@pytest.mark.parametrize(("name", "loose"), [("adwin", {"delta": 0.3}), ("page_hinkley", {"threshold": 8.0})])
+def test_a_recalibrated_detector_judges_the_kept_statistic(name: str, loose: dict[str, float]) -> None:
+    """Restored under another threshold, a detector goes on as if it had had that one from the beginning."""
+    calm, drifted = [0.0, 0.0, 0.0, 1.0] * 100, bernoulli([(1000, 0.45)], seed=1)
+    strict, recalibrated, from_start = make_detector(name), make_detector(name, **loose), make_detector(name, **loose)
+    assert strict.update_many(calm) == from_start.update_many(calm) == []
+    recalibrated.restore(strict.snapshot())
+    found = from_start.update_many(drifted)
+    assert recalibrated.update_many(drifted) == found
+    assert found[0].index < strict.update_many(drifted)[0].index
+
+
+@pytest.mark.parametrize("module", [detectors.adwin, detectors.page_hinkley])
+def test_the_examples_of_the_docstrings_are_true(module: ModuleType) -> None:
+    """What a reader tries first works as printed."""
+    outcome = doctest.testmod(module)
+    assert outcome.attempted
+    assert not outcome.failed
+
+
+def test_an_unknown_detector_names_the_known() -> None:
+    """The error is what an operator needs to mend the setting."""
+    with pytest.raises(ValueError, match=r"'adwinn'.*adwin, page_hinkley"):
+        make_detector("adwinn")
+    with pytest.raises(ValueError, match="adwin does not take"):
+        make_detector("adwin", threshold=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        (Adwin, {"delta": 0.0}),
+        (Adwin, {"delta": 1.5}),
+        (Adwin, {"clock": 0}),
+        (PageHinkley, {"threshold": 0.0}),
+        (PageHinkley, {"threshold": math.nan}),
+        (PageHinkley, {"alpha": 1.5}),
+        (PageHinkley, {"delta": -1.0}),
+    ],
+)
+def test_senseless_parameters_are_refused(kind: type[Any], params: dict[str, float]) -> None:
+    """A detector that could never fire, or always would, is not made."""
+    with pytest.raises(ValueError, match=next(iter(params))):
+        kind(**params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_regression_is_watched_in_its_own_unit(name: str) -> None:
+    """Absolute errors of any size are scaled by the baseline, and a rise comes back in the target's unit."""
+    rng = random.Random(4)
+    scaling = Scaling.from_baseline(mae=250.0)
+    detector = ScaledDetector(make_detector(name), scaling)
+    stream = [rng.expovariate(1 / 250) for _ in range(3000)] + [rng.expovariate(1 / 600) for _ in range(2000)]
+    found = detector.update_many(stream)
+    assert len(found) == 1
+    assert 3000 < found[0].index < 3600
+    assert found[0].before == pytest.approx(245, rel=0.1)
+    assert found[0].after > 400
+    assert detector.structure == f"{make_detector(name).structure} scale=1000.0"
+    before = detector.snapshot()
+    for bad in (math.nan, math.inf, -1.0):
+        with pytest.raises(InvalidValue):
+            detector.update_many([1.0, bad])
+    assert detector.snapshot() == before
+    detector.update_many([1e308])
+    assert detector.count == len(stream) + 1
+
+
+def test_a_scale_maps_to_the_unit_interval() -> None:
+    """|error| / scale, clipped; a baseline without errors makes every error a full one."""
+    assert Scaling(2.0).apply([-1.0, 0.0, 2.0, 1e308]).tolist() == [0.5, 0.0, 1.0, 1.0]
+    assert Scaling.from_baseline(0.0).apply([0.0, 1e-9, 5.0]).tolist() == [0.0, 1.0, 1.0]
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="scale"):
+            Scaling(scale)
