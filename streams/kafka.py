@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,15 +148,22 @@ def reader_config(settings: KafkaSettings) -> dict[str, Any]:
 class TopicReader:
     """Reads whole partitions without a group: history first, then what comes.
 
-    Not thread-safe. ``start`` maps partitions to offsets; a missing one starts at the earliest record.
+    Not thread-safe. ``start`` maps partitions to offsets; a missing one starts at the earliest record. ``partitions``
+    limits the reader to some of them.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: str, start: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        start: Mapping[int, int] | None = None,
+        partitions: Collection[int] | None = None,
+    ) -> None:
         self.topic = topic
         self._timeout_s = settings.request_timeout_s
         self._consumer = Consumer(reader_config(settings))
         try:
-            self.partitions = sorted(self._metadata())
+            self.partitions = [p for p in sorted(self._metadata()) if partitions is None or p in partitions]
             self.next = {p: start[p] if start and p in start else self._watermarks(p)[0] for p in self.partitions}
             self.at_end = dict.fromkeys(self.partitions, False)
             self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.next.items()])

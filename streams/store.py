@@ -209,9 +209,18 @@ class StateStore:
                     warned = True
                 time.sleep(RETRY_S)
 
-    def read(self, operation: Callable[[redis.Redis], Any]) -> Any:
-        """The result of a read-only operation, waiting for a store that does not answer."""
-        return self._call(lambda: operation(self.client))
+    def read_all(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to read-only commands, waiting for a store that does not answer."""
+
+        def read() -> list[Any]:
+            pipe: Any
+            with self.client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(pipe.execute())
+
+        answers: list[Any] = self._call(read)
+        return answers
 
 
 def _passes(error: redis.exceptions.ResponseError) -> bool:

@@ -1,0 +1,477 @@
+"""The join of predictions and outcomes of one partition: a pure state machine over one ordered stream.
+
+The caller feeds *runs*, events of one topic that share a record time, in the order (record time, predictions before
+outcomes, offset); :mod:`streams.timeline` makes that order. Effects therefore depend on the log alone, never on how
+fetches interleave or where checkpoints fall: every decision compares record times, and what is remembered only ever
+shortens work.
+
+What becomes of an event:
+
+==========  =====================  ================================================================================
+prediction  joined                 its outcome waits, or comes within the horizon
+            duplicate              the id waits already, or was joined within the dedupe window
+            expired                no outcome within the horizon, or pushed out at the ceiling of waiting rows
+outcome     joined                 the first one of its prediction
+            correction             the pair was joined within the dedupe window, or an outcome of the id waits already
+            late                   its prediction expired within the last dedupe window
+            expired                no prediction within the horizon
+either      dead                   its contents contradict what is known: :data:`streams.records.DeadReason`
+==========  =====================  ================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgspec
+
+from streams.catalog import Catalog, is_classification
+from streams.events import ModelState, Outcome, Prediction, Value, milliseconds
+from streams.ids import compact_id
+from streams.records import Correction, Counters, DeadReason, EffectSettings
+
+MINUTE_MS = 60_000
+Ref = tuple[str, str, str]
+"""Model, version, segment: stored once, referred to by number."""
+
+
+class PendingRow(msgspec.Struct, array_like=True, gc=False):
+    """A prediction that waits for its outcome."""
+
+    id: bytes
+    offset: int
+    at_ms: int
+    event_ms: int
+    ref: int
+    value: Value
+    score: float | None
+
+
+class WaitingRow(msgspec.Struct, array_like=True, gc=False):
+    """An outcome that waits for its prediction."""
+
+    id: bytes
+    offset: int
+    at_ms: int
+    event_ms: int
+    value: Value
+    model: str | None
+
+
+class JoinedRow(msgspec.Struct, array_like=True, gc=False):
+    """A pair that is remembered for the dedupe window, so that a correction can be undone and a duplicate seen."""
+
+    id: bytes
+    at_ms: int
+    ref: int
+    prediction: Value
+    outcome: Value
+    prediction_offset: int
+    prediction_ms: int
+    cohort_minute: int
+
+
+@dataclass(slots=True)
+class Pairs:
+    """What happened to one (model, version, segment) since the last checkpoint."""
+
+    seconds: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    cells: dict[tuple[int, int, Value, Value], int] = field(default_factory=dict)
+    moments: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    corrections: list[Correction] = field(default_factory=list)
+    predictions: dict[int, int] = field(default_factory=dict)
+    delays: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """A pair by reference, as retraining reads it."""
+
+    ref: int
+    prediction_offset: int
+    outcome_offset: int
+    prediction_ms: int
+    outcome_ms: int
+    outcome: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An event that cannot be used: ``index`` in its run, or -1 if the event itself is from an earlier run."""
+
+    side: int
+    offset: int
+    index: int
+    reason: DeadReason
+    detail: str
+
+
+@dataclass(slots=True)
+class Effects:
+    """Everything that the events since the last checkpoint did."""
+
+    pairs: dict[int, Pairs] = field(default_factory=dict)
+    labelled: list[LabelledPair] = field(default_factory=list)
+    dead: list[Dead] = field(default_factory=list)
+    remembered: list[JoinedRow] = field(default_factory=list)
+    forgotten: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+class Side(msgspec.Struct):
+    """Rows of one topic without a partner, oldest first, and how they differ from what is stored."""
+
+    rows: dict[bytes, PendingRow | WaitingRow] = {}
+    added: dict[bytes, PendingRow | WaitingRow] = {}
+    removed: dict[bytes, None] = {}
+
+    def put(self, row: PendingRow | WaitingRow) -> None:
+        """Let a row wait."""
+        self.rows[row.id] = row
+        self.added[row.id] = row
+
+    def pop(self, key: bytes) -> None:
+        """Take a row out; one that was never stored leaves no trace."""
+        del self.rows[key]
+        if self.added.pop(key, None) is None:
+            self.removed[key] = None
+
+
+class UnknownModel(Exception):  # a signal to the caller, not an error
+    """A prediction names a model that the catalog does not have: register it, then feed the rest of the run."""
+
+    def __init__(self, index: int, event: Prediction) -> None:
+        super().__init__(event.model)
+        self.index = index
+        self.event = event
+
+
+class PartitionJoin:
+    """The join of one partition. Feed it runs in order; take :attr:`effects` at a checkpoint."""
+
+    def __init__(self, settings: EffectSettings) -> None:
+        self.settings = settings
+        self.pending = Side()
+        self.waiting = Side()
+        self.joined: dict[bytes, JoinedRow] = {}
+        self.expired: dict[bytes, int] = {}
+        self.counters = Counters()
+        self.refs: list[Ref] = []
+        self.refs_index: dict[Ref, int] = {}
+        self.effects = Effects()
+        self.dedupe_cut_short = 0
+        self.pending_cut_short = 0
+
+    # ------------------------------------------------------------------------------------------------ predictions
+
+    def predictions(
+        self, at_ms: int, events: Sequence[Prediction | None], offsets: Sequence[int], catalog: Catalog, start: int = 0
+    ) -> None:
+        """Feed a run of predictions from index ``start``; ``None`` stands for one that could not be decoded.
+
+        Raises :class:`UnknownModel` at a prediction of a model that must be registered first; everything before it has
+        been taken in, nothing after.
+        """
+        for index in range(start, len(events)):
+            event = events[index]
+            if event is None:
+                self._count_dead(0)
+                continue
+            model = catalog.get(event.model)
+            if model is None:
+                if catalog.undeclared < self.settings.max_undeclared:
+                    raise UnknownModel(index, event)
+                self._kill(0, offsets[index], index, "too_many_models", f"model {event.model!r} is not declared")
+                continue
+            if (problem := _misfit(event.prediction, model)) is not None:
+                self._kill(0, offsets[index], index, *problem)
+                continue
+            self._predict(at_ms, event, offsets[index], index, model)
+
+    def _predict(self, at_ms: int, event: Prediction, offset: int, index: int, model: ModelState) -> None:
+        key = compact_id(event.prediction_id)
+        horizon = self.settings.horizon_ms
+        ref = self.intern((event.model, str(event.version), event.segment or ""))
+        known = self.pending.rows.get(key)
+        if known is not None:
+            if at_ms - known.at_ms <= horizon:
+                self._again(at_ms, self._model_of(known), event, offset, index)
+                return
+            self._expire_pending(key, known)
+        pair = self.joined.get(key)
+        if pair is not None and at_ms - pair.at_ms <= self.settings.dedupe_ms:
+            self._again(at_ms, self.refs[pair.ref][0], event, offset, index)
+            return
+        outcome = self.waiting.rows.get(key)
+        if isinstance(outcome, WaitingRow) and at_ms - outcome.at_ms > horizon:
+            self._expire_waiting(key)
+            outcome = None
+        event_ms = at_ms if event.predicted_at is None else milliseconds(event.predicted_at)
+        row = PendingRow(key, offset, at_ms, event_ms, ref, event.prediction, event.score)
+        self.counters.predictions += 1
+        self._note_prediction(ref, at_ms)
+        if isinstance(outcome, WaitingRow):
+            if (problem := _contradiction(outcome, event.model, model)) is None:
+                self.waiting.pop(key)
+                self._pair(at_ms, row, outcome, model)
+                return
+            self.waiting.pop(key)
+            self.counters.dead_outcomes += 1
+            self.effects.dead.append(Dead(1, outcome.offset, -1, *problem))
+        self.pending.put(row)
+        if len(self.pending.rows) > self.settings.max_pending:
+            oldest = next(iter(self.pending.rows.items()))
+            self.pending_cut_short += 1
+            self._expire_pending(*oldest)
+
+    def _again(self, at_ms: int, known_model: str, event: Prediction, offset: int, index: int) -> None:
+        if known_model != event.model:
+            self._kill(0, offset, index, "shared_id", f"the id belongs to model {known_model!r}")
+            return
+        self.counters.predictions += 1
+        self.counters.duplicates += 1
+
+    def _note_prediction(self, ref: int, at_ms: int) -> None:
+        minutes = self._pairs(ref).predictions
+        minute = at_ms // MINUTE_MS
+        minutes[minute] = minutes.get(minute, 0) + 1
+
+    # --------------------------------------------------------------------------------------------------- outcomes
+
+    def outcomes(self, at_ms: int, events: Sequence[Outcome | None], offsets: Sequence[int], catalog: Catalog) -> None:
+        """Feed a run of outcomes; ``None`` stands for one that could not be decoded."""
+        for index, event in enumerate(events):
+            if event is None:
+                self._count_dead(1)
+            else:
+                self._observe(at_ms, event, offsets[index], index, catalog)
+
+    def _observe(self, at_ms: int, event: Outcome, offset: int, index: int, catalog: Catalog) -> None:
+        key = compact_id(event.prediction_id)
+        event_ms = at_ms if event.observed_at is None else milliseconds(event.observed_at)
+        row = WaitingRow(key, offset, at_ms, event_ms, event.outcome, event.model)
+        prediction = self.pending.rows.get(key)
+        if isinstance(prediction, PendingRow):
+            if at_ms - prediction.at_ms <= self.settings.horizon_ms:
+                name = self._model_of(prediction)
+                model = catalog.get(name)
+                problem = None if model is None else _contradiction(row, name, model)
+                if model is None or problem is not None:
+                    self._kill(1, offset, index, *(problem or ("too_many_models", f"model {name!r} is not known")))
+                    return
+                self.counters.outcomes += 1
+                self.pending.pop(key)
+                self._pair(at_ms, prediction, row, model)
+                return
+            self._expire_pending(key, prediction)
+        pair = self.joined.get(key)
+        if pair is not None and at_ms - pair.at_ms <= self.settings.dedupe_ms:
+            self._correct(at_ms, pair, row, index, catalog)
+            return
+        expired_ms = self.expired.get(key)
+        if expired_ms is not None and at_ms - expired_ms <= self.settings.horizon_ms + self.settings.dedupe_ms:
+            self.counters.outcomes += 1
+            self.counters.late += 1
+            return
+        earlier = self.waiting.rows.get(key)
+        if isinstance(earlier, WaitingRow):
+            if at_ms - earlier.at_ms <= self.settings.horizon_ms:
+                self._correct_unpaired(earlier, row, index)
+                return
+            self._expire_waiting(key)
+        self.counters.outcomes += 1
+        self.waiting.put(row)
+        if len(self.waiting.rows) > self.settings.max_pending:
+            self.pending_cut_short += 1
+            self._expire_waiting(next(iter(self.waiting.rows)))
+
+    def _correct(self, at_ms: int, pair: JoinedRow, row: WaitingRow, index: int, catalog: Catalog) -> None:
+        name = self.refs[pair.ref][0]
+        model = catalog.get(name)
+        problem = _contradiction(row, name, model) if model is not None else None
+        if problem is not None:
+            self._kill(1, row.offset, index, *problem)
+            return
+        self.counters.outcomes += 1
+        self.counters.corrections += 1
+        if row.value == pair.outcome:
+            return  # a retry of the same outcome: nothing to undo
+        self._pairs(pair.ref).corrections.append(
+            Correction(
+                at_ms // 1000,
+                pair.at_ms // MINUTE_MS,
+                pair.cohort_minute,
+                pair.prediction,
+                pair.outcome,
+                row.value,
+            )
+        )
+        pair.outcome = row.value
+        self.effects.remembered.append(pair)
+        self.effects.labelled.append(
+            LabelledPair(pair.ref, pair.prediction_offset, row.offset, pair.prediction_ms, at_ms, row.value)
+        )
+
+    def _correct_unpaired(self, earlier: WaitingRow, row: WaitingRow, index: int) -> None:
+        """A second outcome before the prediction: the first stays; a different value goes where a person sees it."""
+        if row.value == earlier.value:
+            self.counters.outcomes += 1
+            self.counters.corrections += 1
+            return
+        self._kill(1, row.offset, index, "correction_unpaired", "the prediction of the first outcome is not here yet")
+
+    # ------------------------------------------------------------------------------------------------------ pairs
+
+    def _pair(self, at_ms: int, prediction: PendingRow, outcome: WaitingRow, model: ModelState) -> None:
+        """``at_ms`` is the later of the two record times: the pair is complete now."""
+        self.counters.joined += 1
+        pairs = self._pairs(prediction.ref)
+        minute, cohort = at_ms // MINUTE_MS, prediction.event_ms // MINUTE_MS
+        pairs.seconds.append(at_ms // 1000)
+        pairs.offsets.append(outcome.offset)
+        if is_classification(model.task):
+            pairs.errors.append(prediction.value != outcome.value)
+            cell = (minute, cohort, prediction.value, outcome.value)
+            pairs.cells[cell] = pairs.cells.get(cell, 0) + 1
+        else:
+            error = float(outcome.value) - float(prediction.value)
+            pairs.errors.append(error)
+            moment = pairs.moments.setdefault((minute, cohort), [0, 0.0, 0.0, 0.0])
+            moment[0] += 1
+            moment[1] += abs(error)
+            moment[2] += error * error
+            moment[3] += error
+        delay_s = max(0, outcome.event_ms - prediction.event_ms) // 1000
+        bucket = delay_s.bit_length()
+        pairs.delays[bucket] = pairs.delays.get(bucket, 0) + 1
+        joined = JoinedRow(
+            prediction.id,
+            at_ms,
+            prediction.ref,
+            prediction.value,
+            outcome.value,
+            prediction.offset,
+            prediction.at_ms,
+            cohort,
+        )
+        self.joined.pop(joined.id, None)  # an id that came back after the window: remembered anew, in order
+        self.joined[joined.id] = joined
+        self.effects.remembered.append(joined)
+        if len(self.joined) > self.settings.dedupe_rows:
+            oldest = next(iter(self.joined))
+            if at_ms - self.joined.pop(oldest).at_ms <= self.settings.dedupe_ms:
+                self.dedupe_cut_short += 1
+        self.effects.labelled.append(
+            LabelledPair(
+                prediction.ref, prediction.offset, outcome.offset, prediction.at_ms, outcome.at_ms, outcome.value
+            )
+        )
+
+    def _pairs(self, ref: int) -> Pairs:
+        pairs = self.effects.pairs.get(ref)
+        if pairs is None:
+            pairs = self.effects.pairs[ref] = Pairs()
+        return pairs
+
+    def intern(self, ref: Ref) -> int:
+        number = self.refs_index.get(ref)
+        if number is None:
+            number = self.refs_index[ref] = len(self.refs)
+            self.refs.append(ref)
+        return number
+
+    def _model_of(self, row: PendingRow | WaitingRow) -> str:
+        return self.refs[row.ref][0] if isinstance(row, PendingRow) else row.model or ""
+
+    # ----------------------------------------------------------------------------------------------- the dead, expiry
+
+    def _kill(self, side: int, offset: int, index: int, reason: DeadReason, detail: str) -> None:
+        self._count_dead(side)
+        self.effects.dead.append(Dead(side, offset, index, reason, detail))
+
+    def _count_dead(self, side: int) -> None:
+        if side == 0:
+            self.counters.predictions += 1
+            self.counters.dead_predictions += 1
+        else:
+            self.counters.outcomes += 1
+            self.counters.dead_outcomes += 1
+
+    def _expire_pending(self, key: bytes, row: PendingRow | WaitingRow) -> None:
+        self.pending.pop(key)
+        self.counters.expired_predictions += 1
+        self.expired.pop(key, None)
+        self.expired[key] = row.at_ms
+        self.effects.forgotten.append((key, row.at_ms))
+        if len(self.expired) > self.settings.dedupe_rows:
+            self.expired.pop(next(iter(self.expired)))
+
+    def _expire_waiting(self, key: bytes) -> None:
+        self.waiting.pop(key)
+        self.counters.expired_outcomes += 1
+
+    def expire(self, clock_ms: int) -> None:
+        """Let go of everything whose time is up at ``clock_ms``: no record still to come is earlier than it."""
+        oldest = clock_ms - self.settings.horizon_ms
+        for row in _older(self.pending.rows, oldest):
+            self._expire_pending(row.id, row)
+        for row in _older(self.waiting.rows, oldest):
+            self._expire_waiting(row.id)
+        for key in [k for k, _ in _takewhile(self.joined, clock_ms - self.settings.dedupe_ms)]:
+            del self.joined[key]
+        limit = oldest - self.settings.dedupe_ms
+        while self.expired:
+            key, at_ms = next(iter(self.expired.items()))
+            if at_ms >= limit:
+                break
+            del self.expired[key]
+
+    def take_effects(self) -> Effects:
+        """The effects since the last call; the caller also takes over ``added`` and ``removed`` of both sides."""
+        effects, self.effects = self.effects, Effects()
+        return effects
+
+
+def _older(rows: dict[bytes, PendingRow | WaitingRow], limit_ms: int) -> list[PendingRow | WaitingRow]:
+    """Rows are in the order of their times, so only the front is looked at."""
+    found = []
+    for row in islice(rows.values(), len(rows)):
+        if row.at_ms >= limit_ms:
+            break
+        found.append(row)
+    return found
+
+
+def _takewhile(rows: dict[bytes, JoinedRow], limit_ms: int) -> list[tuple[bytes, JoinedRow]]:
+    found = []
+    for key, row in rows.items():
+        if row.at_ms >= limit_ms:
+            break
+        found.append((key, row))
+    return found
+
+
+Problem = tuple[DeadReason, str]
+
+
+def _misfit(value: Value, model: ModelState) -> Problem | None:
+    """Why ``value`` cannot be a prediction of ``model``."""
+    if not is_classification(model.task):
+        if isinstance(value, bool | str):
+            return "wrong_task", f"{value!r} is not a number, and {model.model} is a regression"
+        return None
+    if model.classes is not None and value not in model.classes:
+        return "unknown_class", f"{value!r} is none of the classes of {model.model}: {model.classes}"
+    if isinstance(value, float) and not value.is_integer():
+        return "wrong_task", f"{value!r} is a fraction, and {model.model} predicts classes"
+    return None
+
+
+def _contradiction(outcome: WaitingRow, name: str, model: ModelState) -> Problem | None:
+    """Why ``outcome`` cannot be the outcome of a prediction of ``model``."""
+    if outcome.model is not None and outcome.model != name:
+        return "shared_id", f"the outcome is for model {outcome.model!r}, the prediction of this id is of {name!r}"
+    return _misfit(outcome.value, model)

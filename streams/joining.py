@@ -1,0 +1,290 @@
+"""The join stage of a worker: the partitions it owns, their checkpoints, and what is published after them.
+
+The order of one checkpoint is the commit protocol: (1) dead letters and labelled pairs are acknowledged, (2) state,
+offsets and outbox are written to the store in one fenced transaction, (3) the cut is produced, then the summaries,
+(4) the outbox entry is removed by the next checkpoint. A crash after any step repeats only what readers drop as seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import structlog
+from aiokafka.partitioner import murmur2
+
+from streams import stored
+from streams.codec import Header
+from streams.kafka import SafeProducer
+from streams.metrics import WorkerMetrics
+from streams.models import ModelEvents
+from streams.ownership import Ownership
+from streams.partition import Batch, Closed, DeadLetter, InputPartition
+from streams.records import Cut, EffectSettings, Summary
+from streams.settings import Settings
+from streams.store import Fenced, StateStore
+from streams.timeline import OUTCOMES, PREDICTIONS
+from streams.topics import Topics
+
+APPEND_MARGIN_MS = 1_000
+"""How far the broker's append times may step back between partitions."""
+WARN_EVERY_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """When the broker took our newest cut: its append time, and our monotonic clock after the delivery report."""
+
+    append_ms: int
+    seen_s: float
+
+
+def effect_settings(settings: Settings) -> EffectSettings:
+    """The settings that change what the join does, as a cut records them."""
+    worker = settings.worker
+    return EffectSettings(
+        horizon_ms=int(worker.horizon_s * 1000),
+        dedupe_ms=int(worker.dedupe_s * 1000),
+        dedupe_rows=worker.dedupe_rows,
+        max_pending=worker.max_pending,
+        max_undeclared=worker.max_undeclared_models,
+    )
+
+
+class JoinStage:
+    """Blocking; one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StateStore,
+        producer: SafeProducer,
+        models: ModelEvents,
+        partition_counts: Mapping[str, int],
+        metrics: WorkerMetrics,
+    ) -> None:
+        self.parts: dict[int, InputPartition] = {}
+        self.acknowledged: dict[int, Acknowledged] = {}
+        self._settings = settings
+        self._topics = Topics(settings.kafka.topic_prefix)
+        self._store = store
+        self._producer = producer
+        self._models = models
+        self._partitions = partition_counts[self._topics.predictions]
+        self._summary_partitions = partition_counts[self._topics.summaries]
+        self._metrics = metrics
+        self._ownership = Ownership("join", self._topics.checkpoints, settings.kafka, store, producer)
+        self._warn_again_s = 0.0
+        self._wrong_keys: dict[int, dict[str, int]] = {PREDICTIONS: {}, OUTCOMES: {}}
+
+    def side(self, topic: str) -> int:
+        """0 for predictions, 1 for outcomes."""
+        return PREDICTIONS if topic == self._topics.predictions else OUTCOMES
+
+    # ------------------------------------------------------------------------------------------------- ownership
+
+    def take(self, partitions: Iterable[int]) -> None:
+        """Give up what was owned and become the owner of ``partitions``; republish what their last owners left."""
+        self.parts.clear()
+        self.acknowledged.clear()
+        for partition, owned in self._ownership.take(partitions).items():
+            part = InputPartition(owned, self._settings.worker, effect_settings(self._settings))
+            for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
+                self._publish(part, entry.cut, entry.summaries)
+            self.parts[partition] = part
+        self._producer.flush()
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition that is not ours any more."""
+        self.parts.pop(partition, None)
+        self.acknowledged.pop(partition, None)
+
+    # --------------------------------------------------------------------------------------------------- batches
+
+    def accept(self, batch: Batch) -> int | None:
+        """Take in a batch of an owned partition.
+
+        → the offset to seek back to when the batch lies ahead of the position, else None.
+        """
+        part = self.parts.get(batch.partition)
+        if part is None:
+            return None
+        side = self.side(batch.topic)
+        position = part.position[side]
+        if position is None or batch.next_offset <= position:
+            return None  # prefetched before the seek
+        if batch.first_offset > position:
+            return position
+        if batch.first_offset < position:
+            batch = _cut(batch, position)
+        self._check_key(side, batch)
+        part.accept(side, batch)
+        self._metrics.consumed(batch.topic, len(batch.values))
+        return None
+
+    def advance(self, partition: int) -> None:
+        """Join what is certain; an undeclared model is registered on the way, behind a checkpoint of everything."""
+        part = self.parts.get(partition)
+        while part is not None and (unknown := part.advance(self._models.catalog)) is not None:
+            self.checkpoint()
+            if partition not in self.parts:
+                return  # fenced
+            if self._models.catalog.get(unknown.event.model) is None:
+                self._models.register(unknown.event)
+
+    def _check_key(self, side: int, batch: Batch) -> None:
+        """Sample one key a batch: producers with different partitioners never meet, and nothing else would say so."""
+        key = batch.sample_key
+        if not key:
+            return
+        kind = key_partitioner(key, batch.partition, self._partitions)
+        seen = self._wrong_keys[side]
+        seen[kind] = seen.get(kind, 0) + 1
+        if kind != "murmur2":
+            self._metrics.wrong_partition(batch.topic)
+            self._warn_partitioner()
+
+    def _warn_partitioner(self) -> None:
+        kinds = [max(seen, key=lambda k: seen[k]) if seen else None for seen in self._wrong_keys.values()]
+        if None in kinds or kinds[0] == kinds[1]:
+            return
+        worst = self._topics.predictions if kinds[PREDICTIONS] != "murmur2" else self._topics.outcomes
+        if time.monotonic() < self._warn_again_s:
+            return
+        self._warn_again_s = time.monotonic() + WARN_EVERY_S
+        log.error(
+            "partitioner.mismatch",
+            predictions=kinds[PREDICTIONS],
+            outcomes=kinds[OUTCOMES],
+            what=f"{worst} is not partitioned by murmur2 of the key, so its records meet their partners only by chance",
+            mend="key by prediction_id and set partitioner=murmur2_random in its producer"
+            " (kcat: -X partitioner=murmur2_random)",
+        )
+
+    def idle(self, partition: int, side: int, offset: int, began_s: float) -> None:
+        """A fetch that began at ``began_s`` found nothing from ``offset`` on.
+
+        If it began after the broker had taken our newest cut, nothing older than that append time is still unread.
+        """
+        part, acknowledged = self.parts.get(partition), self.acknowledged.get(partition)
+        if part is None or acknowledged is None or part.position[side] != offset:
+            return
+        if began_s > acknowledged.seen_s:
+            part.timeline.idle(side, acknowledged.append_ms - APPEND_MARGIN_MS)
+
+    # ------------------------------------------------------------------------------------------------ checkpoint
+
+    def checkpoint(self) -> None:
+        """Write and publish every owned partition that has something to say. Fenced partitions are dropped."""
+        started = time.monotonic()
+        catalog = self._models.catalog
+        closed = [(part, part.close(catalog)) for part in self.parts.values() if part.changed or self._first(part)]
+        for part, result in closed:
+            for letter in result.dead:
+                self._bury(part.owned.partition, letter)
+            for value in result.labelled:
+                self._send(self._topics.labelled, part.owned.partition, value)
+        if any(result.dead or result.labelled for _, result in closed):
+            self._producer.flush()
+        for part, result in closed:
+            self._commit(part, result)
+        self._producer.flush()
+        self._models.refresh()
+        if closed:
+            self._metrics.checkpoint_duration.observe(time.monotonic() - started)
+
+    def _first(self, part: InputPartition) -> bool:
+        """The first cut of an owner is published at once: its append time is the clock of idle inputs."""
+        return part.owned.partition not in self.acknowledged
+
+    def _commit(self, part: InputPartition, closed: Closed) -> None:
+        partition = part.owned.partition
+        try:
+            self._store.commit(part.owned, closed.commands, closed.meta)
+        except Fenced as fenced:
+            log.warning("partition.fenced", partition=partition, reason=str(fenced))
+            self.drop(partition)
+            return
+        self._publish(part, closed.cut, closed.summaries)
+        self._metrics.joined(part, closed)
+
+    def _publish(self, part: InputPartition, cut: Cut, summaries: list[tuple[str, Summary]]) -> None:
+        """Produce a cut, then its summaries, with our epoch; the last acknowledgement clears the outbox entry."""
+        partition, epoch = part.owned.partition, part.owned.epoch
+        left = [1 + len(summaries)]
+
+        def delivered(message: Any) -> None:
+            left[0] -= 1
+            if message.topic() == self._topics.checkpoints:
+                self.acknowledged[partition] = Acknowledged(message.timestamp()[1], time.monotonic())
+            if not left[0]:
+                part.layout.published.append(cut.sequence)
+
+        value = msgspec.json.encode(msgspec.structs.replace(cut, epoch=epoch))
+        key = str(partition).encode()
+        self._producer.send(self._topics.checkpoints, value, key, partition=partition, delivered=delivered)
+        for model, summary in summaries:
+            self._producer.send(
+                self._topics.summaries,
+                msgspec.msgpack.encode(msgspec.structs.replace(summary, epoch=epoch)),
+                model.encode(),
+                partition=murmur2_partition(model.encode(), self._summary_partitions),
+                delivered=delivered,
+            )
+
+    def _send(self, topic: str, partition: int, value: bytes) -> None:
+        self._producer.send(topic, value, str(partition).encode(), partition=partition)
+
+    def _bury(self, partition: int, letter: DeadLetter) -> None:
+        topic = self._topics.predictions if letter.side == PREDICTIONS else self._topics.outcomes
+        place = f"{topic}-{partition}-{letter.offset}"
+        headers: list[Header] = [
+            ("driftline_reason", letter.reason.encode()),
+            ("driftline_detail", letter.detail[:500].encode()),
+            ("driftline_topic", topic.encode()),
+            ("driftline_partition", str(partition).encode()),
+            ("driftline_offset", str(letter.offset).encode()),
+        ]
+        self._producer.send(self._topics.dead_letters, letter.value, place.encode(), headers)
+        self._metrics.dead(topic, letter.reason)
+
+
+def murmur2_partition(key: bytes, partitions: int) -> int:
+    """Java's default partition of a key."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def key_partitioner(key: bytes, partition: int, partitions: int) -> str:
+    """Which partitioner put ``key`` into ``partition``: murmur2 (ours and Java's), crc32 (librdkafka's own), other."""
+    if murmur2_partition(key, partitions) == partition:
+        return "murmur2"
+    return "crc32" if crc32(key) % partitions == partition else "other"
+
+
+def _cut(batch: Batch, position: int) -> Batch:
+    """The part of a batch from ``position`` on."""
+    skip = sum(offset < position for offset in batch.offsets)
+    runs: list[tuple[int, int]] = []
+    left = skip
+    for at_ms, count in batch.runs:
+        kept = max(0, count - left)
+        left = max(0, left - count)
+        if kept:
+            runs.append((at_ms, kept))
+    return Batch(
+        batch.topic,
+        batch.partition,
+        batch.generation,
+        position,
+        batch.next_offset,
+        batch.values[skip:],
+        batch.offsets[skip:],
+        runs,
+        batch.sample_key,
+    )

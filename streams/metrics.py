@@ -1,0 +1,172 @@
+"""What Prometheus scrapes from a worker, and the page it is scraped from."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from streams.errors import Unavailable, WrongSetting
+
+if TYPE_CHECKING:
+    from streams.partition import Closed, InputPartition
+
+DELAY_BUCKETS = tuple(float(1 << k) for k in range(0, 24, 2))
+
+
+def split_address(address: str, name: str) -> tuple[str, int]:
+    """``host:port`` → (host, port). Raises :class:`WrongSetting`."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65_535:
+        raise WrongSetting(f"{name} is {address!r}", "write host:port, for example 127.0.0.1:9464")
+    return host or "127.0.0.1", int(port)
+
+
+class MetricsPage:
+    """Serves a registry's /metrics in a thread of its own; ``port`` is the one really bound."""
+
+    def __init__(self, address: str, registry: CollectorRegistry, name: str) -> None:
+        host, port = split_address(address, name)
+        try:
+            server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
+            raise Unavailable(f"{address} {what}", f"stop what listens there, or set {name}=127.0.0.1:0") from None
+        self._server: WSGIServer = server
+        self.port = int(server.server_port)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def process_registry() -> CollectorRegistry:
+    """A registry with the process's own metrics: CPU, memory, open files."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class WorkerMetrics:
+    """The worker's metrics. Labels are bounded: topics, partitions, models, versions; never an id."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"driftline_{name}_total", what, labels, registry=registry)
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"driftline_{name}", what, labels, registry=registry)
+
+        self.events = counter("events_consumed", "Records read, by what became of them.", "topic", "result")
+        self.pairs = counter("pairs", "Predictions joined with their outcome.")
+        self.pending = gauge("join_pending", "Rows without a partner.", "topic", "partition")
+        self.delay = Histogram(
+            "driftline_join_delay_seconds",
+            "Time from prediction to outcome, by the events' own times (in powers of two).",
+            registry=registry,
+            buckets=DELAY_BUCKETS,
+        )
+        self.lag = gauge("consumer_lag", "Records of an input not yet processed.", "topic", "partition")
+        self.last_event = gauge("last_event_timestamp_seconds", "Time of the last record processed.", "topic")
+        self.checkpoint_duration = Histogram(
+            "driftline_checkpoint_duration_seconds",
+            "Time that a checkpoint of all partitions takes.",
+            registry=registry,
+        )
+        self.checkpoint_time = gauge("checkpoint_timestamp_seconds", "When a partition was last written.", "partition")
+        self.dead_letters = counter("dead_letters", "Records sent to the dead letters.", "topic", "reason")
+        self.wrong = counter("wrong_partition", "Sampled keys that murmur2 would have put elsewhere.", "topic")
+        self.cut_short = counter("bound_reached", "Rows forgotten early because a bound was reached.", "bound")
+        self.watermark = gauge("watermark_timestamp_seconds", "Stream time fed to the detectors.", "partition")
+        self.accuracy = gauge("windowed_accuracy_ratio", "Share of right predictions.", "model", "version", "window")
+        self.error = gauge("windowed_absolute_error", "Mean absolute error.", "model", "version", "window")
+        self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
+        self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
+        self._counted: dict[int, dict[str, int]] = {}
+        self._bounds: dict[int, tuple[int, int]] = {}
+
+    def consumed(self, topic: str, records: int) -> None:
+        """Records handed over by the transport."""
+        self.events.labels(topic, "read").inc(records)
+
+    def dead(self, topic: str, reason: str) -> None:
+        """One dead letter."""
+        self.dead_letters.labels(topic, reason).inc()
+
+    def wrong_partition(self, topic: str) -> None:
+        """A sampled key that murmur2 would have put elsewhere."""
+        self.wrong.labels(topic).inc()
+
+    def joined(self, part: InputPartition, closed: Closed) -> None:
+        """A checkpoint was written."""
+        partition, cut = part.owned.partition, closed.cut
+        self.pending.labels("predictions", str(partition)).set(cut.pending)
+        self.pending.labels("outcomes", str(partition)).set(cut.waiting)
+        self.checkpoint_time.labels(str(partition)).set_to_current_time()
+        before = self._counted.get(partition)
+        now = {name: getattr(cut.counters, name) for name in cut.counters.__struct_fields__}
+        if before is not None:
+            self.pairs.inc(now["joined"] - before["joined"])
+            for name, topic, result in _RESULTS:
+                self.events.labels(topic, result).inc(now[name] - before[name])
+        self._counted[partition] = now
+        bounds = (part.join.dedupe_cut_short, part.join.pending_cut_short)
+        last = self._bounds.get(partition, (0, 0))
+        self.cut_short.labels("dedupe_rows").inc(max(0, bounds[0] - last[0]))
+        self.cut_short.labels("max_pending").inc(max(0, bounds[1] - last[1]))
+        self._bounds[partition] = bounds
+        for _, summary in closed.summaries:
+            for version in summary.versions:
+                for bucket, count in version.delays.items():
+                    for _ in range(count):
+                        self.delay.observe((1 << bucket) - 1)
+
+    def revoked(self, partitions: Iterable[int]) -> None:
+        """Series of partitions that are not ours any more go away."""
+        for partition in partitions:
+            self._counted.pop(partition, None)
+            self._bounds.pop(partition, None)
+            for topic in ("predictions", "outcomes"):
+                _remove(self.pending, topic, str(partition))
+                _remove(self.lag, topic, str(partition))
+            _remove(self.checkpoint_time, str(partition))
+
+
+_RESULTS = (
+    ("joined", "predictions", "joined"),
+    ("expired_predictions", "predictions", "expired"),
+    ("duplicates", "predictions", "duplicate"),
+    ("dead_predictions", "predictions", "dead"),
+    ("joined", "outcomes", "joined"),
+    ("expired_outcomes", "outcomes", "expired"),
+    ("corrections", "outcomes", "correction"),
+    ("late", "outcomes", "late"),
+    ("dead_outcomes", "outcomes", "dead"),
+)
+
+
+def _remove(gauge: Gauge, *labels: str) -> None:
+    try:
+        gauge.remove(*labels)
+    except KeyError:
+        return  # never set
+
+
+__all__ = ["MetricsPage", "WorkerMetrics", "process_registry", "split_address"]

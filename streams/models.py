@@ -1,0 +1,83 @@
+"""Follows the model events: the catalog that the join and the monitor share, and the registration of new names."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from streams.catalog import Catalog, guess_task
+from streams.codec import Undecodable, encode, headers, model_event_decoder
+from streams.errors import RestartMe
+from streams.events import MODEL_EVENT_TYPE, ModelEvent, ModelState, Prediction, Task
+from streams.kafka import SafeProducer, TopicReader
+from streams.settings import Settings
+from streams.topics import Topics
+
+CATCH_UP_S = 60.0
+SOURCE = "driftline/join"
+
+log = structlog.get_logger(__name__)
+
+
+class ModelEvents:
+    """The model events read so far, folded into a :class:`Catalog`. Used from one thread at a time; blocking."""
+
+    def __init__(self, settings: Settings, producer: SafeProducer) -> None:
+        self.catalog = Catalog()
+        self._topic = Topics(settings.kafka.topic_prefix).model_events
+        self._settings = settings
+        self._producer = producer
+        self._decoder = model_event_decoder()
+        self._reader = TopicReader(settings.kafka, self._topic)
+
+    def start(self) -> None:
+        """Read the whole topic, then register what the configuration declares and the log does not know."""
+        for record in self._reader.read_to_end():
+            self._apply(record.offset, record.value, record.headers)
+        for name, declared in self._settings.models.items():
+            if declared.task is not None and self.catalog.get(name) is None:
+                self._register(
+                    ModelState(
+                        name, 0, declared.task, declared.classes, declared.positive, mode=declared.mode or "observe"
+                    )
+                )
+
+    def refresh(self) -> None:
+        """Take in what has come since; does not wait."""
+        for record in self._reader.poll(0):
+            self._apply(record.offset, record.value, record.headers)
+
+    def register(self, prediction: Prediction) -> None:
+        """Publish a model that nobody declared, and wait until the log shows it: its first event decides for all."""
+        task: Task = guess_task(prediction.prediction)
+        log.info("model.registered", model=prediction.model, task=task, version=str(prediction.version))
+        self._register(ModelState(prediction.model, 0, task, mode="observe"))
+
+    def _register(self, state: ModelState) -> None:
+        event = ModelEvent("registered", state)
+        self._producer.send(
+            self._topic,
+            encode(event),
+            key=state.model.encode(),
+            headers=headers(MODEL_EVENT_TYPE.format(what="registered"), SOURCE),
+        )
+        self._producer.flush()
+        deadline = time.monotonic() + CATCH_UP_S
+        while self.catalog.get(state.model) is None:
+            for record in self._reader.poll():
+                self._apply(record.offset, record.value, record.headers)
+            if time.monotonic() > deadline:
+                raise RestartMe(f"the model event of {state.model!r} did not come back", "is the broker reachable?")
+
+    def _apply(self, offset: int, value: bytes | None, record_headers: object) -> None:
+        try:
+            event = self._decoder.decode_any(value)
+        except Undecodable as error:
+            log.error("model_event.ignored", offset=offset, reason=error.reason, detail=str(error))
+            event = None
+        self.catalog.apply(offset, event)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._reader.close()

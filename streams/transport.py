@@ -1,0 +1,273 @@
+"""Faust's transport, changed so that an agent receives whole batches: all records of one partition from one fetch.
+
+One Faust message costs 150 µs, whatever it carries; a batch costs that once. The offsets belong to the state in Redis,
+not to Kafka: after an assignment ``perform_seek`` asks the owner (:class:`BatchOwner`) where to go on, and what is
+committed to Kafka is only what the owner has stored, so that lag tools see it.
+
+Private parts of aiokafka and Faust are touched here and nowhere else, so both are pinned and checked at import time of
+:func:`require_versions`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import faust.streams
+from aiokafka.consumer import fetcher as aiokafka_fetcher
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.errors import WrongSetting
+from streams.partition import Batch
+
+CHECKED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
+READ_COMMITTED = "read_committed"
+
+
+def require_versions() -> None:
+    """Refuse to run on releases whose internals were not checked. Raises :class:`WrongSetting`."""
+    for package, wanted in CHECKED.items():
+        found = version(package)
+        if found != wanted:
+            raise WrongSetting(
+                f"{package} {found} is installed, the transport needs {wanted}", f"pip install {package}=={wanted}"
+            )
+    if getattr(faust.streams, "_CStreamIterator", None) is None:
+        raise WrongSetting(
+            "Faust's C extension is missing; without it events of an old assignment are acknowledged unprocessed",
+            "install faust-streaming from a wheel",
+        )
+
+
+class BatchOwner(Protocol):
+    """Who owns the offsets of the partitions that Faust assigns."""
+
+    async def take(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        """Become the owner of ``assigned`` → the offset to read next of each. Partitions owned before are given up."""
+
+    def stored_offset(self, tp: TP) -> int | None:
+        """The next offset as of the last checkpoint, for Kafka's commit; None if the partition is not ours."""
+
+    def failed(self, error: BaseException) -> None:
+        """Taking the partitions failed for good: end the process."""
+
+    def polled(self) -> Iterable[TP] | None:
+        """Called after each poll → the partitions that should be paused now, or None for no change."""
+
+
+class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
+    """Gives all records of a fetch as one :class:`Batch` without making an object of each record."""
+
+    _partition_records: Any
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """At most one :class:`Batch`; ``max_records`` is ignored (``broker_max_poll_records`` must be None)."""
+        records = self._partition_records
+        if records is None or not self.check_assignment(self._topic_partition) or not self.has_more():
+            return []
+        tp = self._topic_partition
+        first = position = records.next_fetch_offset
+        values: list[bytes | None] = []
+        offsets: list[int] = []
+        runs: list[tuple[int, int]] = []
+        sample: bytes | None = None
+        while records._records.has_next():
+            chunk = records._records.next_batch()
+            if records._check_crcs and not chunk.validate_crc():
+                self._partition_records = None  # the position is untouched: fetched again
+                raise aiokafka_fetcher.Errors.CorruptRecordException(f"Invalid CRC - {tp}")
+            if not _aborted(records, chunk) and not chunk.is_control_batch:
+                kept = [r for r in chunk if r.offset >= position]  # a fetch may land inside a compressed batch
+                if kept and sample is None:
+                    sample = kept[0].key
+                values += [r.value for r in kept]
+                offsets += [r.offset for r in kept]
+                if chunk.timestamp_type == 1:  # LogAppendTime: one time for the whole chunk
+                    _extend(runs, chunk.max_timestamp, len(kept))
+                else:
+                    for record in kept:
+                        _extend(runs, record.timestamp, 1)
+            position = chunk.next_offset
+        records.next_fetch_offset = position
+        self._update_position()
+        self._partition_records = None
+        if position == first:
+            return []
+        return [Batch(tp.topic, tp.partition, 0, first, position, values, offsets, runs, sample)]
+
+
+def _extend(runs: list[tuple[int, int]], at_ms: int, count: int) -> None:
+    if not count:
+        return
+    if runs and runs[-1][0] == at_ms:
+        runs[-1] = (at_ms, runs[-1][1] + count)
+    else:
+        runs.append((at_ms, count))
+
+
+def _aborted(records: Any, chunk: Any) -> bool:
+    """Whether a chunk belongs to an aborted transaction (the rule of aiokafka's own record iterator)."""
+    if records._isolation_level != aiokafka_fetcher.READ_COMMITTED or chunk.producer_id is None:
+        return False
+    records._consume_aborted_up_to(chunk.base_offset)
+    if chunk.is_control_batch:
+        if records._contains_abort_marker(chunk):
+            records._aborted_producers.discard(chunk.producer_id)
+        return False
+    return bool(chunk.is_transactional and chunk.producer_id in records._aborted_producers)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the broker. Notes which inputs have been read to their end, and since when."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.empty: dict[TP, tuple[int, float]] = {}
+        """Partition → (offset, when the fetch began) of the newest fetch that found nothing after that offset."""
+
+    async def on_start(self) -> None:
+        """Start the consumer with committed reads and our fetch result."""
+        aiokafka_fetcher.FetchResult = BatchFetchResult
+        self._consumer = self._create_consumer(loop=self.thread_loop)
+        self._consumer._isolation_level = READ_COMMITTED
+        self.time_started = time.monotonic()
+        await self._consumer.start()
+        fetcher = self._consumer._fetcher
+        self._fetch = fetcher._proc_fetch_request
+        fetcher._proc_fetch_request = self._proc_fetch_request
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> Any:
+        began = time.monotonic()
+        result = await self._fetch(assignment, node_id, request)
+        if not assignment.active:
+            return result
+        for topic, partitions in request.topics:
+            for partition, offset, _ in partitions:
+                tp = TP(topic, partition)
+                state = assignment.state_value(tp)
+                # The response has set the high water mark: at the offset asked for means that nothing came after it.
+                if state is not None and state.highwater == offset and (state.timestamp or 0) >= _epoch_ms(began):
+                    self.empty[tp] = (offset, began)
+        return result
+
+
+def _epoch_ms(monotonic: float) -> int:
+    """The wall clock at a monotonic instant: aiokafka stamps a response with the wall clock (to the millisecond)."""
+    return int(1000 * (time.time() - (time.monotonic() - monotonic)))
+
+
+class Consumer(driver.Consumer):
+    """Hands over batches and lets the owner of the state own the offsets."""
+
+    transport: Transport
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.owner = self.transport.owner
+        self.held: set[TP] = set()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def read_to_end(self, tp: TP) -> tuple[int, float] | None:
+        """(offset, monotonic time) of the newest fetch that began then and found nothing at or after the offset."""
+        return self._thread.empty.get(tp)
+
+    def fetch_position(self, tp: TP) -> int | None:
+        """The end of the partition as of the last fetch, or None when it is not known."""
+        try:
+            return self.highwater(tp)
+        except (AssertionError, IllegalStateError):
+            return None  # revoked meanwhile
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """One message a fetched batch.
+
+        Not filtered by the set of active partitions: that is the live set, and a pause that came too late would drop
+        records which the position has passed. Generation and offsets decide instead.
+        """
+        records, _ = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop or not self.flow_active:
+            return  # in a rebalance: a seek follows
+        for tp, batches in records.items():
+            for batch in batches:
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                ours = TP(tp.topic, tp.partition)
+                batch.generation = generation
+                last = batch.next_offset - 1
+                yield (
+                    ours,
+                    ConsumerMessage(
+                        tp.topic,
+                        tp.partition,
+                        last,
+                        0.0,
+                        0,
+                        None,
+                        None,
+                        batch,
+                        None,
+                        0,
+                        0,
+                        ours,
+                        generation_id=generation,
+                    ),
+                )
+        if self.flow_active and self.app.consumer_generation_id == generation:
+            self._hold(self.owner.polled())
+
+    def _hold(self, wanted: Iterable[TP] | None) -> None:
+        if wanted is None:
+            return
+        hold = set(wanted)
+        if hold != self.held:
+            self.resume_partitions(self.held - hold)
+            self.pause_partitions(hold - self.held)
+            self.held = hold
+
+    async def perform_seek(self) -> None:
+        """Become the owner of what is assigned and go to the offsets that the state has.
+
+        Awaited by Faust before the flow resumes. Any error ends the process: going on would read from a wrong place.
+        """
+        generation, assigned = self.app.consumer_generation_id, {TP(*tp) for tp in self.assignment()}
+        self.held = set()
+        self._thread.empty.clear()
+        try:
+            offsets = await self.owner.take(assigned, generation)
+            await self.seek_wait(offsets)
+        except (Exception, SystemExit) as error:
+            if self.app.consumer_generation_id != generation or assigned != {TP(*tp) for tp in self.assignment()}:
+                return  # another rebalance has begun; its own seek follows
+            self.owner.failed(error)
+            raise
+        for tp, offset in offsets.items():
+            # Both: with the first alone, Faust's commits stall for ever.
+            self._read_offset[tp] = offset or None
+            self._committed_offset[tp] = offset
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter([TP(*tp) for tp in self.assignment()])
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.owner.stored_offset(tp)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: gaps are known from the batches' offsets."""
+
+
+class Transport(driver.Transport):
+    """Faust's Kafka transport with the batch consumer."""
+
+    Consumer = Consumer
+
+    def __init__(self, url: Any, app: Any, owner: BatchOwner, **kwargs: Any) -> None:
+        self.owner = owner
+        super().__init__(url, app, **kwargs)
