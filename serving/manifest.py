@@ -127,5 +127,7 @@ def check(manifest: Manifest) -> None:
         raise ValueError("its classes are fewer than two, or repeat")
     if signature.probabilities is None and signature.label is None:
         raise ValueError("its signature names neither a probabilities nor a label output")
+    if len({type(label) for label in manifest.classes}) > 1:
+        raise ValueError("its classes are of different types")
     if manifest.task == "binary" and (len(manifest.classes) != 2 or manifest.positive not in manifest.classes):
         raise ValueError("a binary model needs two classes, one of which is the positive one")

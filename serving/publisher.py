@@ -1,0 +1,173 @@
+"""Predictions on their way to Kafka: never in the way of an answer, never lost quietly.
+
+A request reserves room for its rows before the model runs and hands them over afterwards; a thread encodes and sends
+them. Room is given back by the broker's acknowledgement, so the bound holds for rows waiting anywhere.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import confluent_kafka
+
+from serving.engine import Predicted
+from serving.manifest import Manifest
+from serving.metrics import ServeMetrics
+from serving.protocol import Rows
+from streams import codec
+from streams.codec import Headers
+from streams.errors import DriftlineError
+from streams.events import PREDICTION_TYPE, FullPrediction, rfc3339
+
+CHECK_S = 0.5
+"""How long a failed delivery may go unnoticed while nothing is asked."""
+
+
+class Sender(Protocol):
+    """What :class:`streams.kafka.SafeProducer` does; a fake and it pass one contract suite."""
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        delivered: Callable[[confluent_kafka.Message], None] | None = None,
+    ) -> None:
+        """Queue one record. Raises :class:`streams.errors.RestartMe` once a delivery has failed."""
+
+    def check(self) -> None:
+        """Raise :class:`streams.errors.RestartMe` once a delivery has failed."""
+
+    def waiting(self) -> int:
+        """Records not yet acknowledged."""
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        """Wait for every acknowledgement."""
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Flush and stop."""
+
+
+class Full(Exception):
+    """Too many predictions wait for Kafka."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The answered rows of one request."""
+
+    manifest: Manifest
+    rows: Rows
+    predicted: Predicted
+    ids: list[str]
+    at_ms: int
+    segment: str | None
+    traceparent: str | None
+
+
+class PredictionPublisher:
+    """Sends batches from a thread of its own. Thread-safe.
+
+    ``failed`` is called once, from that thread, when predictions cannot be published any more.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        topic: str,
+        metrics: ServeMetrics,
+        failed: Callable[[Exception], None],
+        *,
+        limit: int,
+        features: bool,
+    ) -> None:
+        self._sender = sender
+        self._topic = topic
+        self._metrics = metrics
+        self._failed = failed
+        self._limit = limit
+        self._features = features
+        self._in_flight = 0
+        self._counting = threading.Lock()
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        metrics.unpublished.set_function(lambda: self._in_flight)
+        self._thread = threading.Thread(target=self._run, name="publish-predictions", daemon=True)
+        self._thread.start()
+
+    def reserve(self, rows: int) -> None:
+        """Take room for ``rows``. Raises :class:`Full` when there is none."""
+        with self._counting:
+            if self._in_flight + rows > self._limit:
+                raise Full
+            self._in_flight += rows
+
+    def release(self, rows: int) -> None:
+        """Give room back that :meth:`reserve` took."""
+        with self._counting:
+            self._in_flight -= rows
+
+    def publish(self, batch: Batch) -> None:
+        """Hand over rows for which room was reserved. Never blocks."""
+        self._batches.put(batch)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    batch = self._batches.get(timeout=CHECK_S)
+                except queue.Empty:
+                    self._sender.check()
+                    continue
+                if batch is None:
+                    return
+                self._send(batch)
+        except DriftlineError as error:
+            self._failed(error)
+        except BaseException as error:
+            self._failed(RuntimeError(f"predictions cannot be published: {error!r}"))
+            raise
+
+    def _send(self, batch: Batch) -> None:
+        manifest, predicted = batch.manifest, batch.predicted
+        at = rfc3339(batch.at_ms)
+        extra = {"ce_time": at} | ({"traceparent": batch.traceparent} if batch.traceparent else {})
+        source = f"/driftline/serve/{manifest.model}"
+        rows = batch.rows.features(manifest.signature.names) if self._features else None
+        for i, prediction_id in enumerate(batch.ids):
+            event = FullPrediction(
+                prediction_id=prediction_id,
+                model=manifest.model,
+                version=str(manifest.version),
+                prediction=predicted.predictions[i],
+                predicted_at=batch.at_ms,
+                score=predicted.scores[i] if predicted.scores is not None else None,
+                segment=batch.segment,
+                probabilities=predicted.probabilities[i] if predicted.probabilities is not None else None,
+                features=rows[i] if rows is not None else None,
+            )
+            self._sender.send(
+                self._topic,
+                codec.encode(event),
+                key=prediction_id.encode(),
+                headers=codec.headers(PREDICTION_TYPE, source, prediction_id, extra),
+                delivered=self._acknowledged,
+            )
+
+    def _acknowledged(self, _: confluent_kafka.Message) -> None:
+        self.release(1)
+        self._metrics.published.inc()
+
+    def close(self) -> None:
+        """Send what was handed over, wait for the acknowledgements and stop.
+
+        Raises :class:`streams.errors.RestartMe` if some are missing.
+        """
+        self._batches.put(None)
+        self._thread.join()
+        self._sender.close()
