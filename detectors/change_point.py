@@ -18,7 +18,7 @@ PENDING = 4096  # errors held before their sums are thinned
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The errors since the last reset, cut at the likeliest change: `window` of `n` come after it."""
+    """The `n` errors since the last reset, cut at the likeliest change: `window` of them come after it."""
 
     n: int
     window: int
@@ -60,21 +60,28 @@ class ChangePoint:
             self._fold()
 
     def split(self, rising_only: bool = False) -> Split:
-        """The likeliest change, or rise; raises ValueError with fewer than two errors, which have no split."""
+        """The likeliest change, or the likeliest rise since the last larger fall.
+
+        Raises ValueError with fewer than two errors, which have no change between them.
+        """
         self._fold()
         if self._n < 2:
             raise ValueError(f"{self._n} errors have no change between them")
-        inner = self._positions < self._n
-        left = self._positions[inner].astype(np.float64)
-        sums = self._totals[inner]
-        right = self._n - left
-        means = sums / left, (self._total - sums) / right
-        change = means[1] - means[0]
-        best = int(np.argmax(left * right * change * (change if not rising_only else np.abs(change))))
+        start, before = 0, 0.0
+        while True:
+            inner = (self._positions > start) & (self._positions < self._n)
+            positions, totals = self._positions[inner].astype(np.float64), self._totals[inner]
+            left, right = positions - start, self._n - positions
+            means = (totals - before) / left, (self._total - totals) / right
+            best = int(np.argmax(left * right * (means[1] - means[0]) ** 2))
+            # A fall hides a smaller rise behind it, so it is cut off and the rest looked at (binary segmentation).
+            if not rising_only or means[1][best] > means[0][best] or right[best] < 2:
+                break
+            start, before = int(positions[best]), float(totals[best])
         mean = self._total / self._n
         return Split(
             n=self._n,
-            window=self._n - int(left[best]),
+            window=int(right[best]),
             before=float(means[0][best]),
             after=float(means[1][best]),
             variance=max(0.0, self._squares / self._n - mean * mean),
