@@ -110,6 +110,35 @@ class StateStore:
         """Prefix of all keys of a partition, with a hash tag so that a cluster keeps them in one slot."""
         return f"{self._prefix}:{{{stage}:{partition}}}:"
 
+    def check_layout(self, counts: Mapping[str, int]) -> None:
+        """Compare the topics' partition counts with those of the first start.
+
+        Raises :class:`StateMismatch` if one has changed: ids would be looked for in another partition's state.
+        """
+        key = f"{self._prefix}:layout"
+
+        def remember() -> dict[bytes, bytes]:
+            pipe: Any
+            with self.client.pipeline() as pipe:
+                for topic, count in counts.items():
+                    pipe.hsetnx(key, topic, count)
+                pipe.hgetall(key)
+                stored: dict[bytes, bytes] = pipe.execute()[-1]
+                return stored
+
+        stored = {name.decode(): int(count) for name, count in self._call(remember).items()}
+        for topic, count in counts.items():
+            if stored[topic] != count:
+                raise StateMismatch(
+                    f"topic {topic} has {count} partitions, and had {stored[topic]} when this deployment began",
+                    "let everything pending be joined, then run `driftline topics accept`: ids published before the"
+                    " change stay where they were",
+                )
+
+    def accept_layout(self, counts: Mapping[str, int]) -> None:
+        """Take the topics' partition counts as they are now."""
+        self._call(lambda: self.client.hset(f"{self._prefix}:layout", mapping={**counts}))
+
     def stored_epoch(self, stage: Stage, partition: int) -> int:
         """The highest epoch that the store has seen for a partition; 0 for none."""
         stored = self._call(lambda: self.client.hget(f"{self.key(stage, partition)}meta", "epoch"))

@@ -1,0 +1,356 @@
+"""The stream worker: a Faust app whose agents hand whole batches to the join and to the monitor.
+
+Everything that blocks (joining, the store, producing) runs in one thread at a time, behind one lock; the event loop
+only moves batches, so heartbeats never wait for Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import faust
+import structlog
+from faust.types import TP
+
+from streams.cli import report
+from streams.errors import DriftlineError, RestartMe
+from streams.joining import JoinStage
+from streams.kafka import SafeProducer
+from streams.metrics import MetricsPage, WorkerMetrics, process_registry
+from streams.models import ModelEvents
+from streams.monitoring import MonitorStage
+from streams.partition import Batch
+from streams.settings import Settings
+from streams.store import StateStore, connect, require_durable
+from streams.topics import TopicAdmin, Topics
+from streams.transport import Consumer, Transport, require_versions
+
+BUFFERED_BATCHES = 8
+FENCED_GRACE_S = 30.0
+STOP_GRACE_S = 10.0
+MAX_HELD = 500_000
+"""Records of a partition read ahead of their turn before its leading input is paused."""
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """What the Faust app drives: owns the partitions' state, decides offsets, takes checkpoints."""
+
+    def __init__(self, settings: Settings, metrics: WorkerMetrics, fatal: Callable[[BaseException], None]) -> None:
+        self.settings = settings
+        self.topics = Topics(settings.kafka.topic_prefix)
+        self.consumer: Consumer | None = None
+        self.stopping = False
+        self._fatal = fatal
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._generation = -1
+        client = connect(settings.redis)
+        require_durable(client, settings.redis)
+        admin = TopicAdmin(settings)
+        if created := admin.create():
+            log.info("topics.created", topics=created)
+        self.counts = admin.verify()
+        self._store = StateStore(client, settings.redis.prefix, lambda: self.stopping)
+        self._store.check_layout(self.counts)
+        self._producer = SafeProducer(settings.kafka)
+        self.models = ModelEvents(settings, self._producer)
+        self.models.start()
+        self.join = JoinStage(settings, self._store, self._producer, self.models, self.counts, metrics)
+        self.monitor = MonitorStage(settings, self._store, self._producer, self.models, self.counts, metrics)
+        self._moved_s = time.monotonic()
+
+    # -------------------------------------------------------------------------------------- transport.BatchOwner
+
+    async def take(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        """Become the owner of what Faust assigned → where to read on."""
+        consumer = self._consumer()
+        earliest = await consumer.earliest_offsets(*assigned) if assigned else {}
+        ends = await consumer.highwaters(*assigned) if assigned else {}
+        async with self._lock:
+            started = time.monotonic()
+            inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
+            summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
+            partitions = {tp.partition for tp in inputs}
+            self._metrics.revoked(self.join.parts.keys() - partitions)
+            await asyncio.to_thread(self.join.take, partitions)
+            await asyncio.to_thread(self.monitor.take, {tp.partition for tp in summaries})
+            self._generation = generation
+            offsets: dict[TP, int] = {}
+            for tp in inputs:
+                part = self.join.parts[tp.partition]
+                low, end = int(earliest[tp]), int(ends[tp])
+                offsets[tp] = part.start(self.join.side(tp.topic), low, low, end, tp.topic)
+            for tp in summaries:
+                offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]), int(ends[tp]))
+            self._moved_s = time.monotonic()
+            log.info(
+                "partitions.assigned",
+                inputs=sorted(partitions),
+                summaries=sorted(tp.partition for tp in summaries),
+                generation=generation,
+                seconds=round(time.monotonic() - started, 3),
+            )
+            return offsets
+
+    def stored_offset(self, tp: TP) -> int | None:
+        """The next offset as of the last checkpoint."""
+        if tp.topic == self.topics.summaries:
+            return self.monitor.stored_offset(tp.partition)
+        part = self.join.parts.get(tp.partition)
+        return None if part is None else part.committed[self.join.side(tp.topic)]
+
+    def failed(self, error: BaseException) -> None:
+        """Partitions could not be taken."""
+        self._fatal(error)
+
+    def polled(self) -> Iterable[TP] | None:
+        """Hold back the inputs that are far ahead in stream time, so that nothing piles up while catching up.
+
+        An input that has been read to its end is never behind, or the others would wait for it for ever.
+        """
+        consumer = self._consumer()
+        ahead: dict[TP, tuple[int, int]] = {}
+        behind: list[int] = []
+        for partition, part in list(self.join.parts.items()):
+            for side, topic in enumerate((self.topics.predictions, self.topics.outcomes)):
+                tp = TP(topic, partition)
+                position, end = part.position[side], consumer.fetch_position(tp)
+                progress = part.timeline.progress(side)
+                ahead[tp] = (progress, part.timeline.held)
+                if end is None or position is None or position < end:
+                    behind.append(progress)
+        low = min(behind, default=None)
+        if low is None:
+            return ()
+        limit = low + self.settings.worker.skew_s * 1000
+        return [tp for tp, (at, held) in ahead.items() if at > limit or (held > MAX_HELD and at > low)]
+
+    # ------------------------------------------------------------------------------------------------- the agents
+
+    async def input_batch(self, batch: Batch) -> None:
+        """A batch of predictions or outcomes."""
+        async with self._lock:
+            if batch.generation != self._generation:
+                return
+            seek_to = await asyncio.to_thread(self._take_in, batch)
+            if seek_to is not None:
+                tp = TP(batch.topic, batch.partition)
+                log.warning("input.gap", topic=batch.topic, partition=batch.partition, expected=seek_to)
+                await self._consumer().seek_wait({tp: seek_to})
+            self._moved_s = time.monotonic()
+
+    def _take_in(self, batch: Batch) -> int | None:
+        seek_to = self.join.accept(batch)
+        if seek_to is None:
+            self.join.advance(batch.partition)
+            if sum(part.pending_events for part in self.join.parts.values()) >= self.settings.worker.checkpoint_events:
+                self.join.checkpoint()
+        return seek_to
+
+    async def summaries_batch(self, batch: Batch) -> None:
+        """A batch of summaries."""
+        async with self._lock:
+            if batch.generation != self._generation:
+                return
+            await asyncio.to_thread(self.monitor.accept, batch)
+            self._moved_s = time.monotonic()
+
+    async def tick(self) -> None:
+        """The timer: clocks of idle inputs move on, checkpoints are taken, lag is measured."""
+        consumer = self._consumer()
+        async with self._lock:
+            generation = self._generation
+            found = {
+                (partition, side): consumer.read_to_end(TP(topic, partition))
+                for partition in self.join.parts
+                for side, topic in enumerate((self.topics.predictions, self.topics.outcomes))
+            }
+            owned = set(self.join.parts) | set(self.monitor.parts)
+            await asyncio.to_thread(self._step, found)
+            lost = owned - set(self.join.parts) - set(self.monitor.parts)
+        self._measure(consumer)
+        if lost:
+            asyncio.get_running_loop().call_later(FENCED_GRACE_S, self._still_fenced, generation)
+
+    def _step(self, found: Mapping[tuple[int, int], tuple[int, float] | None]) -> None:
+        for (partition, side), empty in found.items():
+            if empty is not None:
+                self.join.idle(partition, side, *empty)
+        for partition in list(self.join.parts):
+            self.join.advance(partition)
+        self.join.checkpoint()
+        self.monitor.checkpoint()
+
+    def _still_fenced(self, generation: int) -> None:
+        """A rebalance gives a fenced partition back, or to another worker; if none has come, start afresh."""
+        if generation == self._generation and not self.stopping:
+            self._fatal(RestartMe("a partition was taken by another worker and no rebalance followed", ""))
+
+    def _measure(self, consumer: Consumer) -> None:
+        lagging = False
+        for partition, part in self.join.parts.items():
+            for side, name in enumerate(("predictions", "outcomes")):
+                end = consumer.fetch_position(TP((self.topics.predictions, self.topics.outcomes)[side], partition))
+                if end is not None:
+                    self._metrics.lag.labels(name, str(partition)).set(max(0, end - part.processed[side]))
+                    lagging = lagging or end > (part.position[side] or 0)
+                if part.done_ms[side]:
+                    self._metrics.last_event.labels(name).set(part.done_ms[side] / 1000)
+        quiet_s = time.monotonic() - self._moved_s
+        if lagging and quiet_s > self.settings.worker.watchdog_s:
+            self._fatal(RestartMe(f"there is lag, and nothing has moved for {quiet_s:.0f} s", "restarting is safe"))
+
+    async def drain(self) -> None:
+        """The last checkpoint, before the partitions are given back."""
+        self.stopping = True
+        async with self._lock:
+            await asyncio.to_thread(self._last)
+
+    def _last(self) -> None:
+        self.join.checkpoint()
+        self.monitor.checkpoint()
+        self.join.parts.clear()
+        self.monitor.close()
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self.models.close()
+        self._producer.close()
+
+    def _consumer(self) -> Consumer:
+        if self.consumer is None:
+            raise RuntimeError("the consumer has not been started")
+        return self.consumer
+
+
+class WorkerApp(faust.App):
+    """The Faust app with our transport."""
+
+    def __init__(self, engine: Engine, settings: Settings, data_dir: str) -> None:
+        self.engine = engine
+        servers = [f"kafka://{server.strip()}" for server in settings.kafka.bootstrap.split(",")]
+        super().__init__(
+            settings.worker.group,
+            broker=servers,
+            store="memory://",
+            datadir=data_dir,
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            topic_partitions=engine.counts[engine.topics.predictions],
+            consumer_auto_offset_reset="earliest",
+            stream_wait_empty=False,
+            stream_buffer_maxsize=BUFFERED_BATCHES,
+            broker_max_poll_records=None,
+            broker_session_timeout=settings.kafka.session_timeout_s,
+            broker_heartbeat_interval=settings.kafka.heartbeat_s,
+            broker_commit_interval=2.8,
+        )
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self, self.engine, loop=self.loop)
+
+    async def on_start(self) -> None:
+        """The consumer exists from here on."""
+        self.engine.consumer = cast(Consumer, self.consumer)
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Checkpoint what has been joined, then give the partitions back."""
+        await self.engine.drain()
+        await super().on_stop()
+
+
+def build(settings: Settings, engine: Engine, data_dir: str, fatal: Callable[[BaseException], None]) -> WorkerApp:
+    """The app with its agents and its timer."""
+    app = WorkerApp(engine, settings, data_dir)
+    raw: dict[str, Any] = {"key_serializer": "raw", "value_serializer": "raw"}
+    inputs = app.topic(engine.topics.predictions, engine.topics.outcomes, **raw)
+    summaries = app.topic(engine.topics.summaries, **raw)
+
+    async def guarded(work: Awaitable[None]) -> None:
+        """A failure that is not about one record ends the process; a supervisor starts a clean one."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, this process cannot go on
+            fatal(error)
+
+    @app.agent(inputs, name="join")
+    async def join(stream: Any) -> None:
+        stream.enable_acks = False
+        async for batch in stream:
+            await guarded(engine.input_batch(batch))
+
+    @app.agent(summaries, name="monitor")
+    async def monitor(stream: Any) -> None:
+        stream.enable_acks = False
+        async for batch in stream:
+            await guarded(engine.summaries_batch(batch))
+
+    @app.timer(settings.worker.checkpoint_s)  # type: ignore[untyped-decorator]
+    async def tick(app: WorkerApp) -> None:
+        if engine.join.parts or engine.monitor.parts:
+            await guarded(engine.tick())
+
+    return app
+
+
+def die(error: BaseException) -> None:
+    """End the process at once: everything that matters is in the store, and a clean stop could hang on a bad state."""
+    if isinstance(error, DriftlineError):
+        report(error)
+        code = error.exit_code
+    else:
+        log.error("worker.failed", exc_info=error)
+        code = DriftlineError.exit_code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(settings: Settings, ready_file: Path | None = None) -> None:
+    """Run a worker until SIGTERM or SIGINT. Raises :class:`DriftlineError` if it cannot start."""
+    require_versions()
+    registry = process_registry()
+    page = MetricsPage(settings.worker.http, registry, "worker.http")
+    log.info("metrics.serving", port=page.port)
+    try:
+        with tempfile.TemporaryDirectory(prefix="driftline-worker-") as data_dir:
+            asyncio.run(_run(settings, WorkerMetrics(registry), data_dir, ready_file, page.port))
+    finally:
+        page.close()
+
+
+async def _run(settings: Settings, metrics: WorkerMetrics, data_dir: str, ready_file: Path | None, port: int) -> None:
+    engine = Engine(settings, metrics, die)
+    app = build(settings, engine, data_dir, die)
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await app.start()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
+    if ready_file is not None:
+        ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
+    log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
+    await stop.wait()
+    log.info("worker.stopping")
+    try:
+        await asyncio.wait_for(app.stop(), STOP_GRACE_S)
+    except TimeoutError:
+        log.warning("worker.stop_slow", seconds=STOP_GRACE_S)
+    engine.close()
+    log.info("worker.stopped")
