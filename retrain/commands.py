@@ -1,9 +1,251 @@
-"""Commands of the package `retrain`."""
+"""Commands of the package `retrain`: train, retrain, and models."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 import typer
+from rich.table import Table as RichTable
+
+from retrain.training import Algorithm, TrainedTask
+from streams.cli import session, stderr, stdout
+from streams.errors import MissingInput, WrongSetting
+from streams.events import Mode
+
+if TYPE_CHECKING:
+    from retrain.administration import Administration
+    from streams.events import ModelState
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NoPublish = Annotated[bool, typer.Option("--no-publish", help="Change the repository without telling Kafka.")]
+AllModels = Annotated[bool, typer.Option("--all", help="Every model, also those that come later.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
 
 
 def mount(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
+    app.command()(train)
+    app.command()(retrain)
+    models = typer.Typer(help="The model repository: versions, aliases, modes, freezes.", no_args_is_help=True)
+    models.command("list")(list_models)
+    models.command("show")(show)
+    models.command("freeze")(freeze)
+    models.command("unfreeze")(unfreeze)
+    models.command("mode")(mode)
+    models.command("approve")(approve)
+    models.command("promote")(promote)
+    app.add_typer(models, name="models")
+
+
+def retrain(
+    ctx: typer.Context,
+    ready_file: Annotated[Path | None, typer.Option(help="Gets the URL of /metrics once alerts are read.")] = None,
+) -> None:
+    """Act on alerts: train a challenger on the newest outcomes, prove it, promote it."""
+    from retrain.consumer import retrain as run
+
+    run(session(ctx).settings, ready_file)
+
+
+def train(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Labelled table: .csv, .csv.gz or .parquet.", show_default=False)],
+    model: Annotated[str, typer.Option(help="The model's name.", show_default=False)],
+    rows: Annotated[int | None, typer.Option(min=4, help="Only the first so many rows.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label; the last one unless said.")] = None,
+    task: Annotated[TrainedTask | None, typer.Option(help="Guessed from the label unless said.")] = None,
+    positive: Annotated[str | None, typer.Option(help="Positive class of a binary model.")] = None,
+    algorithm: Annotated[Algorithm | None, typer.Option(help="Instead of the setting's.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="What the loop may do to the model.")] = None,
+    no_publish: NoPublish = False,
+    json: Json = False,
+) -> None:
+    """Train a version from a labelled table and register it; the first one becomes the champion."""
+    from retrain.tables import read, table
+
+    settings = session(ctx).settings.retrain
+    if algorithm is not None:
+        settings = settings.model_copy(update={"algorithm": algorithm})
+    console = stderr()
+    with console.status(f"reading {file}") as status, _administration(ctx, publish=not no_publish) as administration:
+        found = table(read(file, rows), model, label=label, task=task, positive=positive)
+        manifest, state = administration.register(
+            found,
+            settings,
+            mode=mode,
+            trained_from={"file": file.name, "order": "as in the file"},
+            stage=lambda stage: status.update(f"{stage} ({len(found.rows)} rows)"),
+        )
+    measured = manifest.baseline
+    if json:
+        _print_json({"version": manifest.version, "state": state, "metrics": manifest.metrics})
+        return
+    role = "champion" if state.aliases.get("champion") == str(manifest.version) else "registered"
+    score = f"{measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f}" if measured else ""
+    console.print(
+        f"{model} version {manifest.version} ({role}): {score} on {measured.n if measured else 0} held-out rows"
+    )
+
+
+def list_models(ctx: typer.Context, json: Json = False) -> None:
+    """Models with their versions, aliases and modes."""
+    from serving.repository import Repository
+
+    repository = Repository(session(ctx).settings.repository)
+    states = [(model, repository.state(model), repository.versions(model)) for model in repository.models()]
+    frozen = repository.all_frozen()
+    if json:
+        listed = [{"model": m, "versions": versions, "state": state} for m, state, versions in states]
+        _print_json({"all_frozen": frozen, "models": listed})
+        return
+    if not states:
+        stderr().print("no models yet: `driftline train FILE --model NAME` makes one")
+        return
+    grid = RichTable("model", "task", "champion", "challenger", "previous", "versions", "mode", "frozen")
+    for model, state, versions in states:
+        aliases = state.aliases if state else {}
+        grid.add_row(
+            model,
+            state.task if state else "?",
+            *(aliases.get(alias, "–") for alias in ("champion", "challenger", "previous")),
+            str(len(versions)),
+            state.mode if state else "observe",
+            "yes" if frozen or (state and state.frozen) else "no",
+        )
+    stdout().print(grid)
+
+
+def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
+    """One model: its state, its versions and its retrain runs."""
+    from retrain.runs import RunStore
+    from serving.repository import Repository
+
+    settings = session(ctx).settings
+    repository = Repository(settings.repository)
+    state = repository.state(model)
+    if state is None:
+        raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+    versions = [repository.manifest(model, version) for version in repository.versions(model)]
+    runs = RunStore(settings.repository).of(model)
+    if json:
+        plain = [
+            {"version": v.version, "created_at": v.created_at, "metrics": v.metrics, "trigger": v.trigger}
+            for v in versions
+        ]
+        _print_json({"state": state, "all_frozen": repository.all_frozen(), "versions": plain, "runs": runs})
+        return
+    console = stdout()
+    classes = f" of {', '.join(map(str, state.classes))}" if state.classes else ""
+    frozen = ", frozen" if state.frozen or repository.all_frozen() else ""
+    console.print(f"{model}: {state.task}{classes}, mode {state.mode}{frozen}, revision {state.revision}")
+    names = {version: alias for alias, version in state.aliases.items()}
+    grid = RichTable("version", "alias", "made", "metric", "± s.e.", "why")
+    for v in versions:
+        b = v.baseline
+        grid.add_row(
+            str(v.version),
+            names.get(str(v.version), "–"),
+            v.created_at,
+            f"{b.metric} {b.value:.4f}" if b else "–",
+            f"{b.standard_error:.4f}" if b else "–",
+            v.trigger.get("alertname", "by hand"),
+        )
+    console.print(grid)
+    for run in runs:
+        console.print(f"run {run.episode}: {run.alertname} since {run.starts_at} → {run.state} {run.reason or ''}")
+
+
+def freeze(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    every: AllModels = False,
+    no_publish: NoPublish = False,
+) -> None:
+    """Stop the promotions of a model, or of all."""
+    _freeze(ctx, model, every, True, publish=not no_publish)
+
+
+def unfreeze(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    every: AllModels = False,
+    no_publish: NoPublish = False,
+) -> None:
+    """Allow the promotions of a model, or of all, again."""
+    _freeze(ctx, model, every, False, publish=not no_publish)
+
+
+def _freeze(ctx: typer.Context, model: str | None, every: bool, frozen: bool, *, publish: bool) -> None:
+    if (model is None) == (not every):
+        raise WrongSetting("name one model, or --all", "for example `driftline models freeze --all`")
+    with _administration(ctx, publish=publish) as administration:
+        if model is None:
+            administration.freeze_all(frozen)
+        else:
+            administration.freeze(model, frozen)
+    stderr().print(f"{model or 'all models'}: {'frozen' if frozen else 'promotions are allowed again'}")
+
+
+def mode(
+    ctx: typer.Context,
+    model: ModelName,
+    mode: Annotated[Mode, typer.Argument(show_default=False)],
+    no_publish: NoPublish = False,
+) -> None:
+    """Set what the loop may do: observe, recommend, approve or auto."""
+    with _administration(ctx, publish=not no_publish) as administration:
+        administration.set_mode(model, mode)
+    stderr().print(f"{model}: mode {mode}")
+
+
+def approve(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int | None, typer.Argument(show_default=False)] = None,
+    no_publish: NoPublish = False,
+) -> None:
+    """Promote the challenger that waits for a person."""
+    with _administration(ctx, publish=not no_publish) as administration:
+        _report_champion(administration.approve(model, version))
+
+
+def promote(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int, typer.Argument(show_default=False)],
+    no_publish: NoPublish = False,
+) -> None:
+    """Make any version the champion, for example to roll back."""
+    with _administration(ctx, publish=not no_publish) as administration:
+        _report_champion(administration.promote(model, version))
+
+
+def _report_champion(state: ModelState) -> None:
+    aliases = state.aliases
+    stderr().print(f"{state.model}: version {aliases['champion']} serves, previous {aliases.get('previous', 'none')}")
+
+
+@contextmanager
+def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administration]:
+    from retrain.administration import Administration
+    from retrain.announce import KafkaAnnouncer
+    from serving.repository import Repository
+
+    settings = session(ctx).settings
+    announcer = KafkaAnnouncer(settings) if publish else None
+    try:
+        if announcer is not None:
+            announcer.check()
+        yield Administration(Repository(settings.repository), announcer, lambda: time.time_ns() // 1_000_000)
+    finally:
+        if announcer is not None:
+            announcer.close()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(msgspec.json.encode(value).decode())

@@ -1,0 +1,213 @@
+"""What a person does to the model repository: registers a first version, freezes, approves, promotes, sets the mode.
+
+Each change is made in the repository first and published then; a crash between the two is made good by the next
+start of `driftline retrain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from retrain.announce import Announcer, described
+from retrain.promotion import Blocked, promoted
+from retrain.registration import card_of, manifest_of
+from retrain.run import Challenger, Stage, challenge
+from retrain.tables import Table
+from retrain.training import Refused
+from serving.manifest import Manifest
+from serving.repository import Repository
+from streams.errors import MissingInput, WrongSetting
+from streams.events import Mode, ModelEvent, ModelEventKind, ModelState, Profile, rfc3339
+from streams.settings import RetrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """Changes to models by hand. ``announcer`` None changes without telling anybody (a repository prepared offline)."""
+
+    repository: Repository
+    announcer: Announcer | None
+    now_ms: Callable[[], int]
+
+    def register(
+        self,
+        table: Table,
+        settings: RetrainSettings,
+        *,
+        mode: Mode | None = None,
+        trained_from: dict[str, Any],
+        stage: Callable[[Stage], None] = lambda _: None,
+    ) -> tuple[Manifest, ModelState]:
+        """Train, export, verify and register a version; the champion if the model has none.
+
+        Raises :class:`WrongSetting` if no model comes of the table, or if it answers something else than its model.
+        """
+        model = table.problem.model
+        self._require_alike(table)
+        version = self.repository.reserve_version(model)
+        try:
+            challenger = challenge(
+                table.rows, table.problem, version=version, settings=settings, champion=None, stage=stage
+            )
+        except Refused as error:
+            raise WrongSetting(f"no model comes of these rows: {error}", "check the table and --task") from None
+        manifest = self._write(table, challenger, version, settings, trained_from)
+        return manifest, self._enter(manifest, mode)
+
+    def _require_alike(self, table: Table) -> None:
+        state = self.repository.state(table.problem.model)
+        if state is None:
+            return
+        classes = list(table.problem.classes) or None
+        if state.task != table.problem.task or (state.classes or None) != classes:
+            raise WrongSetting(
+                f"the model {state.model} is {state.task} with classes {state.classes}, the table is"
+                f" {table.problem.task} with {classes}",
+                "choose another --model, or --task and --label",
+            )
+
+    def _write(
+        self, table: Table, challenger: Challenger, version: int, settings: RetrainSettings, source: dict[str, Any]
+    ) -> Manifest:
+        manifest = manifest_of(
+            challenger,
+            table.problem,
+            version,
+            created_at=rfc3339(self.now_ms()),
+            trained_from={**source, "rows": len(table.rows), "data_sha256": challenger.data_sha256},
+            trigger={},
+            parent=None,
+        )
+        card = card_of(manifest, challenger, settings)
+        self.repository.write_version(table.problem.model, version, challenger.onnx, manifest, card)
+        return manifest
+
+    def _enter(self, manifest: Manifest, mode: Mode | None) -> ModelState:
+        model, version = manifest.model, str(manifest.version)
+        profile = self._profile(manifest)
+
+        def update(state: ModelState) -> ModelState:
+            aliases = state.aliases if "champion" in state.aliases else {**state.aliases, "champion": version}
+            baselines = {**state.baselines, version: manifest.baseline} if manifest.baseline else state.baselines
+            return msgspec.structs.replace(
+                state,
+                aliases=aliases,
+                baselines=baselines,
+                profiles={**state.profiles, version: profile},
+                mode=mode or state.mode,
+            )
+
+        if self.repository.state(model) is None:
+            first = update(
+                ModelState(
+                    model,
+                    revision=1,
+                    task=manifest.task,
+                    classes=manifest.classes or None,
+                    positive=manifest.positive,
+                )
+            )
+            state = self.repository.create_state(model, first)
+        else:
+            state = self.repository.change(model, update)
+        alias = "champion" if state.aliases.get("champion") == version else None
+        self._tell("registered", state, version=version, alias=alias)
+        return state
+
+    def freeze(self, model: str, frozen: bool) -> ModelState:
+        """Stop the promotions of a model, or allow them again."""
+        state = self._change(model, lambda s: msgspec.structs.replace(s, frozen=frozen))
+        self._tell("registered", state, detail="freeze" if frozen else "unfreeze")
+        return state
+
+    def freeze_all(self, frozen: bool) -> list[str]:
+        """Stop the promotions of all models, or allow them again → the models there are.
+
+        Each model's state gets a new revision too: a promotion that looked before the freeze was written finds its
+        revision taken, looks again, and is refused.
+        """
+        self.repository.freeze_all(frozen)
+        models = [model for model in self.repository.models() if self.repository.state(model) is not None]
+        for model in models:
+            state = self._change(model, lambda s: s)
+            self._tell("registered", state, detail="freeze-all" if frozen else "unfreeze-all")
+        return models
+
+    def set_mode(self, model: str, mode: Mode) -> ModelState:
+        """Set what the loop may do to a model."""
+        state = self._change(model, lambda s: msgspec.structs.replace(s, mode=mode))
+        self._tell("registered", state, detail="mode")
+        return state
+
+    def approve(self, model: str, version: int | None = None) -> ModelState:
+        """Promote the challenger; ``version`` guards against approving another than the one that was looked at."""
+        challenger = self._state(model).aliases.get("challenger")
+        if challenger is None:
+            raise WrongSetting(f"{model} has no challenger to approve", f"see `driftline models show {model}`")
+        if version is not None and challenger != str(version):
+            raise WrongSetting(f"the challenger of {model} is version {challenger}, not {version}", "look again")
+        return self._promote(model, int(challenger), must_be_challenger=True)
+
+    def promote(self, model: str, version: int) -> ModelState:
+        """Make any complete version the champion, for example the previous one."""
+        self._state(model)
+        if version not in self.repository.versions(model):
+            raise MissingInput(f"{model} has no version {version}", f"see `driftline models show {model}`")
+        return self._promote(model, version, must_be_challenger=False)
+
+    def _promote(self, model: str, version: int, *, must_be_challenger: bool) -> ModelState:
+        manifest = self.repository.manifest(model, version)
+        self.repository.load(model, version)  # a version that cannot be loaded must not become the champion
+        profile = self._profile(manifest)
+
+        def update(state: ModelState) -> ModelState:
+            if must_be_challenger and state.aliases.get("challenger") != str(version):
+                raise Blocked(f"version {version} is no longer the challenger")
+            return promoted(
+                state,
+                str(version),
+                all_frozen=self.repository.all_frozen(),
+                baseline=manifest.baseline,
+                profile=profile,
+            )
+
+        try:
+            state = self._change(model, update)
+        except Blocked as error:
+            raise WrongSetting(
+                f"version {version} of {model} is not promoted: {error}", f"see `driftline models show {model}`"
+            ) from None
+        self._tell("promoted", state, version=str(version), alias="champion", detail="by hand")
+        return state
+
+    def _profile(self, manifest: Manifest) -> Profile:
+        model, version = manifest.model, manifest.version
+        return Profile(self.repository.uri(model, version), self.repository.manifest_hash(model, version))
+
+    def _state(self, model: str) -> ModelState:
+        state = self.repository.state(model)
+        if state is None:
+            raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+        return state
+
+    def _change(self, model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+        self._state(model)
+        return self.repository.change(model, update)
+
+    def _tell(
+        self,
+        kind: ModelEventKind,
+        state: ModelState,
+        version: str | None = None,
+        alias: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        if self.announcer is None:
+            return
+        at = rfc3339(self.now_ms())
+        event = ModelEvent(kind, state=state, version=version, alias=alias, at=at, detail=detail)
+        self.announcer.publish(described(self.repository, event))

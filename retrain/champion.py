@@ -1,0 +1,47 @@
+"""The version that serves, as the comparison needs it: its answers to rows, by the very model that serves."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.dataset import Problem
+from retrain.run import Answers
+from retrain.training import Floats, Refused
+from serving.engine import LoadedModel, UnusableModel, UnusableOutput
+from serving.manifest import Manifest
+
+BATCH_ROWS = 4_096
+
+
+def problem_of(manifest: Manifest) -> Problem:
+    """What the version of ``manifest`` answers. Raises :class:`Refused` for a task that nobody has declared."""
+    if manifest.task == "classification":
+        raise Refused("the task is not declared: say binary, multiclass or regression in the manifest")
+    return Problem(
+        manifest.model, manifest.task, tuple(manifest.signature.features), tuple(manifest.classes), manifest.positive
+    )
+
+
+def answers_of(onnx: bytes, manifest: Manifest) -> Answers:
+    """The answers of a version. Raises :class:`Refused` for one that does not load."""
+    problem = problem_of(manifest)
+    try:
+        loaded = LoadedModel(onnx, manifest)
+    except UnusableModel as error:
+        raise Refused(f"the champion, version {manifest.version}, does not load: {error}") from None
+
+    def answer(rows: Floats) -> npt.NDArray[np.float64]:
+        found: list[float] = []
+        for start in range(0, len(rows), BATCH_ROWS):
+            try:
+                predictions = loaded.predict(rows[start : start + BATCH_ROWS]).predictions
+            except UnusableOutput as error:
+                raise Refused(f"the champion, version {manifest.version}, cannot answer: {error}") from None
+            encoded = (problem.encode(value) for value in predictions)
+            found.extend(math.nan if value is None else value for value in encoded)
+        return np.asarray(found, dtype=np.float64)
+
+    return answer

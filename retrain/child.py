@@ -1,0 +1,99 @@
+"""Training in a process of its own, so that the parent keeps polling Kafka and renewing its lease."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from retrain.champion import answers_of
+from retrain.dataset import Dataset, Problem
+from retrain.run import Challenger, Stage, challenge
+from retrain.training import Refused
+from serving.manifest import Manifest
+from streams.settings import RetrainSettings
+
+POLL_S = 0.1
+STOP_S = 5.0
+
+
+class ChildFailed(Exception):
+    """The process ended without an answer: out of memory, killed, or a bug whose traceback is in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the process needs: rows, what they answer, and the champion to beat."""
+
+    dataset: Dataset
+    problem: Problem
+    version: int
+    settings: RetrainSettings
+    champion: bytes
+    manifest: Manifest
+
+
+def perform(job: Job, stage: Callable[[Stage], None]) -> Challenger:
+    """Do the job in this process. Raises :class:`retrain.training.Refused`."""
+    return challenge(
+        job.dataset,
+        job.problem,
+        version=job.version,
+        settings=job.settings,
+        champion=answers_of(job.champion, job.manifest),
+        stage=stage,
+    )
+
+
+def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+    """Do the job in a child process; blocks, calling ``check`` (which may raise to abort) several times a second.
+
+    Raises :class:`retrain.training.Refused` and :class:`ChildFailed`. The child never outlives the call.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit Kafka clients whose threads are gone
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, theirs), name=f"train-{job.problem.model}", daemon=True)
+    process.start()
+    theirs.close()  # so that the end of the child is the end of the pipe
+    try:
+        while True:
+            check()
+            if not ours.poll(POLL_S):
+                continue
+            kind, content = _receive(ours, process)
+            if kind == "stage":
+                stage(content)
+            elif kind == "refused":
+                raise Refused(content)
+            else:
+                challenger: Challenger = content
+                return challenger
+    finally:
+        ours.close()
+        process.terminate()
+        process.join(STOP_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _receive(ours: Connection, process: Any) -> tuple[str, Any]:
+    try:
+        message: tuple[str, Any] = ours.recv()
+    except EOFError:
+        process.join(STOP_S)
+        raise ChildFailed(f"the training process ended with exit code {process.exitcode}") from None
+    return message
+
+
+def _work(job: Job, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends us in order
+    try:
+        pipe.send(("done", perform(job, lambda stage: pipe.send(("stage", stage)))))
+    except Refused as error:
+        pipe.send(("refused", str(error)))
+    finally:
+        pipe.close()

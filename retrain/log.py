@@ -1,0 +1,145 @@
+"""What the loop reads from Kafka: labelled pairs from a point in stream time on, and ranges of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import confluent_kafka
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams.codec import Undecodable, full_prediction_decoder
+from streams.errors import Unavailable
+from streams.events import FullPrediction
+from streams.kafka import BATCH, POLL_S, TopicReader, reader_config
+from streams.records import Labelled
+from streams.settings import KafkaSettings, Settings
+from streams.topics import Topics
+
+MARGIN_MS = 60_000
+"""`labelled` is written after its pairs were complete; brokers' clocks may differ by less than this."""
+
+
+class LabelledFeed(Protocol):
+    """Records of `labelled`, history first."""
+
+    def poll(self) -> list[Labelled]:
+        """The next records; an empty list after a moment without one."""
+
+    def at_end(self) -> bool:
+        """Whether everything written so far was returned."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class Log(Protocol):
+    """The part of the log that training needs."""
+
+    def labelled(self, since_ms: int | None) -> LabelledFeed:
+        """A feed of every pair complete at ``since_ms`` or later, and perhaps of earlier ones; of all for None."""
+
+    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
+        """Offset and event of ``start`` ≤ offset < ``stop`` that still exist and decode, in order."""
+
+
+class KafkaLog:
+    """The log in Kafka. Each call has clients of its own, so runs in different threads do not meet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.kafka
+        self._topics = Topics(settings.kafka.topic_prefix)
+
+    def labelled(self, since_ms: int | None) -> KafkaLabelledFeed:
+        """See :class:`Log`."""
+        topic = self._topics.labelled
+        start = None if since_ms is None else self._offsets_at(topic, max(0, since_ms - MARGIN_MS))
+        return KafkaLabelledFeed(TopicReader(self._settings, topic, start))
+
+    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
+        """See :class:`Log`."""
+        decoder = full_prediction_decoder()
+        with _consumer(self._settings) as consumer:
+            for message in _scan(consumer, self._topics.predictions, partition, start, stop, self._timeout_s):
+                try:
+                    yield message.offset(), decoder.decode_any(message.value(), message.headers() or ())
+                except Undecodable:
+                    continue  # the join has dead-lettered it: it has no pair
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._settings.request_timeout_s
+
+    def _offsets_at(self, topic: str, at_ms: int) -> dict[int, int]:
+        with _consumer(self._settings) as consumer:
+            try:
+                found = consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
+                wanted = [TopicPartition(topic, p, at_ms) for p in found.partitions]
+                answered = consumer.offsets_for_times(wanted, timeout=self._timeout_s)
+                offsets = {}
+                for at in answered:
+                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, at.partition), self._timeout_s)
+                    offsets[at.partition] = max(low, at.offset) if at.offset >= 0 else high
+            except KafkaException as error:
+                raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
+        return offsets
+
+
+class KafkaLabelledFeed:
+    """See :class:`LabelledFeed`."""
+
+    def __init__(self, reader: TopicReader) -> None:
+        self._reader = reader
+        self._decoder = msgspec.msgpack.Decoder(Labelled)
+
+    def poll(self) -> list[Labelled]:
+        return [self._decoder.decode(r.value) for r in self._reader.poll() if r.value]
+
+    def at_end(self) -> bool:
+        return all(self._reader.at_end.values())
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+@contextmanager
+def _consumer(settings: KafkaSettings) -> Iterator[Consumer]:
+    consumer = Consumer(reader_config(settings))
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _scan(
+    consumer: Consumer, topic: str, partition: int, start: int, stop: int, timeout_s: float
+) -> Iterator[confluent_kafka.Message]:
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s, cached=False)
+    except KafkaException as error:
+        raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
+    start, stop = max(start, low), min(stop, high)
+    if start >= stop:
+        return  # retention has deleted the whole range
+    consumer.assign([TopicPartition(topic, partition, start)])
+    idle_s = 0.0
+    while True:
+        messages = consumer.consume(BATCH, POLL_S)
+        idle_s = 0.0 if messages else idle_s + POLL_S
+        if idle_s > timeout_s:
+            raise Unavailable(f"{topic} could not be read up to {stop}", "is the broker reachable?")
+        for message in messages:
+            failure = message.error()
+            if failure is not None and failure.code() == KafkaError._PARTITION_EOF:
+                return
+            if failure is not None:
+                if not failure.retriable():
+                    raise Unavailable(f"{topic}: {failure.str()}", "is the broker reachable?")
+                continue
+            if message.offset() >= stop:
+                return
+            yield message
+            if message.offset() == stop - 1:
+                return

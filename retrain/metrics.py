@@ -1,0 +1,55 @@
+"""What the retrain loop tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import disable_created_metrics as _disable_created_metrics
+
+from retrain.lifecycle import Run
+
+DURATION_BUCKETS_S = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0)
+RESULTS = ("promoted", "rejected", "recommended")
+
+
+class RetrainMetrics:
+    """Counters of one process in a registry of its own."""
+
+    def __init__(self) -> None:
+        _disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._runs = Counter("driftline_retrain_runs", "Runs ended, by result.", ["result"], registry=self.registry)
+        for result in RESULTS:
+            self._runs.labels(result)
+        self._seconds = Histogram(
+            "driftline_retrain_run_duration_seconds",
+            "From the alert's record to the run's end, waiting included.",
+            buckets=DURATION_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._promotions = Counter(
+            "driftline_promotions", "Versions promoted by a run.", ["model"], registry=self.registry
+        )
+        self._active = Gauge(
+            "driftline_retrain_active", "1 while a run of the model is under way here.", ["model"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.alerts = Counter("driftline_retrain_alerts", "Alerts read, by result.", ["result"], registry=self.registry)
+        for result in ("triggered", "ignored", "undecodable"):
+            self.alerts.labels(result)
+
+    def started(self, model: str) -> None:
+        """A run of the model is under way."""
+        self._active.labels(model).set(1)
+
+    def stopped(self, model: str) -> None:
+        """No run of the model is under way here."""
+        self._active.remove(model)
+
+    def ended(self, run: Run) -> None:
+        """A run reached its end."""
+        self._runs.labels(run.state).inc()
+        self._seconds.observe(max(0.0, (run.updated_ms - run.triggered_ms) / 1000))
+        if run.state == "promoted":
+            self._promotions.labels(run.model).inc()

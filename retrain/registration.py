@@ -1,0 +1,123 @@
+"""What the repository keeps of a new version: its manifest and its model card."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from typing import Any
+
+import msgspec
+
+from retrain.dataset import Problem
+from retrain.export import INPUT
+from retrain.run import Challenger
+from serving.manifest import Manifest, Signature
+from streams.settings import RetrainSettings
+
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxmltools", "scikit-learn", "skl2onnx", "xgboost")
+
+
+def metrics_of(challenger: Challenger) -> dict[str, float]:
+    """The numbers that manifests and model events carry."""
+    measured = challenger.baseline
+    metrics = {
+        measured.metric: measured.value,
+        f"{measured.metric}_standard_error": measured.standard_error,
+        "train_rows": float(challenger.train_rows),
+        "test_rows": float(challenger.test_rows),
+    }
+    if (comparison := challenger.comparison) is not None:
+        metrics[f"champion_{measured.metric}"] = comparison.champion
+        metrics["p_value"] = comparison.p_value
+    return metrics
+
+
+def parity_of(challenger: Challenger) -> dict[str, Any]:
+    """The parity report as plain values."""
+    report: dict[str, Any] = msgspec.to_builtins(challenger.parity)
+    return {**report, "passed": challenger.parity.passed}
+
+
+def manifest_of(
+    challenger: Challenger,
+    problem: Problem,
+    version: int,
+    *,
+    created_at: str,
+    trained_from: dict[str, Any],
+    trigger: dict[str, str],
+    parent: int | None,
+) -> Manifest:
+    """The manifest of a challenger."""
+    regression = problem.task == "regression"
+    names = challenger.outputs
+    return Manifest(
+        model=problem.model,
+        version=version,
+        sha256=hashlib.sha256(challenger.onnx).hexdigest(),
+        size_bytes=len(challenger.onnx),
+        created_at=created_at,
+        task=problem.task,
+        signature=Signature(
+            features=list(problem.features),
+            input=INPUT,
+            label=None if regression else names[0],
+            probabilities=None if regression else names[1],
+            value=names[0] if regression else None,
+            accepts_missing=challenger.accepts_missing,
+        ),
+        classes=list(problem.classes),
+        positive=problem.positive if problem.task == "binary" else None,
+        baseline=challenger.baseline,
+        profile=challenger.profile,
+        trained_from=trained_from,
+        metrics=metrics_of(challenger),
+        parity=parity_of(challenger),
+        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        trigger=trigger,
+        parent=parent,
+    )
+
+
+def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSettings) -> str:
+    """The model card: for a person who asks where this version came from and whether to trust it."""
+    measured = challenger.baseline
+    trigger = manifest.trigger
+    source = (
+        f"alert {trigger.get('alertname', '')} `{trigger.get('fingerprint', '')}`, episode of {trigger.get('startsAt')}"
+        if trigger
+        else "registered by a person"
+    )
+    comparison = challenger.comparison
+    data = "\n".join(f"- {key}: {value}" for key, value in manifest.trained_from.items())
+    verdict = comparison.describe() if comparison else "a first version: there was no champion to compare with"
+    missing = "Any feature may be null: a missing value." if challenger.accepts_missing else "No feature may be null."
+    classes = ", ".join(str(label) for label in manifest.classes)
+    return f"""# {manifest.model}, version {manifest.version}
+
+{manifest.task}{f" ({classes})" if classes else ""}, {len(manifest.signature.features)} features.
+Made {manifest.created_at}.
+
+## Why it was made
+{source}; its parent is {f"version {manifest.parent}" if manifest.parent else "none"}.
+
+## How it was made
+{settings.algorithm}, {settings.trees} trees of depth {settings.depth}, seed {settings.seed}. Trained on the oldest
+{challenger.train_rows} rows, measured on the newest {challenger.test_rows}, which it was not trained on. It was not
+fitted again afterwards: what was measured is what serves.
+
+{data}
+
+## How good it is
+{measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f} (standard error, {measured.n} rows).
+Against the champion: {verdict}.
+
+## Is the exported model the trained one?
+{challenger.parity.describe()}, of which {challenger.parity.real_rows} real, {challenger.parity.threshold_rows} at a
+split's threshold, {challenger.parity.nan_rows} with missing values; {challenger.parity.single_rows} also one at a time.
+
+## Limits
+- It knows only what its rows show: values outside of their ranges (`manifest.json`, profile) are guesses.
+- {missing}
+- The comparison takes the rows as independent; outcomes that come in clusters make it look surer than it is.
+"""

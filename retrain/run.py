@@ -1,0 +1,129 @@
+"""The heavy core of a run: rows and a champion in, a verified challenger and a verdict out. No Kafka, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.comparison import Comparison, MetricName, baseline, compare
+from retrain.dataset import Dataset, Problem
+from retrain.export import export, outputs
+from retrain.parity import Parity
+from retrain.parity import check as check_parity
+from retrain.profile import reference_profile
+from retrain.training import Floats, Recipe, Refused, Trained, train
+from serving.manifest import ReferenceProfile
+from streams.events import Baseline
+from streams.settings import RetrainSettings
+
+Answers = Callable[[Floats], npt.NDArray[np.float64]]
+"""Rows → a class index or a number a row; NaN where an answer is not one of the classes."""
+Stage = Literal["training", "exporting", "verifying"]
+
+
+@dataclass(frozen=True, slots=True)
+class Challenger:
+    """A model that passed the parity gate.
+
+    ``comparison`` is None for a first version, which has nobody to beat; ``outputs`` name what the graph answers.
+    """
+
+    onnx: bytes
+    parity: Parity
+    baseline: Baseline
+    comparison: Comparison | None
+    train_rows: int
+    test_rows: int
+    accepts_missing: bool
+    outputs: tuple[str, ...]
+    profile: ReferenceProfile
+    data_sha256: str
+
+
+def recipe(settings: RetrainSettings) -> Recipe:
+    """How the settings want a challenger trained."""
+    return Recipe(settings.algorithm, settings.trees, settings.depth, settings.seed)
+
+
+def split(rows: int, test_share: float) -> int:
+    """Rows are in time order: those before the returned index train, the newest ones from it on test.
+
+    Raises :class:`Refused` when either side would be empty.
+    """
+    at = rows - round(rows * test_share)
+    if not 0 < at < rows:
+        raise Refused(f"{rows} rows cannot be split into training and test rows")
+    return at
+
+
+def challenge(
+    dataset: Dataset,
+    problem: Problem,
+    *,
+    version: int,
+    settings: RetrainSettings,
+    champion: Answers | None,
+    stage: Callable[[Stage], None] = lambda _: None,
+) -> Challenger:
+    """Train on the oldest rows, export, pass the parity gate, compare with ``champion`` on the newest rows.
+
+    Raises :class:`Refused` when no challenger comes of it. What is returned was not fitted again: what was verified
+    is what is promoted.
+    """
+    at = split(len(dataset), settings.test_share)
+    stage("training")
+    task = problem.task
+    target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
+    trained = train(task, len(problem.classes), dataset.features[:at], target[:at], recipe(settings))
+    stage("exporting")
+    onnx = export(trained, model=problem.model, version=version, data_sha256=dataset.sha256)
+    stage("verifying")
+    parity = check_parity(trained, onnx, dataset.features, minimum_rows=settings.parity_rows, seed=settings.seed)
+    if not parity.passed:
+        raise Refused(f"the exported model is not the trained one: {parity.describe()}")
+    metric: MetricName = "mae" if task == "regression" else "accuracy"
+    rows, outcomes = dataset.features[at:], dataset.target[at:]
+    errors = absolute_errors(metric, answers(trained, rows), outcomes)
+    comparison = None
+    if champion is not None:
+        old = absolute_errors(metric, champion(rows), outcomes)
+        comparison = compare(metric, old, errors, settings.significance)
+    return Challenger(
+        onnx=onnx,
+        parity=parity,
+        baseline=baseline(metric, errors),
+        comparison=comparison,
+        train_rows=at,
+        test_rows=len(dataset) - at,
+        accepts_missing=trained.takes_nan,
+        outputs=outputs(trained),
+        profile=reference_profile(
+            dataset.features[:at],
+            problem.features,
+            problem.classes,
+            trained.predict(dataset.features[:at]),
+            problem.positive_index,
+        ),
+        data_sha256=dataset.sha256,
+    )
+
+
+def answers(trained: Trained, rows: Floats) -> npt.NDArray[np.float64]:
+    """What the trained model says: a class index or a number a row. Parity makes it what the export says."""
+    native = trained.predict(rows)
+    if trained.task == "regression":
+        return native
+    return np.asarray(np.argmax(native, axis=1), dtype=np.float64)
+
+
+def absolute_errors(
+    metric: MetricName, answered: npt.NDArray[Any], outcomes: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """0/1 for classes, |outcome − answer| for numbers. An answer that is no class is an error."""
+    if metric == "accuracy":
+        return np.asarray(answered != outcomes, dtype=np.float64)
+    return np.asarray(np.abs(answered - outcomes), dtype=np.float64)

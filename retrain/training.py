@@ -1,0 +1,138 @@
+"""Trains a challenger: boosted trees or a random forest on float32 rows. Pure given the arrays and the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+Algorithm = Literal["xgboost", "random_forest"]
+TrainedTask = Literal["binary", "multiclass", "regression"]
+
+OBJECTIVES: dict[TrainedTask, str] = {
+    "binary": "binary:logistic",
+    "multiclass": "multi:softprob",
+    "regression": "reg:squarederror",
+}
+LEARNING_RATE = 0.3
+THREADS = 1
+"""One core: the rows are few, and the machine's other cores belong to the stream."""
+
+
+class Refused(Exception):
+    """A challenger cannot be made of these rows or this model. ``str()`` is the reason, in one line, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train."""
+
+    algorithm: Algorithm
+    trees: int
+    depth: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model in its own library. ``classes`` is the number of classes, 0 for a regression."""
+
+    task: TrainedTask
+    algorithm: Algorithm
+    features: int
+    classes: int
+    native: Any
+
+    @property
+    def takes_nan(self) -> bool:
+        """Whether NaN is a missing value to it; a forest trained with NaN converts wrongly and silently."""
+        return self.algorithm == "xgboost"
+
+    def predict(self, rows: Floats) -> Doubles:
+        """n × classes probabilities, or n values of a regression."""
+        if self.algorithm == "random_forest":
+            if self.task == "regression":
+                return np.asarray(self.native.predict(rows), dtype=np.float64)
+            return np.asarray(self.native.predict_proba(rows), dtype=np.float64)
+        import xgboost
+
+        raw = np.asarray(self.native.predict(xgboost.DMatrix(rows)), dtype=np.float64)
+        return np.column_stack([1.0 - raw, raw]) if self.task == "binary" else raw
+
+    def thresholds(self) -> list[Floats]:
+        """Per feature the values at which some tree splits, ascending: where a conversion goes wrong first."""
+        found: list[list[float]] = [[] for _ in range(self.features)]
+        if self.algorithm == "xgboost":
+            frame = self.native.trees_to_dataframe()
+            splits = frame[frame["Feature"] != "Leaf"]
+            for feature, split in zip(splits["Feature"], splits["Split"], strict=True):
+                found[int(str(feature).removeprefix("f"))].append(float(split))
+        else:
+            for estimator in self.native.estimators_:
+                for feature, split in zip(estimator.tree_.feature, estimator.tree_.threshold, strict=True):
+                    if feature >= 0:
+                        found[int(feature)].append(float(split))
+        return [np.unique(np.asarray(values, dtype=np.float32)) for values in found]
+
+
+def train(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Trained:
+    """Train on ``rows`` (n × features) and ``target`` (class indices from 0, or numbers).
+
+    Raises :class:`Refused` for rows that cannot be learnt from.
+    """
+    if rows.dtype != np.float32 or rows.ndim != 2:
+        raise Refused(f"the rows must be a float32 table, not {rows.dtype} with {rows.ndim} dimensions")
+    if len(rows) < 2:
+        raise Refused(f"{len(rows)} rows are too few to learn from")
+    if np.isinf(rows).any():
+        raise Refused("a feature is infinite")
+    if task != "regression":
+        seen = np.unique(target)
+        if len(seen) < 2:
+            raise Refused("the training rows have one class only")
+        if seen[0] < 0 or seen[-1] >= classes:
+            raise Refused(f"class indices {seen[0]}–{seen[-1]} do not fit {classes} classes")
+    train_native = _forest if recipe.algorithm == "random_forest" else _boost
+    native = train_native(task, classes, rows, target, recipe)
+    return Trained(task, recipe.algorithm, rows.shape[1], 0 if task == "regression" else classes, native)
+
+
+def _boost(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Any:
+    import xgboost  # here, not above: half a second that commands which train nothing need not pay
+
+    parameters: dict[str, Any] = {
+        "objective": OBJECTIVES[task],
+        "max_depth": recipe.depth,
+        "eta": LEARNING_RATE,
+        "tree_method": "hist",
+        "seed": recipe.seed,
+        "nthread": THREADS,
+        "verbosity": 0,
+    }
+    if task == "multiclass":
+        parameters["num_class"] = classes
+    # A Booster, not the scikit-learn wrapper: it takes a class that has no row, and it converts as it was trained.
+    return xgboost.train(parameters, xgboost.DMatrix(rows, label=target), num_boost_round=recipe.trees)
+
+
+def _forest(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Any:
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+    if np.isnan(rows).any():
+        raise Refused("a random forest trained with missing values converts wrongly: use algorithm xgboost")
+    common: dict[str, Any] = {
+        "n_estimators": recipe.trees,
+        "max_depth": recipe.depth,
+        "random_state": recipe.seed,
+        "n_jobs": THREADS,
+    }
+    if task == "regression":
+        return RandomForestRegressor(**common).fit(rows, target)
+    if len(np.unique(target)) < classes:
+        raise Refused("a random forest needs a row of every class: wait for more labels or use algorithm xgboost")
+    return RandomForestClassifier(**common).fit(rows, target)
