@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.contract import Detector, Errors, InvalidValue, finite
+from detectors.snapshot import SnapshotError, fields_of, seal
 from detectors.verdict import Detection
+
+FORMAT = 1
 
 BASELINES_PER_SCALE = 4.0  # an exponential error exceeds four times its mean once in 55: clipping loses little
 SMALLEST_SCALE = 1e-12  # a baseline without any error makes every error a full one
@@ -38,6 +41,12 @@ class Scaling:
         # The division may overflow to infinity, which the clip takes for what it is: far beyond the scale.
         with np.errstate(over="ignore"):
             return np.minimum(np.abs(finite(errors)) / self.scale, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledState:
+    structure: str
+    detector: bytes
 
 
 class ScaledDetector:
@@ -71,7 +80,10 @@ class ScaledDetector:
         return [replace(found, before=found.before * scale, after=found.after * scale) for found in detections]
 
     def snapshot(self) -> bytes:
-        return self._detector.snapshot()
+        return seal(FORMAT, ScaledState(self.structure, self._detector.snapshot()))
 
     def restore(self, sealed: bytes) -> None:
-        self._detector.restore(sealed)
+        state = fields_of(sealed, FORMAT, ScaledState)
+        if state.structure != self.structure:
+            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        self._detector.restore(state.detector)

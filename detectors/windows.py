@@ -5,6 +5,7 @@ hour, up to 30 days to the day, so that a month needs some dozens of buckets and
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -103,10 +104,10 @@ class Windows:
 
         A minute that a tier no longer keeps is left out of that tier.
         """
-        bucket = Bucket()
+        counts: Counter[tuple[str, str]] = Counter()
         for predicted, outcome, n in cells:
-            bucket.add(Bucket({(predicted, outcome): n}))
-        self._add(minute, bucket)
+            counts[predicted, outcome] += n
+        self._add(minute, Bucket(counts))
 
     def add_regression(self, minute: int, n: int, sum_abs: float, sum_sq: float, sum_err: float) -> None:
         """Count n outcomes with the sums of |e|, e² and e, where e = prediction − outcome; negative n and sums undo."""

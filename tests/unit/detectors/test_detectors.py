@@ -343,6 +343,13 @@ def test_a_regression_is_watched_in_its_own_unit(name: str) -> None:
     detector.update_many([1e308])
     assert detector.count == len(stream) + 1
 
+    restored = ScaledDetector(make_detector(name), scaling)
+    restored.restore(detector.snapshot())
+    assert restored.snapshot() == detector.snapshot()
+    for other in (ScaledDetector(make_detector(name), Scaling(999.0)), make_detector(name)):
+        with pytest.raises(SnapshotError):
+            other.restore(detector.snapshot())
+
 
 def test_a_scale_maps_to_the_unit_interval() -> None:
     """|error| / scale, clipped; a baseline without errors makes every error a full one."""

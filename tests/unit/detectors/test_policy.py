@@ -177,6 +177,15 @@ def test_two_episodes_in_one_second_have_two_keys() -> None:
     assert ended.at_s >= ended.started_at_s
 
 
+def test_a_minute_before_a_detection_is_over() -> None:
+    """Stream time does not run backwards: what a later second fired is not judged by an earlier minute."""
+    policy = Policy(PolicySettings())
+    policy.signal(DRIFT, 6120, measured(True, identity=DRIFT))
+    with pytest.raises(IllegalMove, match="past minute 100"):
+        policy.step(100, {DRIFT: measured(False, identity=DRIFT)})
+    assert policy.step(101, {DRIFT: measured(False, identity=DRIFT)}) == []
+
+
 def illegal(policy: Policy) -> list[Any]:
     return [
         lambda: policy.step(100, {OTHER: measured(True), ACCURACY: measured(True)}),
