@@ -8,6 +8,7 @@ offsets and outbox are written to the store in one fenced transaction, (3) the c
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from streams.topics import Topics
 
 APPEND_MARGIN_MS = 1_000
 """How far the broker's append times may step back between partitions."""
+CUTS_REMEMBERED = 8
+"""Cuts whose append times are kept: an empty fetch may have begun before the newest of them."""
 WARN_EVERY_S = 60.0
 
 log = structlog.get_logger(__name__)
@@ -39,7 +42,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Acknowledged:
-    """When the broker took our newest cut: its append time, and our monotonic clock after the delivery report."""
+    """When the broker took a cut of ours: its append time, and our monotonic clock after the delivery report."""
 
     append_ms: int
     seen_s: float
@@ -70,7 +73,7 @@ class JoinStage:
         metrics: WorkerMetrics,
     ) -> None:
         self.parts: dict[int, InputPartition] = {}
-        self.acknowledged: dict[int, Acknowledged] = {}
+        self.acknowledged: dict[int, deque[Acknowledged]] = {}
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._store = store
@@ -170,21 +173,25 @@ class JoinStage:
     def idle(self, partition: int, side: int, offset: int, began_s: float) -> None:
         """A fetch that began at ``began_s`` found nothing from ``offset`` on.
 
-        If it began after the broker had taken our newest cut, nothing older than that append time is still unread.
+        If it began after the broker had taken one of our cuts, nothing older than its append time is still unread.
         """
-        part, acknowledged = self.parts.get(partition), self.acknowledged.get(partition)
-        if part is None or acknowledged is None or part.position[side] != offset:
+        part = self.parts.get(partition)
+        if part is None or part.position[side] != offset:
             return
-        if began_s > acknowledged.seen_s:
-            part.timeline.idle(side, acknowledged.append_ms - APPEND_MARGIN_MS)
+        for acknowledged in self.acknowledged.get(partition, ()):
+            if acknowledged.seen_s < began_s:
+                part.timeline.idle(side, acknowledged.append_ms - APPEND_MARGIN_MS)
 
     # ------------------------------------------------------------------------------------------------ checkpoint
 
-    def checkpoint(self) -> None:
-        """Write and publish every owned partition that has something to say. Fenced partitions are dropped."""
+    def checkpoint(self, *, always: bool = False) -> None:
+        """Write and publish every owned partition that has something to say. Fenced partitions are dropped.
+
+        ``always``: silence is said too. The append time of its cut is what lets the clock of an idle input move on.
+        """
         started = time.monotonic()
         catalog = self._models.catalog
-        closed = [(part, part.close(catalog)) for part in self.parts.values() if part.changed or self._first(part)]
+        closed = [(part, part.close(catalog)) for part in self.parts.values() if always or part.changed]
         for part, result in closed:
             for letter in result.dead:
                 self._bury(part.owned.partition, letter)
@@ -198,10 +205,6 @@ class JoinStage:
         self._models.refresh()
         if closed:
             self._metrics.checkpoint_duration.observe(time.monotonic() - started)
-
-    def _first(self, part: InputPartition) -> bool:
-        """The first cut of an owner is published at once: its append time is the clock of idle inputs."""
-        return part.owned.partition not in self.acknowledged
 
     def _commit(self, part: InputPartition, closed: Closed) -> None:
         partition = part.owned.partition
@@ -222,7 +225,8 @@ class JoinStage:
         def delivered(message: Any) -> None:
             left[0] -= 1
             if message.topic() == self._topics.checkpoints:
-                self.acknowledged[partition] = Acknowledged(message.timestamp()[1], time.monotonic())
+                cuts = self.acknowledged.setdefault(partition, deque(maxlen=CUTS_REMEMBERED))
+                cuts.append(Acknowledged(message.timestamp()[1], time.monotonic()))
             if not left[0]:
                 part.layout.published.append(cut.sequence)
 

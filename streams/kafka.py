@@ -139,6 +139,7 @@ def reader_config(settings: KafkaSettings) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.queue.backoff.ms": 10,
+        "fetch.wait.max.ms": 100,
         "fetch.message.max.bytes": MAX_RECORD_BYTES,
         "receive.message.max.bytes": 8 * MAX_RECORD_BYTES,
         "queued.max.messages.kbytes": 32_768,
@@ -164,7 +165,11 @@ class TopicReader:
         self._consumer = Consumer(reader_config(settings))
         try:
             self.partitions = [p for p in sorted(self._metadata()) if partitions is None or p in partitions]
-            self.next = {p: start[p] if start and p in start else self._watermarks(p)[0] for p in self.partitions}
+            # Asked before the first fetch: on the same connection they would wait for its long poll.
+            marks = {p: self._watermarks(p) for p in self.partitions}
+            self.first_ends = {p: high for p, (_, high) in marks.items()}
+            self._fresh = True
+            self.next = {p: start[p] if start and p in start else low for p, (low, _) in marks.items()}
             self.at_end = dict.fromkeys(self.partitions, False)
             self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.next.items()])
         except BaseException:
@@ -210,8 +215,12 @@ class TopicReader:
         return records
 
     def read_to_end(self, timeout_s: float = 120.0) -> Iterator[Record]:
-        """Every record up to the ends as they are now. Raises :class:`Unavailable` if they are not reached."""
-        ends = self.ends()
+        """Every record up to the ends as they are now (or, for a new reader, were when it was made).
+
+        Raises :class:`Unavailable` if they are not reached.
+        """
+        ends = self.first_ends if self._fresh else self.ends()
+        self._fresh = False
         deadline = time.monotonic() + timeout_s
         while any(self.next[p] < end for p, end in ends.items()):
             records = self.poll()

@@ -117,7 +117,7 @@ def read_tails(kafka: KafkaSettings, topic: str, stage: Stage, partitions: Itera
     reach = TAIL_RECORDS
     while wanted:
         with TopicReader(kafka, topic, None, wanted) as probe:
-            low, ends = dict(probe.next), probe.ends()
+            low, ends = dict(probe.next), probe.first_ends
         start = {p: max(low[p], ends[p] - reach) for p in wanted}
         with TopicReader(kafka, topic, start, wanted) as reader:
             found = {p: Tail(next_offset=ends[p]) for p in wanted}

@@ -189,7 +189,7 @@ class Engine:
                 self.join.idle(partition, side, *empty)
         for partition in list(self.join.parts):
             self.join.advance(partition)
-        self.join.checkpoint()
+        self.join.checkpoint(always=True)
         self.monitor.checkpoint()
 
     def _still_fenced(self, generation: int) -> None:
