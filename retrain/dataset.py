@@ -16,6 +16,7 @@ from serving.manifest import Feature
 from streams.events import FullPrediction, Label, Value
 from streams.records import Labelled, LabelledRow
 
+MAX_FEATURE = float(np.finfo(np.float32).max)
 Features = Mapping[str, float | int | str | bool | None] | Sequence[float | None]
 
 
@@ -242,7 +243,7 @@ def _usable(
     row = problem.row(prediction.features)
     if isinstance(row, str):
         return row
-    if any(math.isinf(value) or abs(value) > np.finfo(np.float32).max for value in row):
+    if any(abs(value) > MAX_FEATURE for value in row):
         return "out_of_range"
     answered = problem.encode(prediction.prediction)
     return row, outcome, math.nan if answered is None else answered

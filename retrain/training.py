@@ -77,7 +77,8 @@ class Trained:
                 for feature, split in zip(estimator.tree_.feature, estimator.tree_.threshold, strict=True):
                     if feature >= 0:
                         found[int(feature)].append(float(split))
-        return [np.unique(np.asarray(values, dtype=np.float32)) for values in found]
+        arrays = [np.unique(np.asarray(values, dtype=np.float32)) for values in found]
+        return [values[np.isfinite(values)] for values in arrays]  # a split by absence alone lies at infinity
 
 
 def train(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Trained:

@@ -1,0 +1,112 @@
+"""Labelled rows with a known concept, and a log and an announcer in memory for tests of the retrain loop."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from retrain.dataset import Dataset, Problem
+from retrain.training import Floats
+from serving.manifest import Feature
+from streams.events import FullPrediction, ModelEvent, ModelState
+from streams.records import Labelled, LabelledRow
+
+FEATURES = ("a", "b", "c")
+PROBLEM = Problem("loans", "binary", tuple(Feature(name) for name in FEATURES), (0, 1), 1)
+SECOND_MS = 1_000
+START_MS = 1_700_000_000_000
+
+
+def features(rows: int, seed: int = 0) -> Floats:
+    """Rows of three features within [0, 1)."""
+    return np.random.default_rng(seed).random((rows, len(FEATURES))).astype(np.float32)
+
+
+def concept(rows: Floats, *, changed: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Class 1 where `a` is high; after the change where it is low: an old model is wrong on every row."""
+    high = rows[:, 0] > 0.5
+    return np.asarray(~high if changed else high, dtype=np.float64)
+
+
+def dataset(rows: Floats, target: np.ndarray[Any, Any]) -> Dataset:
+    """A data set whose rows are a second apart."""
+    order = START_MS + SECOND_MS * np.arange(len(rows), dtype=np.int64)
+    return Dataset(rows, np.asarray(target, dtype=np.float64), np.full(len(rows), np.nan), order, {}, {0: (0, 1)})
+
+
+def prediction(i: int, row: Any, said: Any, model: str = "loans", version: str = "1") -> FullPrediction:
+    """A prediction with its features by name."""
+    named: dict[str, float | int | str | bool | None] = {
+        name: float(value) for name, value in zip(FEATURES, row, strict=True)
+    }
+    return FullPrediction(f"p{i}", model, version, said, None, None, None, None, named)
+
+
+def labelled(rows: list[LabelledRow], partition: int = 0, models: list[str] | None = None) -> Labelled:
+    """A record of `labelled`."""
+    return Labelled(partition, 1, 1, models or ["loans"], ["1"], rows)
+
+
+def pairs(outcomes: Any, start: int = 0, start_ms: int = START_MS) -> list[LabelledRow]:
+    """One pair a second: prediction and outcome have the same offset."""
+    return [
+        LabelledRow(start + i, start + i, start_ms + i * SECOND_MS, start_ms + i * SECOND_MS, 0, 0, int(outcome))
+        for i, outcome in enumerate(outcomes)
+    ]
+
+
+@dataclass
+class MemoryFeed:
+    """A feed over a list that may grow."""
+
+    records: list[Labelled]
+    position: int = 0
+
+    def poll(self) -> list[Labelled]:
+        found = self.records[self.position :]
+        self.position = len(self.records)
+        return found
+
+    def at_end(self) -> bool:
+        return self.position == len(self.records)
+
+    def close(self) -> None:
+        self.position = len(self.records)
+
+
+@dataclass
+class MemoryLog:
+    """`labelled` and `predictions` in memory; offsets are positions."""
+
+    records: list[Labelled] = field(default_factory=list)
+    partitions: dict[int, list[FullPrediction | None]] = field(default_factory=dict)
+
+    def labelled(self, since_ms: int | None) -> MemoryFeed:
+        return MemoryFeed(self.records)
+
+    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
+        for offset, event in list(enumerate(self.partitions.get(partition, [])))[start:stop]:
+            if event is not None:
+                yield offset, event
+
+
+@dataclass
+class MemoryAnnouncer:
+    """`model-events` in memory."""
+
+    events: list[ModelEvent] = field(default_factory=list)
+
+    def publish(self, event: ModelEvent) -> None:
+        self.events.append(event)
+
+    def last_states(self) -> dict[str, ModelState]:
+        found: dict[str, ModelState] = {}
+        for event in self.events:
+            if event.state.model not in found or event.state.revision >= found[event.state.model].revision:
+                found[event.state.model] = event.state
+        return found
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]

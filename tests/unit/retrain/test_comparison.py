@@ -1,0 +1,74 @@
+"""The paired test against scipy, and the verdict that it leads to."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]  # ships no types
+
+from retrain.comparison import baseline, compare, mcnemar, paired_t
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_lies_between_scipys_exact_tests(broken: int, fixed: int) -> None:
+    """The mid-p value is the mean of the exact p-values of `at least` and `more than` so many fixed rows."""
+    n = broken + fixed
+    if n == 0:
+        assert mcnemar(0, 0) == 1.0
+        return
+    at_least = stats.binomtest(fixed, n, 0.5, alternative="greater").pvalue
+    more = stats.binomtest(fixed + 1, n, 0.5, alternative="greater").pvalue if fixed < n else 0.0
+    assert mcnemar(broken, fixed) == pytest.approx((at_least + more) / 2, rel=1e-6, abs=1e-12)
+
+
+def test_paired_t_is_scipys_one_sided_test() -> None:
+    """The regression's test is of the mean absolute error itself."""
+    rng = np.random.default_rng(0)
+    champion = np.abs(rng.normal(size=200)) + 0.1
+    challenger = np.abs(rng.normal(size=200))
+    expected = stats.ttest_rel(champion, challenger, alternative="greater").pvalue
+    assert paired_t(champion, challenger) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("difference", "p_value"), [(0.0, 1.0), (0.5, 0.0), (-0.5, 1.0)])
+def test_equal_differences_have_a_verdict_too(difference: float, p_value: float) -> None:
+    """No variance is no reason for a NaN."""
+    assert paired_t(np.ones(10), np.ones(10) - difference) == p_value
+
+
+def test_a_better_challenger_wins_only_significantly() -> None:
+    """Ten more right out of a thousand are chance, a hundred are not."""
+    champion = np.zeros(1_000)
+    champion[:300] = 1
+    slightly, clearly = champion.copy(), champion.copy()
+    slightly[:60], slightly[300:350] = 0, 1
+    clearly[:200], clearly[300:350] = 0, 1
+    assert not compare("accuracy", champion, slightly, 0.05).better
+    verdict = compare("accuracy", champion, clearly, 0.05)
+    assert verdict.better
+    assert (verdict.champion, verdict.challenger, verdict.rows) == (0.7, 0.85, 1_000)
+    assert "0.8500 against the champion's 0.7000" in verdict.describe()
+
+
+def test_a_worse_challenger_never_wins() -> None:
+    """The test is one-sided: a significant loss is no win."""
+    champion, challenger = np.zeros(100), np.ones(100)
+    assert not compare("accuracy", champion, challenger, 0.05).better
+    assert not compare("mae", champion, challenger, 0.05).better
+
+
+def test_baselines_carry_their_standard_error() -> None:
+    """Accuracy by the binomial, MAE by the sample."""
+    accuracy = baseline("accuracy", np.asarray([0.0] * 90 + [1.0] * 10))
+    assert (accuracy.value, accuracy.n) == (0.9, 100)
+    assert accuracy.standard_error == pytest.approx(0.03)
+    errors = np.arange(10.0)
+    mae = baseline("mae", errors)
+    assert mae.value == 4.5
+    assert mae.standard_error == pytest.approx(stats.sem(errors))
+
+
+def test_errors_of_different_rows_are_a_mistake() -> None:
+    """A paired test needs pairs."""
+    with pytest.raises(ValueError, match="same rows"):
+        compare("accuracy", np.zeros(3), np.zeros(4), 0.05)

@@ -1,0 +1,117 @@
+"""The table of transitions, and what identifies a run."""
+
+import itertools
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from retrain.lifecycle import TRANSITIONS, IllegalMove, Run, RunState, episode_key, move
+from retrain.runs import RunStore
+from streams.errors import StateMismatch
+
+STATES = get_args(RunState)
+PATHS = [
+    ("triggered", "collecting", "training", "exporting", "verifying", "promoted"),
+    ("triggered", "collecting", "training", "exporting", "verifying", "awaiting_approval", "promoted"),
+    ("triggered", "collecting", "training", "exporting", "verifying", "recommended"),
+    ("triggered", "collecting", "rejected"),
+]
+
+
+def run(state: RunState = "triggered", **more: object) -> Run:
+    """A run."""
+    fields: dict[str, object] = {
+        "episode": "e1",
+        "model": "loans",
+        "fingerprint": "f",
+        "starts_at": "2026-01-01T00:00:00Z",
+        "alertname": "ConceptDriftDetected",
+        "state": state,
+        "champion": "1",
+        "triggered_ms": 1,
+        "updated_ms": 1,
+        **more,
+    }
+    return Run(**fields)  # type: ignore[arg-type]  # the values are of the fields' types
+
+
+def test_the_table_names_every_state() -> None:
+    """No state is without a row, and no move leads to a state that is none."""
+    assert set(TRANSITIONS) == set(STATES)
+    assert set().union(*TRANSITIONS.values()) <= set(STATES)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(STATES, STATES)))
+def test_an_illegal_move_raises_and_changes_nothing(before: RunState, after: RunState) -> None:
+    """Every pair of states: either it is in the table, or it raises."""
+    started = run(before)
+    if after in TRANSITIONS[before]:
+        assert move(started, after, 2).state == after
+    else:
+        with pytest.raises(IllegalMove):
+            move(started, after, 2)
+    assert started.state == before
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_ways_through_the_table(path: tuple[RunState, ...]) -> None:
+    """The ways that runs take, each ending where nothing more happens."""
+    at = run(path[0])
+    for state in path[1:]:
+        assert not at.ended
+        at = move(at, state, at.updated_ms + 1)
+    assert at.ended
+
+
+def test_every_running_state_can_be_rejected() -> None:
+    """Whatever goes wrong, a run can end with a reason."""
+    assert all("rejected" in TRANSITIONS[state] for state in STATES if TRANSITIONS[state])
+
+
+def test_an_episode_is_its_fingerprint_and_start() -> None:
+    """Another sending of the same alert is the same episode; another start is another one."""
+    assert episode_key("f", "t1") == episode_key("f", "t1")
+    assert len({episode_key("f", "t1"), episode_key("f", "t2"), episode_key("g", "t1")}) == 3
+    assert "/" not in episode_key("../../etc/passwd", "t1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    """An empty store in a folder."""
+    return RunStore(str(tmp_path))
+
+
+def test_an_episode_makes_one_run(store: RunStore) -> None:
+    """The second record of an episode is refused, and the first one stays."""
+    assert store.create(run(champion="1"))
+    assert not store.create(run(champion="2"))
+    assert store.load("loans", "e1").champion == "1"
+
+
+def test_a_run_is_read_as_it_was_saved(store: RunStore) -> None:
+    """Each step replaces the file whole."""
+    store.create(run())
+    moved = move(run(), "collecting", 5, since_ms=7, metrics={"accuracy": 0.5})
+    store.save(moved)
+    assert store.of("loans") == [moved]
+    assert store.of("cards") == []
+
+
+def test_promotions_within_a_week_are_counted(store: RunStore) -> None:
+    """Only promotions, only recent ones, and only this model's."""
+    for i, (state, at) in enumerate([("promoted", 10), ("promoted", 20), ("rejected", 20), ("verifying", 20)]):
+        store.create(run(state, episode=f"e{i}", updated_ms=at))  # type: ignore[arg-type]  # names from the table
+    assert store.promoted_since("loans", 15) == 1
+    assert store.promoted_since("loans", 5) == 2
+    assert store.promoted_since("cards", 5) == 0
+
+
+def test_a_run_of_a_newer_program_is_not_misread(store: RunStore, tmp_path: Path) -> None:
+    """A newer format, or no run at all, is an error that names the file."""
+    store.create(run(format=99))
+    with pytest.raises(StateMismatch, match="newer"):
+        store.load("loans", "e1")
+    (tmp_path / "loans" / "runs" / "e2.json").write_bytes(b"{")
+    with pytest.raises(StateMismatch, match=r"e2\.json"):
+        store.load("loans", "e2")

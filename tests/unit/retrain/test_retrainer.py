@@ -1,0 +1,365 @@
+"""Runs from their alert to their end, with a real repository: modes, freezes, refusals, crashes at every step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrain.announce import republish
+from retrain.child import ChildFailed, Job, perform
+from retrain.lifecycle import Run
+from retrain.run import Challenger, Stage
+from serving.engine import LoadedModel
+from streams.errors import Unavailable
+from streams.events import Drift, ModelEvent, ModelState, rfc3339
+from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
+from tests.unit.retrain.rows import START_MS, concept, features
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    """A loop in mode auto after a change of concept."""
+    made = new_loop(tmp_path)
+    made.live(changed=True)
+    return made
+
+
+def test_a_changed_concept_leads_to_a_promotion(loop: Loop) -> None:
+    """candidate, then promoted: the new version serves, the old one is `previous`, and it is right about new rows."""
+    run = loop.finish(loop.alerted())
+    assert run.state == "promoted"
+    assert loop.state.aliases == {"champion": "2", "previous": "1"}
+    assert loop.announcer.kinds == ["registered", "candidate", "promoted"]
+    told = loop.announcer.events[-1]
+    assert told.state == loop.state
+    assert (told.version, told.alias) == ("2", "champion")
+    assert told.trigger["fingerprint"] == "f1"
+    manifest = loop.repository.manifest("loans", 2)
+    assert told.sha256 == manifest.sha256
+    assert manifest.parent == 1
+    assert manifest.trained_from["partitions"] == {"0": [0, 400]}
+    rows = features(200, seed=99)
+    said = LoadedModel(loop.repository.load("loans", 2), manifest).predict(rows).predictions
+    assert sum(a == b for a, b in zip(said, concept(rows, changed=True), strict=True)) > 190
+
+
+def test_the_new_version_brings_its_baseline_from_held_out_rows(loop: Loop) -> None:
+    """30 % of 400 rows were not trained on; accuracy and its standard error come from them."""
+    loop.finish(loop.alerted())
+    measured = loop.state.baselines["2"]
+    assert (measured.metric, measured.n) == ("accuracy", 120)
+    assert measured.value > 0.9
+    card = loop.repository.card("loans", 2)
+    assert "ConceptDriftDetected" in card
+    assert "against the champion's" in card
+
+
+def test_a_challenger_that_is_no_better_is_rejected(tmp_path: Path) -> None:
+    """A false alarm costs a training and changes nothing: the challenger goes away again."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False)
+    run = loop.finish(loop.alerted())
+    assert run.state == "rejected"
+    assert run.reason is not None
+    assert "not better" in run.reason
+    assert loop.state.aliases == {"champion": "1"}
+    assert "2" not in loop.state.baselines
+    assert loop.announcer.kinds == ["registered", "candidate", "rejected"]
+    assert loop.announcer.events[-1].reason == run.reason
+
+
+def test_an_episode_seen_twice_makes_one_run(loop: Loop) -> None:
+    """A firing alert is sent again every few minutes, and Kafka may deliver twice."""
+    run = loop.alerted()
+    assert loop.retrainer().trigger(alert()) is None
+    loop.finish(run)
+    assert loop.retrainer().trigger(alert()) is None
+    assert loop.announcer.kinds.count("promoted") == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"status": "resolved"},
+        {"labels": {"alertname": "DataDriftDetected", "model": "loans"}},
+        {"labels": {"alertname": "ConceptDriftDetected", "model": "unknown"}},
+        {"labels": {"alertname": "ConceptDriftDetected", "model": "../loans"}},
+        {"labels": {"alertname": "ConceptDriftDetected"}},
+        {"drift": Drift("adwin", version="9")},
+    ],
+)
+def test_other_alerts_start_nothing(loop: Loop, changed: dict[str, Any]) -> None:
+    """Resolved, about something else, of a model that is not ours, or about a version that no longer serves."""
+    assert loop.retrainer().trigger(alert(**changed)) is None
+    assert loop.runs.of("loans") == []
+
+
+def test_observe_retrains_nothing(tmp_path: Path) -> None:
+    """Mode observe leaves an alert to people."""
+    assert new_loop(tmp_path, "observe").retrainer().trigger(alert()) is None
+
+
+def test_recommend_ends_with_a_challenger_and_its_verdict(tmp_path: Path) -> None:
+    """The champion stays; the challenger waits for whoever wants it."""
+    loop = new_loop(tmp_path, "recommend")
+    loop.live(changed=True)
+    assert loop.finish(loop.alerted()).state == "recommended"
+    assert loop.state.aliases == {"champion": "1", "challenger": "2"}
+    assert loop.announcer.kinds == ["registered", "candidate"]
+    assert loop.announcer.events[-1].detail == "recommended"
+    assert "against the champion's" in (loop.announcer.events[-1].reason or "")
+
+
+def test_approve_waits_for_a_person(tmp_path: Path) -> None:
+    """The run waits in awaiting_approval, over a restart too, and ends when a person has promoted the challenger."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    run = loop.alerted()
+    waits = 0
+
+    def pause(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 2:
+            raise Crash
+        if waits == 3:
+            loop.administration.approve("loans", 2)
+
+    with pytest.raises(Crash):
+        loop.retrainer().execute(run, lambda: None, pause)
+    (left,) = loop.retrainer().unfinished()
+    assert left.state == "awaiting_approval"
+    assert loop.announcer.events[-1].detail == "awaiting-approval"
+    assert loop.retrainer().execute(left, lambda: None, pause).state == "promoted"
+    assert loop.state.aliases == {"champion": "2", "previous": "1"}
+    assert loop.announcer.kinds == ["registered", "candidate", "promoted"]
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_freeze_stops_the_promotion(loop: Loop, every: bool) -> None:
+    """Frozen, one model or all of them, ends the run with that reason."""
+    if every:
+        loop.administration.freeze_all(True)
+    else:
+        loop.administration.freeze("loans", True)
+    run = loop.finish(loop.alerted())
+    assert (run.state, run.reason) == ("rejected", "frozen")
+    assert loop.state.aliases == {"champion": "1"}
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_freeze_in_the_middle_of_a_promotion_wins(loop: Loop, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promotion has looked, a person freezes, the promotion writes: it finds its revision taken and is refused."""
+    change = loop.repository.change
+
+    def raced(model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+        frozen = False
+
+        def then_freeze(state: ModelState) -> ModelState:
+            nonlocal frozen
+            changed = update(state)
+            if not frozen and changed.aliases.get("champion") == "2":
+                frozen = True
+                monkeypatch.setattr(loop.repository, "change", change)
+                if every:
+                    loop.administration.freeze_all(True)
+                else:
+                    loop.administration.freeze("loans", True)
+            return changed
+
+        return change(model, then_freeze)
+
+    run = loop.alerted()
+    monkeypatch.setattr(loop.repository, "change", raced)
+    ended = loop.finish(run)
+    assert (ended.state, ended.reason) == ("rejected", "frozen")
+    assert loop.state.aliases == {"champion": "1"}
+
+
+def test_too_few_rows_are_waited_for_and_then_refused(tmp_path: Path) -> None:
+    """Without enough labels within wait_s the run ends and says how many there were."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True, rows=50)
+    run = loop.finish(loop.alerted())
+    assert run.state == "rejected"
+    assert run.reason == "50 labelled rows since the change, 200 are needed"
+    assert loop.now_ms >= START_MS + 60_000
+    assert loop.announcer.events[-1].version is None
+
+
+def test_rows_that_come_while_it_waits_are_used(tmp_path: Path) -> None:
+    """Labels are late: the run goes on as soon as there are enough."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True, rows=50)
+
+    def pause(seconds: float) -> None:
+        loop.live(changed=True, rows=100, seed=len(loop.log.records))
+
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
+    assert run.state == "promoted"
+    assert run.trained_from["rows"] == 250
+
+
+def test_rows_without_features_say_so(tmp_path: Path) -> None:
+    """A producer that publishes no features makes retraining impossible; the reason says which rows were dropped."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    for event in loop.log.partitions[0]:
+        if event is not None:
+            event.features = None
+    run = loop.finish(loop.alerted())
+    assert run.reason == "0 labelled rows since the change, 200 are needed (dropped: 400 no_features)"
+
+
+def test_an_alert_about_a_replaced_champion_is_rejected(loop: Loop) -> None:
+    """Two alerts of one drift: the first run replaces the version that the second was about."""
+    first = loop.alerted()
+    second = loop.alerted(fingerprint="f2")
+    assert [r.episode for r in loop.retrainer().unfinished()] == [first.episode]
+    loop.finish(first)
+    assert [r.episode for r in loop.retrainer().unfinished()] == [second.episode]
+    ended = loop.finish(second)
+    assert ended.state == "rejected"
+    assert "no longer the champion" in (ended.reason or "")
+    assert loop.state.aliases["champion"] == "2"
+
+
+def test_the_weekly_maximum_stops_promotions(loop: Loop) -> None:
+    """Whatever alarms, a model changes at most so often without a person; a week later it may again."""
+    settings = SETTINGS.model_copy(update={"max_promotions_per_week": 1})
+    assert loop.finish(loop.alerted(), settings=settings).state == "promoted"
+    loop.live(changed=False, rows=600, seed=11)
+    since = rfc3339(START_MS + 400_000)
+    again = {"drift": Drift("adwin", change_at=since, version="2")}
+    second = loop.finish(loop.alerted(fingerprint="f2", **again), settings=settings)
+    assert second.reason == "1 promotions within a week, at most 1 are allowed"
+    loop.now_ms += 8 * 86_400_000
+    third = loop.finish(loop.alerted(fingerprint="f3", **again), settings=settings)
+    assert third.state == "promoted"
+
+
+# Crashes ----------------------------------------------------------------------------------------------------------
+
+
+def crash_on_save(loop: Loop, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die right before the n-th step of a run is written."""
+    save, steps = loop.runs.save, iter(range(at + 1))
+
+    def dying(run: Run) -> None:
+        if next(steps, at) == at:
+            raise Crash
+        save(run)
+
+    monkeypatch.setattr(loop.runs, "save", dying)
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_crash_before_any_step_is_written_resumes(loop: Loop, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the process dies, the next one brings the run to the same end, with one promotion."""
+    run = loop.alerted()
+    with monkeypatch.context() as patch:
+        crash_on_save(loop, at, patch)
+        with pytest.raises(Crash):
+            loop.finish(run)
+    (left,) = loop.retrainer().unfinished()
+    ended = loop.finish(left)
+    assert ended.state == "promoted"
+    assert loop.state.aliases["previous"] == "1"
+    assert loop.state.aliases["champion"] == str(ended.version)
+    assert loop.retrainer().unfinished() == []
+
+
+@pytest.mark.parametrize("kind", ["candidate", "promoted"])
+def test_a_crash_between_a_change_and_its_event_is_made_good(loop: Loop, kind: str) -> None:
+    """The state was changed and nobody told: the next start tells it, and the run ends as it should."""
+
+    class Dying:
+        def publish(self, event: ModelEvent) -> None:
+            if event.kind == kind:
+                raise Crash
+            loop.announcer.publish(event)
+
+        def last_states(self) -> dict[str, ModelState]:
+            return loop.announcer.last_states()
+
+    with pytest.raises(Crash):
+        loop.finish(loop.alerted(), announcer=Dying())
+    assert loop.announcer.last_states()["loans"].revision < loop.state.revision
+    assert republish(loop.repository, loop.announcer, "now") == ["loans"]
+    told = loop.announcer.events[-1]
+    assert (told.kind, told.version, told.state) == (kind, "2", loop.state)
+    assert republish(loop.repository, loop.announcer, "now") == []
+    (left,) = loop.retrainer().unfinished()
+    assert loop.finish(left).state == "promoted"
+    assert loop.announcer.last_states()["loans"] == loop.state
+
+
+def test_a_training_that_keeps_dying_is_given_up(loop: Loop) -> None:
+    """Out of memory three times is an answer: the run ends, and the loop is free for the next episode."""
+    tried = 0
+
+    def dies(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+        nonlocal tried
+        tried += 1
+        raise ChildFailed("exit code -9")
+
+    run = loop.finish(loop.alerted(), perform=dies)
+    assert (run.state, tried) == ("rejected", 3)
+    assert "3 times" in (run.reason or "")
+
+
+def test_a_training_that_dies_once_is_tried_again(loop: Loop) -> None:
+    """A child that was killed by chance costs nothing but time."""
+    tried = 0
+
+    def once(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            stage("exporting")
+            raise ChildFailed("exit code -9")
+        return perform(job, stage)
+
+    assert loop.finish(loop.alerted(), perform=once).state == "promoted"
+
+
+def test_a_gone_service_ends_the_process_and_not_the_run(loop: Loop) -> None:
+    """A broker that is away is no reason to reject: the run stays where it is."""
+
+    class Gone:
+        def publish(self, event: ModelEvent) -> None:
+            raise Unavailable("no broker", "")
+
+        def last_states(self) -> dict[str, ModelState]:
+            return {}
+
+    with pytest.raises(Unavailable):
+        loop.finish(loop.alerted(), announcer=Gone())
+    (left,) = loop.retrainer().unfinished()
+    assert loop.finish(left).state == "promoted"
+
+
+def test_a_lost_lease_stops_before_anything_else_is_written(loop: Loop) -> None:
+    """Each step looks first: a run that may be another process's now writes nothing more."""
+    run = loop.alerted()
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 4:
+            raise Crash
+
+    before = loop.state
+    with pytest.raises(Crash):
+        loop.retrainer().execute(run, check, loop.pause)
+    assert loop.state == before
+
+
+def test_a_champion_that_cannot_be_loaded_is_the_reason(loop: Loop, tmp_path: Path) -> None:
+    """A damaged repository rejects the run with what is wrong; it does not end the loop of the other models."""
+    (tmp_path / "loans" / "1" / "model.onnx").write_bytes(b"damaged")
+    run = loop.finish(loop.alerted())
+    assert run.state == "rejected"
+    assert "SHA-256" in (run.reason or "")
