@@ -137,7 +137,7 @@ class StateStore:
 
     def accept_layout(self, counts: Mapping[str, int]) -> None:
         """Take the topics' partition counts as they are now."""
-        self._call(lambda: self.client.hset(f"{self._prefix}:layout", mapping={**counts}))
+        self._call(lambda: self.client.hset(f"{self._prefix}:layout", mapping={topic: n for topic, n in counts.items()}))
 
     def stored_epoch(self, stage: Stage, partition: int) -> int:
         """The highest epoch that the store has seen for a partition; 0 for none."""
