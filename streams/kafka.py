@@ -168,7 +168,6 @@ class TopicReader:
             # Asked before the first fetch: on the same connection they would wait for its long poll.
             marks = {p: self._watermarks(p) for p in self.partitions}
             self.first_ends = {p: high for p, (_, high) in marks.items()}
-            self._fresh = True
             self.next = {p: start[p] if start and p in start else low for p, (low, _) in marks.items()}
             self.at_end = dict.fromkeys(self.partitions, False)
             self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.next.items()])
@@ -215,20 +214,24 @@ class TopicReader:
         return records
 
     def read_to_end(self, timeout_s: float = 120.0) -> Iterator[Record]:
-        """Every record up to the ends as they are now (or, for a new reader, were when it was made).
+        """Every record up to the end of each partition, which a fetch that came back empty tells.
 
-        Raises :class:`Unavailable` if they are not reached.
+        Not by end offsets: an embedded broker tells too low ones. Raises :class:`Unavailable` if an end is not reached.
         """
-        ends = self.first_ends if self._fresh else self.ends()
-        self._fresh = False
+        ended: set[int] = set()
+        if any(self.at_end.values()):  # an end reached before is not told again while nothing comes after it
+            ended = {p for p, end in self.ends().items() if self.at_end[p] and self.next[p] >= end}
+        self.at_end = dict.fromkeys(self.partitions, False)
         deadline = time.monotonic() + timeout_s
-        while any(self.next[p] < end for p, end in ends.items()):
+        while len(ended) < len(self.partitions):
             records = self.poll()
-            yield from (r for r in records if r.offset < ends[r.partition])
+            yield from records
+            ended |= {p for p, at_end in self.at_end.items() if at_end}
             if records:
                 deadline = time.monotonic() + timeout_s
             elif time.monotonic() > deadline:
                 raise Unavailable(f"{self.topic} could not be read to its end", "is the broker reachable?")
+        self.at_end = dict.fromkeys(self.partitions, True)
 
     def close(self) -> None:
         """Leave the broker."""
@@ -242,6 +245,19 @@ class TopicReader:
 
 
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE})
+
+
+def is_readable(settings: KafkaSettings, topic: str, partition: int, offset: int) -> bool:
+    """Whether a partition can be read from ``offset`` on: it is within the log or just at its end."""
+    with TopicReader(settings, topic, {partition: offset}, {partition}) as reader:
+        try:
+            deadline = time.monotonic() + settings.request_timeout_s
+            while time.monotonic() < deadline:
+                if reader.poll() or reader.at_end[partition]:
+                    return True
+        except Unavailable:
+            return False
+    raise Unavailable(f"{topic}-{partition} cannot be read", "is the broker reachable?")
 
 
 def _record(message: confluent_kafka.Message) -> Record:
