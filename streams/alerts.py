@@ -1,0 +1,246 @@
+"""Alert events: what the policy decided, in the shape of Alertmanager and in words for an engineer at 3 a.m."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from detectors.policy import Scalar, Transition
+from streams import codec
+from streams.events import ALERT_TYPE, Alert, Drift, rfc3339
+
+CONCEPT_DRIFT = "ConceptDriftDetected"
+ACCURACY_DROPPED = "ModelAccuracyDropped"
+OUTCOMES_MISSING = "OutcomesMissing"
+SOURCE = "driftline/monitor"
+NEVER = "0001-01-01T00:00:00Z"
+"""``endsAt`` of an alert that has not ended, as Alertmanager writes it."""
+RUNBOOKS = "ops/runbooks.md"
+DASHBOARD = "/d/driftline/model?var-model="
+GRAPH = "/graph?g0.expr="
+PROMOTED = "promoted"
+_METRICS = {"accuracy": "driftline_windowed_accuracy_ratio", "mae": "driftline_windowed_absolute_error"}
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One detection, placed in the stream.
+
+    ``outcomes_seen`` numbers the outcome that fired among the version's outcomes, from 1. ``change_offsets`` maps an
+    input partition to the first outcome offset that may belong to the time after the estimated change.
+    """
+
+    detector: str
+    statistic: float
+    threshold: float
+    metric: str
+    before: float
+    after: float
+    change_s: int
+    change_offsets: dict[int, int]
+    detected_s: int
+    detected_partition: int
+    detected_offset: int
+    outcomes_seen: int
+    outcomes_since_change: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The evidence with times in RFC 3339 and partitions as text, as JSON wants its keys."""
+        fields = msgspec.structs.asdict(self)
+        del fields["change_s"], fields["detected_s"]
+        return {
+            **fields,
+            "change_offsets": {str(partition): offset for partition, offset in self.change_offsets.items()},
+            "change_at": rfc3339(self.change_s * 1000),
+            "detected_at": rfc3339(self.detected_s * 1000),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A transition of the policy with what it is about: the champion then, and the detections of its episode."""
+
+    transition: Transition
+    version: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+class EncodedAlert(msgspec.Struct, array_like=True, frozen=True):
+    """An alert as Kafka takes it. ``ce_id`` among the headers is the same whenever the log is read again."""
+
+    key: bytes
+    headers: list[tuple[str, bytes]]
+    value: bytes
+
+
+def alert(raised: Raised) -> Alert:
+    """The event of one transition."""
+    transition = raised.transition
+    identity = transition.identity
+    name = identity.alertname
+    summary, description = _TEXTS[name](raised)
+    if transition.status == "resolved":
+        summary, description = _resolved(raised), f"Nothing to do. It had been: {summary}"
+    metric = _METRICS[_text(transition.condition.evidence, "metric") or "accuracy"]
+    expression = f"{metric}{{model={json.dumps(identity.model)}}}"
+    return Alert(
+        status=transition.status,
+        labels={**identity.labels, "severity": transition.severity},
+        annotations={
+            "summary": summary,
+            "description": description,
+            "runbook_url": f"{RUNBOOKS}#{name.lower()}",
+            "dashboard_url": f"{DASHBOARD}{quote(identity.model, safe='')}",
+        },
+        starts_at=rfc3339(transition.started_at_s * 1000),
+        ends_at=rfc3339(transition.at_s * 1000) if transition.status == "resolved" else NEVER,
+        generator_url=f"{GRAPH}{quote(expression, safe='')}",
+        fingerprint=identity.fingerprint,
+        drift=_drift(raised),
+        sequence=transition.sequence,
+    )
+
+
+def event_id(event: Alert) -> str:
+    """Episode and number within it: what makes a repeated alert recognisable."""
+    return f"{event.fingerprint}/{event.starts_at}/{event.sequence}"
+
+
+def encode(event: Alert) -> EncodedAlert:
+    """Key, CloudEvents headers and value for the topic ``alerts``."""
+    headers = codec.headers(ALERT_TYPE, SOURCE, event_id(event))
+    return EncodedAlert(
+        event.fingerprint.encode(), [(name, value or b"") for name, value in headers], codec.encode(event)
+    )
+
+
+def _drift(raised: Raised) -> Drift:
+    condition = raised.transition.condition
+    facts = condition.evidence
+    if raised.evidence:
+        first = raised.evidence[0].as_json()
+        named = {field: first[field] for field in Drift.__struct_fields__ if field in first}
+        return Drift(**named, version=raised.version, evidence=[found.as_json() for found in raised.evidence])
+    minutes = facts.get("window_minutes")
+    return Drift(
+        detector="rule",
+        statistic=condition.value,
+        threshold=condition.threshold,
+        metric=_text(facts, "metric") or None,
+        detected_at=rfc3339(raised.transition.at_s * 1000),
+        version=raised.version,
+        window=f"{minutes}m" if minutes is not None else None,
+        evidence=[dict(facts)],
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- wording
+
+
+def _who(raised: Raised) -> str:
+    name = raised.transition.identity.model
+    return f"Model {name} (version {raised.version})" if raised.version else f"Model {name}"
+
+
+def _next_steps(raised: Raised) -> str:
+    name = shlex.quote(raised.transition.identity.model)
+    return (
+        f"`driftline status` shows its windows and versions. If retraining is on for it, a challenger is trained now "
+        f"and promoted only if it is better; `driftline models freeze {name}` stops promotions."
+    )
+
+
+def _concept_drift(raised: Raised) -> tuple[str, str]:
+    since = rfc3339(raised.transition.started_at_s * 1000)
+    if not raised.evidence:
+        return f"{_who(raised)} has been wrong more often since {since}.", _next_steps(raised)
+    first = raised.evidence[0]
+    change = rfc3339(first.change_s * 1000)
+    if first.metric == "mae":
+        lost = f"its mean absolute error rose from {first.before:.4g} to {first.after:.4g}"
+    else:
+        lost = (
+            f"its accuracy fell from {1 - first.before:.1%} to {1 - first.after:.1%}, "
+            f"{100 * (first.after - first.before):.1f} points lost"
+        )
+    found = "; ".join(
+        f"{each.detector} at outcome {each.outcomes_seen} ({rfc3339(each.detected_s * 1000)}, partition "
+        f"{each.detected_partition}, offset {each.detected_offset}), statistic {each.statistic:.4g} over "
+        f"{each.threshold:.4g}, {each.outcomes_since_change} outcomes after the estimated change"
+        for each in raised.evidence
+    )
+    summary = f"{_who(raised)} has been wrong more often since about {change}: {lost}."
+    return summary, f"The relation between features and outcomes changed. Detected by {found}. {_next_steps(raised)}"
+
+
+def _accuracy_dropped(raised: Raised) -> tuple[str, str]:
+    facts = raised.transition.condition.evidence
+    since = rfc3339(raised.transition.started_at_s * 1000)
+    value, baseline = _number(facts, "value"), _number(facts, "baseline")
+    window = f"over the last {facts.get('window_minutes')} minutes ({facts.get('n')} outcomes)"
+    if _text(facts, "metric") == "mae":
+        summary = (
+            f"{_who(raised)} has a mean absolute error of {value:.4g} {window} since {since}, "
+            f"{value / baseline if baseline else 0:.2f} times its baseline of {baseline:.4g}."
+        )
+        return summary, _next_steps(raised)
+    summary = (
+        f"{_who(raised)} is right in only {value:.1%} of cases {window} since {since}: "
+        f"{100 * (baseline - value):.1f} points below its baseline of {baseline:.1%}."
+    )
+    rule = _text(facts, "rule")
+    limit = raised.transition.condition.threshold
+    which = f"the minimum of {limit:.1%}" if rule == "minimum" else f"the drop against the baseline, {limit:.1%}"
+    return summary, f"The rule is {which}. {_next_steps(raised)}"
+
+
+def _outcomes_missing(raised: Raised) -> tuple[str, str]:
+    facts = raised.transition.condition.evidence
+    waiting = rfc3339(int(_number(facts, "waiting_since_s")) * 1000)
+    summary = (
+        f"Model {raised.transition.identity.model} makes predictions, but none of its outcomes has arrived "
+        f"since {waiting}: nobody can tell how good it is."
+    )
+    return summary, (
+        "Look at whatever publishes to the topic `outcomes` (is it running, does it use the same prediction ids, and "
+        "the murmur2 partitioner?). `driftline status` shows pending predictions, `driftline audit` what became of "
+        "every record."
+    )
+
+
+def _resolved(raised: Raised) -> str:
+    transition = raised.transition
+    name = transition.identity.alertname
+    start, end = (rfc3339(at * 1000) for at in (transition.started_at_s, transition.at_s))
+    if transition.reason == PROMOTED:
+        return f"Resolved: {_who(raised)} is champion no longer; its {name} of {start} ended at {end}."
+    if name == OUTCOMES_MISSING:
+        return f"Resolved: outcomes of model {transition.identity.model} arrive again, or its predictions stopped."
+    return f"Resolved: {_who(raised)} has recovered; its {name} of {start} ended at {end}."
+
+
+_TEXTS = {
+    CONCEPT_DRIFT: _concept_drift,
+    ACCURACY_DROPPED: _accuracy_dropped,
+    OUTCOMES_MISSING: _outcomes_missing,
+}
+
+
+def _number(facts: Mapping[str, Scalar], name: str) -> float:
+    value = facts.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _text(facts: Mapping[str, Scalar], name: str) -> str:
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def encode_all(raised: Sequence[Raised]) -> list[EncodedAlert]:
+    """The events of some transitions, in their order."""
+    return [encode(alert(each)) for each in raised]

@@ -1,0 +1,158 @@
+"""What arrived for one model, by minute, until the watermark has passed that minute."""
+
+from __future__ import annotations
+
+import msgspec
+
+from detectors.baseline import Metric
+from detectors.tally import Tally
+from streams.catalog import label_text
+from streams.events import Value
+from streams.records import Summary
+
+
+class Moments(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """Errors of a regression in one record and minute; ``place`` fixes the order in which floats are added."""
+
+    place: tuple[int, int, int, int, int]
+    version: str
+    segment: str
+    n: int
+    sum_abs: float
+    sum_sq: float
+    sum_err: float
+
+
+class Moved(msgspec.Struct, array_like=True, frozen=True):
+    """A correction: a pair of ``minute`` counts with another outcome from now on."""
+
+    place: tuple[int, int, int, int, int]
+    version: str
+    segment: str
+    metric: Metric
+    minute: int
+    prediction: Value
+    was: Value
+    now: Value
+
+
+class Minute(msgspec.Struct, array_like=True):
+    """All that the records say of one minute; the same in whatever order they came."""
+
+    cells: dict[tuple[str, str, str, str], int] = {}
+    moments: list[Moments] = []
+    corrections: list[Moved] = []
+    predictions: dict[str, int] = {}
+
+    @property
+    def outcomes(self) -> bool:
+        """Whether a pair was completed."""
+        return bool(self.cells or self.moments)
+
+
+def combined(one: Tally, other: Tally) -> Tally:
+    """The outcomes of both."""
+    confusion = dict(one.confusion)
+    for cell, n in other.confusion.items():
+        confusion[cell] = confusion.get(cell, 0) + n
+    return Tally(
+        one.n + other.n,
+        confusion,
+        one.sum_abs + other.sum_abs,
+        one.sum_sq + other.sum_sq,
+        one.sum_err + other.sum_err,
+    )
+
+
+class Arrivals:
+    """The minutes of one model that are not over yet."""
+
+    def __init__(self) -> None:
+        self.minutes: dict[int, Minute] = {}
+        self._stored: set[int] = set()
+        self._changed: set[int] = set()
+
+    def add(self, summary: Summary) -> None:
+        """Count what an admitted record says."""
+        record = (summary.partition, summary.sequence, summary.part)
+        metric: Metric = "mae" if summary.task == "regression" else "accuracy"
+        for index, part in enumerate(summary.versions):
+            version, segment = part.version, part.segment
+            for minute, _, predicted, outcome, n in part.cells:
+                cells = self._at(minute).cells
+                cell = (version, segment, label_text(predicted), label_text(outcome))
+                cells[cell] = cells.get(cell, 0) + n
+            for number, (minute, _, n, sum_abs, sum_sq, sum_err) in enumerate(part.moments):
+                # The record has Σ(outcome − prediction), a window Σ(prediction − outcome).
+                moments = Moments((*record, index, number), version, segment, n, sum_abs, sum_sq, -sum_err)
+                self._at(minute).moments.append(moments)
+            for number, move in enumerate(part.corrections):
+                moved = Moved(
+                    (*record, index, number), version, segment, metric, move.minute, move.prediction, move.was, move.now
+                )
+                self._at(move.second // 60).corrections.append(moved)
+            for minute, n in part.predictions.items():
+                predictions = self._at(minute).predictions
+                predictions[version] = predictions.get(version, 0) + n
+
+    def _at(self, minute: int) -> Minute:
+        self._changed.add(minute)
+        return self.minutes.setdefault(minute, Minute())
+
+    @property
+    def first(self) -> int | None:
+        """The first minute that waits."""
+        return min(self.minutes, default=None)
+
+    def take(self, minute: int) -> list[Minute]:
+        """Everything up to and including a minute that is over, oldest first, floats in an order of their own."""
+        taken = []
+        for number in sorted(number for number in self.minutes if number <= minute):
+            held = self.minutes.pop(number)
+            held.moments.sort()
+            held.corrections.sort(key=lambda move: move.place)
+            taken.append(held)
+            self._changed.add(number)
+        return taken
+
+    @property
+    def versions(self) -> set[str]:
+        """The versions that made predictions or got outcomes in them."""
+        return {
+            version
+            for held in self.minutes.values()
+            for version in (*held.predictions, *(cell[0] for cell in held.cells), *(m.version for m in held.moments))
+        }
+
+    def tally(self, version: str, segment: str) -> Tally:
+        """The outcomes of all of them, of a segment or of all rows ("")."""
+        confusion: dict[tuple[str, str], int] = {}
+        moments: list[Moments] = []
+        for held in self.minutes.values():
+            for (of_version, of_segment, predicted, outcome), n in held.cells.items():
+                if of_version == version and segment in ("", of_segment):
+                    confusion[predicted, outcome] = confusion.get((predicted, outcome), 0) + n
+            moments.extend(m for m in held.moments if m.version == version and segment in ("", m.segment))
+        if confusion:
+            return Tally(sum(confusion.values()), confusion)
+        return Tally(
+            n=sum(m.n for m in moments),
+            sum_abs=sum(m.sum_abs for m in moments),
+            sum_sq=sum(m.sum_sq for m in moments),
+            sum_err=sum(m.sum_err for m in moments),
+        )
+
+    def changed(self) -> tuple[dict[int, bytes], list[int]]:
+        """Minutes to store and minutes to delete since the last call."""
+        written = {
+            minute: msgspec.msgpack.encode(self.minutes[minute]) for minute in self._changed if minute in self.minutes
+        }
+        dropped = sorted(minute for minute in self._changed & self._stored if minute not in self.minutes)
+        self._stored = (self._stored | written.keys()) - set(dropped)
+        self._changed = set()
+        return written, dropped
+
+    def load(self, minute: int, value: bytes) -> None:
+        """Take over a stored minute."""
+        self.minutes[minute] = msgspec.msgpack.decode(value, type=Minute)
+        self._stored.add(minute)

@@ -1,0 +1,445 @@
+"""One model under watch: its versions, windows, rules and open alerts, moved on by the watermark alone.
+
+Within a minute of stream time everything happens in one order: the errors of its seconds go to the detectors, then what
+arrived in it goes into the windows, then the rules are judged on windows that end with it. A minute in which nothing
+can change is passed over, which gives the same as judging it.
+
+The catalog is the one input that is not ordered against the stream: a promotion, or a baseline registered late, takes
+effect at the first :meth:`ModelWatch.advance` that sees it, between two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from detectors.baseline import Baseline, Metric
+from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, Scalar, Severity, State, Transition
+from detectors.snapshot import fields_of, seal
+from detectors.tally import Tally
+from detectors.windows import SPAN_MINUTES, Windows
+from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, PROMOTED, Evidence, Raised
+from streams.arrivals import Arrivals, Minute, Moved, combined
+from streams.catalog import label_text
+from streams.events import ModelState
+from streams.order import OrderedErrors
+from streams.records import Summary
+from streams.settings import MonitorSettings
+from streams.version_watch import VersionWatch
+
+FORMAT = 1
+CRITICAL_DROP = 0.10
+"""Accuracy lost that makes an alert critical."""
+MAE_RATIO = 1.25
+CRITICAL_MAE_RATIO = 1.5
+"""A mean absolute error of so many times the baseline pages, and is critical."""
+CHAMPION_MINUTES = 60
+LONGEST_MINUTES = max(SPAN_MINUTES.values())
+MAX_SEGMENTS = 100
+"""Segments with windows, a version; more of them count in the version's own windows only."""
+MAX_EVIDENCE = 8
+ROUNDING = 1e-9
+"""0.95 − 0.90 is a little less than 0.05: a limit that is met to the last digit counts as met."""
+
+Series = tuple[str, str]
+"""Version and segment; the segment "" is all rows of the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Worth a line in the log, once, but nobody's sleep: the minimum is above what the version ever achieved."""
+
+    model: str
+    version: str
+    baseline: float
+    minimum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something that the watch says, with its place in the order of all models: second, signals after steps."""
+
+    at_s: int
+    rank: int
+    said: Raised | Notice
+
+
+class WatchState(msgspec.Struct):
+    """What is stored of a model beside its versions, windows and open minutes. Minutes are −1 for never."""
+
+    champion: str = ""
+    policy: bytes = b""
+    missing: bytes = b""
+    predicted: dict[int, dict[str, int]] = {}
+    last_outcome: int = -1
+    last_prediction: int = -1
+    waiting_since: int = -1
+    evidence: list[Evidence] = []
+    noticed: list[str] = []
+
+
+class ModelWatch:
+    """All that the monitor knows of one model."""
+
+    def __init__(self, model: str, settings: MonitorSettings, minimum_accuracy: float) -> None:
+        self.model = model
+        self.versions: dict[str, VersionWatch] = {}
+        self.windows: dict[Series, Windows] = {}
+        self.arrivals = Arrivals()
+        self.changed = True
+        self._settings = settings
+        self._minimum = minimum_accuracy
+        self._window = min(settings.window_minutes, LONGEST_MINUTES)
+        self._errors: dict[tuple[str, Metric], OrderedErrors] = {}
+        self._at = WatchState()
+        self._catalog: ModelState | None = None
+        limits = PolicySettings(
+            {ACCURACY_DROPPED: settings.for_minutes}, settings.clean_minutes, settings.repeat_minutes
+        )
+        # Apart, because a promotion resolves what its champion did, but brings no outcomes back.
+        self._policy, self._missing = Policy(limits), Policy(limits)
+
+    @property
+    def champion(self) -> str:
+        """The version whose alerts count; empty until there is one."""
+        return self._at.champion
+
+    @property
+    def open_episodes(self) -> list[Episode]:
+        """The alerts that are pending or firing."""
+        return sorted([*self._policy.episodes(), *self._missing.episodes()], key=lambda episode: episode.identity)
+
+    # --------------------------------------------------------------------------------------------------- taking in
+
+    def take(self, summary: Summary) -> None:
+        """Take in an admitted record; it takes effect when the watermark passes its times."""
+        self.arrivals.add(summary)
+        self.take_errors(summary, 0)
+
+    def take_errors(self, summary: Summary, from_s: int) -> None:
+        """Take in the errors of a record from a second on: what was before is fed already."""
+        metric: Metric = "mae" if summary.task == "regression" else "accuracy"
+        for part in summary.versions:
+            skip = sum(second < from_s for second in part.seconds) if from_s else 0
+            buffer = self._errors.setdefault((part.version, metric), OrderedErrors())
+            buffer.add(summary.partition, part.seconds[skip:], part.offsets[skip:], part.errors[skip:])
+
+    # --------------------------------------------------------------------------------------------------- moving on
+
+    def advance(self, from_s: int, to_s: int, catalog: ModelState | None) -> Iterator[Happened]:
+        """Everything from second ``from_s`` up to but without ``to_s``, in order."""
+        self._catalog = catalog
+        yield from self._apply(catalog, from_s)
+        minute, end = from_s // 60, to_s // 60
+        while (due := self._due(minute)) is not None and due < end:
+            yield from self._feed((due + 1) * 60, from_s)
+            for arrived in self.arrivals.take(due):
+                self._fold(arrived, due)
+            yield from self._judge(due, catalog)
+            minute = due + 1
+        yield from self._feed(to_s, from_s)
+
+    def _apply(self, catalog: ModelState | None, at_s: int) -> Iterator[Happened]:
+        if catalog is None:
+            return
+        for version, watch in self.versions.items():
+            watch.registered = _registered(catalog, version, watch.metric)
+        champion = catalog.aliases.get("champion", "")
+        if champion and champion != self.champion:
+            if self.champion and champion in self.versions:
+                self.versions[champion].start_afresh()
+            yield from self._crown(champion, at_s)
+
+    def _crown(self, champion: str, at_s: int) -> Iterator[Happened]:
+        """A new champion: what the old one set off is over."""
+        for transition in self._policy.resolve(self.model, PROMOTED, at_s):
+            yield Happened(at_s, 0, self._raised(transition))
+        self._at.champion, self._at.evidence, self.changed = champion, [], True
+
+    def _due(self, minute: int) -> int | None:
+        """The first minute from ``minute`` on in which something can change; None if there is none."""
+        firsts = [buffer.first_second // 60 for buffer in self._errors.values() if buffer.first_second is not None]
+        if (first := self.arrivals.first) is not None:
+            firsts.append(first)
+        if (silent := self._due_in_silence(minute)) is not None:
+            firsts.append(silent)
+        return max(minute, min(firsts)) if firsts else None
+
+    def _due_in_silence(self, minute: int) -> int | None:
+        """The same if nothing arrives any more: windows empty themselves, and outcomes come to be missed."""
+        at = self._at
+        reach = -1
+        if at.last_outcome >= 0:
+            # Longer windows begin at the hour or the day before.
+            rounding = 1_440 if self._window > 1_440 else 0
+            reach = at.last_outcome + max(self._window + rounding, self._settings.clean_minutes)
+        if at.last_prediction >= 0:
+            reach = max(reach, at.last_prediction + CHAMPION_MINUTES)
+        if minute <= reach:
+            return minute
+        limit = self._settings.outcomes_missing_minutes
+        starts, ends = at.waiting_since + limit, at.last_prediction + limit
+        missed = at.waiting_since >= 0 and starts <= minute <= ends
+        episodes = self._missing.episodes()
+        if not episodes:
+            return max(minute, starts) if at.waiting_since >= 0 and minute <= ends else None
+        if not missed or episodes[0].state is not State.FIRING or episodes[0].clean:
+            return minute
+        due = [ends + 1]
+        if self._settings.repeat_minutes:
+            due.append(-(-episodes[0].sent_at_s // 60) + self._settings.repeat_minutes - 1)
+        return max(minute, min(due))
+
+    # --------------------------------------------------------------------------------------------------- detectors
+
+    def _feed(self, before_s: int, floor_s: int) -> Iterator[Happened]:
+        found: list[tuple[str, Evidence]] = []
+        for (version, metric), buffer in sorted(self._errors.items()):
+            released = buffer.release(before_s)
+            if released is not None:
+                watch = self._version(version, metric)
+                found.extend((version, each) for each in watch.feed(released))
+        for version, each in found:
+            if version == self.champion:
+                yield from self._signal(each, floor_s)
+
+    def _version(self, version: str, metric: Metric) -> VersionWatch:
+        """The version's state. One whose task changed is another model by the same name, and starts afresh."""
+        watch = self.versions.get(version)
+        if watch is None or watch.metric != metric:
+            watch = VersionWatch(metric, self._settings.detectors, self._settings.baseline_outcomes)
+            watch.registered = self._known_baseline(version, metric)
+            self.versions[version] = watch
+        return watch
+
+    def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
+        return None if self._catalog is None else _registered(self._catalog, version, metric)
+
+    def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
+        identity = Identity(CONCEPT_DRIFT, self.model)
+        if not any(episode.identity == identity for episode in self._policy.episodes()):
+            self._at.evidence = []
+        if len(self._at.evidence) < MAX_EVIDENCE:
+            self._at.evidence.append(found)
+        if found.metric == "mae":
+            critical = found.after >= CRITICAL_MAE_RATIO * found.before
+        else:
+            critical = found.after - found.before >= CRITICAL_DROP - ROUNDING
+        condition = Condition(
+            alertname=CONCEPT_DRIFT,
+            active=True,
+            severity="critical" if critical else "warning",
+            value=found.statistic,
+            threshold=found.threshold,
+            evidence={"version": self.champion, "metric": found.metric},
+        )
+        at_s = max(found.detected_s, floor_s)
+        self.changed = True
+        for transition in self._policy.signal(identity, at_s, condition):
+            yield Happened(at_s, 1, self._raised(transition))
+
+    def _raised(self, transition: Transition) -> Raised:
+        drift = transition.identity.alertname == CONCEPT_DRIFT
+        return Raised(transition, self.champion, tuple(self._at.evidence) if drift else ())
+
+    # --------------------------------------------------------------------------------------------------- windows
+
+    def _fold(self, arrived: Minute, minute: int) -> None:
+        """Let what arrived in a minute count."""
+        at = self._at
+        self.changed = True
+        for (version, segment, predicted, outcome), n in sorted(arrived.cells.items()):
+            for windows in self._series(version, segment):
+                windows.add(minute, [(predicted, outcome, n)])
+        for each in arrived.moments:
+            for windows in self._series(each.version, each.segment):
+                windows.add_regression(minute, each.n, each.sum_abs, each.sum_sq, each.sum_err)
+        for move in arrived.corrections:
+            for windows in self._series(move.version, move.segment):
+                _move(windows, move)
+        if arrived.predictions:
+            at.predicted[minute] = arrived.predictions
+            at.last_prediction = minute
+            if at.waiting_since < 0:
+                at.waiting_since = minute
+        if arrived.outcomes:
+            at.last_outcome, at.waiting_since = minute, -1
+
+    def _series(self, version: str, segment: str) -> list[Windows]:
+        found = [self.window(version, "")]
+        if segment:
+            known = self.windows.get((version, segment))
+            if known is None and sum(series[0] == version for series in self.windows) <= MAX_SEGMENTS:
+                known = self.window(version, segment)
+            if known is not None:
+                found.append(known)
+        return found
+
+    def window(self, version: str, segment: str) -> Windows:
+        """The windows of a series, made at first sight."""
+        return self.windows.setdefault((version, segment), Windows())
+
+    def segments(self, version: str) -> list[str]:
+        """The segments of a version that have windows, all rows ("") first."""
+        return sorted({"", *(segment for known, segment in self.windows if known == version)})
+
+    @property
+    def arriving_versions(self) -> set[str]:
+        """The versions that the minutes which are not over yet speak of."""
+        return self.arrivals.versions
+
+    def tally(self, version: str, segment: str, next_minute: int, span: int) -> Tally:
+        """A window as it stands: the judged minutes before ``next_minute``, and what has arrived since."""
+        windows = self.windows.get((version, segment))
+        held = self.arrivals.tally(version, segment)
+        if windows is None or windows.latest < 0:
+            return held
+        return combined(windows.total(max(next_minute - 1, windows.latest), span), held)
+
+    # --------------------------------------------------------------------------------------------------- rules
+
+    def _judge(self, minute: int, catalog: ModelState | None) -> Iterator[Happened]:
+        """Judge a minute that is over."""
+        at_s = (minute + 1) * 60
+        at = self._at
+        self.changed = True
+        for old in [old for old in at.predicted if old <= minute - CHAMPION_MINUTES]:
+            del at.predicted[old]
+        if catalog is None or "champion" not in catalog.aliases:
+            busiest = self._busiest()
+            if busiest != self.champion:
+                yield from self._crown(busiest, at_s)
+        for notice in self._notices():
+            yield Happened(at_s, 0, notice)
+        for transition in self._policy.step(minute, dict(self._conditions(minute))):
+            yield Happened(at_s, 0, self._raised(transition))
+        for transition in self._missing.step(minute, dict([self._outcomes_missing(minute)])):
+            yield Happened(at_s, 0, self._raised(transition))
+
+    def _busiest(self) -> str:
+        """The version that made most of the last hour's predictions; a tie, or silence, leaves the champion."""
+        totals: dict[str, int] = {}
+        for versions in self._at.predicted.values():
+            for version, n in versions.items():
+                totals[version] = totals.get(version, 0) + n
+        if not totals:
+            return self.champion
+        most = max(totals.values())
+        return self.champion if totals.get(self.champion) == most else min(v for v, n in totals.items() if n == most)
+
+    def _notices(self) -> Iterator[Notice]:
+        baseline = self._baseline()
+        if baseline is None or baseline.metric != "accuracy" or self.champion in self._at.noticed:
+            return
+        if baseline.value < self._minimum:
+            self._at.noticed.append(self.champion)
+            yield Notice(self.model, self.champion, baseline.value, self._minimum)
+
+    def _baseline(self) -> Baseline | None:
+        watch = self.versions.get(self.champion)
+        return watch.baseline if watch is not None else None
+
+    def _window_of(self, minute: int, span: int) -> Tally:
+        windows = self.windows.get((self.champion, ""))
+        return windows.total(minute, span) if windows is not None else Tally(0)
+
+    def _conditions(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
+        baseline = self._baseline()
+        if baseline is None:
+            return
+        tally = self._window_of(minute, self._window)
+        if tally.n >= self._settings.minimum_outcomes:
+            condition = self._accuracy(tally, baseline)
+            if condition is not None:
+                yield Identity(ACCURACY_DROPPED, self.model), condition
+        for episode in self._policy.episodes():
+            if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
+                still = self._still_drifted(minute, baseline)
+                if still is not None:
+                    yield episode.identity, replace(episode.condition, active=still)
+
+    def _accuracy(self, tally: Tally, baseline: Baseline) -> Condition | None:
+        """The windowed accuracy against the minimum and the baseline, or the mean absolute error against the latter."""
+        value = tally.mae if baseline.metric == "mae" else tally.accuracy
+        if value is None:
+            return None
+        severity: Severity
+        if baseline.metric == "mae":
+            limit, rule = MAE_RATIO * baseline.value, "baseline"
+            active = value >= limit and value > 0.0
+            severity = "critical" if value >= CRITICAL_MAE_RATIO * baseline.value else "warning"
+        else:
+            limit, rule = baseline.value - self._settings.baseline_drop, "baseline"
+            active = value <= limit + ROUNDING
+            if value < self._minimum <= baseline.value:
+                active, limit, rule = True, self._minimum, "minimum"
+            severity = "critical" if baseline.value - value >= CRITICAL_DROP - ROUNDING else "warning"
+        evidence: dict[str, Scalar] = {
+            "version": self.champion,
+            "metric": baseline.metric,
+            "rule": rule,
+            "value": value,
+            "baseline": baseline.value,
+            "window_minutes": self._window,
+            "n": tally.n,
+        }
+        return Condition(ACCURACY_DROPPED, active, severity, value, limit, evidence)
+
+    def _still_drifted(self, minute: int, baseline: Baseline) -> bool | None:
+        """Whether recent errors are nearer to those after the change than to those before; None without outcomes.
+
+        A detector fires once; this is what keeps its alert open while the model stays as bad as it became.
+        """
+        tally = self._window_of(minute, self._settings.clean_minutes)
+        first = self._at.evidence[0]
+        if baseline.metric == "mae":
+            # A detector clips large errors and a window does not, so a healthy window may be above the detector's mean.
+            before = max(first.before, baseline.value)
+            return None if tally.mae is None else tally.mae >= (before + max(before, first.after)) / 2
+        if tally.accuracy is None:
+            return None
+        return 1.0 - tally.accuracy >= (first.before + first.after) / 2
+
+    def _outcomes_missing(self, minute: int) -> tuple[Identity, Condition]:
+        at = self._at
+        limit = self._settings.outcomes_missing_minutes
+        waited = minute - at.waiting_since if at.waiting_since >= 0 else 0
+        active = at.waiting_since >= 0 and waited >= limit and minute - at.last_prediction <= limit
+        evidence: dict[str, Scalar] = {"version": self.champion, "waiting_since_s": max(0, at.waiting_since) * 60}
+        condition = Condition(OUTCOMES_MISSING, active, "warning", float(waited), float(limit), evidence)
+        return Identity(OUTCOMES_MISSING, self.model), condition
+
+    # --------------------------------------------------------------------------------------------------- storing
+
+    def snapshot(self) -> bytes:
+        """All but the versions, the windows and the open minutes, which are stored apart."""
+        self._at.policy, self._at.missing = self._policy.snapshot(), self._missing.snapshot()
+        return seal(FORMAT, self._at)
+
+    def restore(self, sealed: bytes) -> None:
+        """Take over a snapshot; raises SnapshotError if its bytes are damaged or newer."""
+        self._at = fields_of(sealed, FORMAT, WatchState)
+        self._policy.restore(self._at.policy)
+        self._missing.restore(self._at.missing)
+        self.changed = False
+
+
+def _registered(catalog: ModelState, version: str, metric: Metric) -> Baseline | None:
+    """The baseline that the catalog gives a version, if it measures what the version's errors are."""
+    known = catalog.baselines.get(version)
+    if known is None or known.metric != metric or known.n < 1:
+        return None
+    return Baseline(known.n, metric, known.value, known.standard_error)
+
+
+def _move(windows: Windows, move: Moved) -> None:
+    """Undo a pair in its own minute and count it anew."""
+    if move.metric == "accuracy":
+        predicted = label_text(move.prediction)
+        cells = [(predicted, label_text(move.was), -1), (predicted, label_text(move.now), 1)]
+        windows.add(move.minute, cells)
+        return
+    was, now = (float(move.prediction) - float(outcome) for outcome in (move.was, move.now))
+    windows.add_regression(move.minute, 0, abs(now) - abs(was), now * now - was * was, now - was)
