@@ -55,6 +55,8 @@ def read_table(path: Path) -> pd.DataFrame:
         raise WrongSetting(
             f"{path} cannot be read: {str(error).splitlines()[0]}", "is it what its name says?"
         ) from None
+    if path.suffix != ".parquet" and not isinstance(frame.index, pd.RangeIndex):
+        raise WrongSetting(f"{path} has rows with more cells than its header", "give every column a name")
     frame.columns = [str(name) for name in frame.columns]
     if frame.empty or len(frame.columns) < 2:
         raise WrongSetting(

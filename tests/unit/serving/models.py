@@ -106,3 +106,13 @@ def state(model: str, made: Made, champion: int, revision: int = 1, **aliases: i
 def serve_first(repository: Repository, model: str, made: Made) -> ModelState:
     """Write version 1 and make it the champion."""
     return repository.create_state(model, state(model, made, put(repository, model, made)))
+
+
+def categorical(name: str, categories: list[str]) -> Feature:
+    """A feature that may be sent as text."""
+    return Feature(name, "categorical", categories)
+
+
+def with_features(made: Signature, features: list[Feature]) -> Signature:
+    """The signature with other features."""
+    return msgspec.structs.replace(made, features=features)
