@@ -22,7 +22,8 @@ RunState = Literal[
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     "triggered": frozenset({"collecting", "rejected"}),
     "collecting": frozenset({"training", "rejected"}),
-    # Back to collecting is a restart after a crash: nothing of these steps outlives the process.
+    # Back to collecting: a restart after a crash (nothing of these steps outlives the process), or from verifying
+    # a challenger that has not won yet, for which more rows are awaited.
     "training": frozenset({"exporting", "collecting", "rejected"}),
     "exporting": frozenset({"verifying", "collecting", "rejected"}),
     "verifying": frozenset({"awaiting_approval", "recommended", "promoted", "collecting", "rejected"}),
@@ -44,7 +45,8 @@ class Run(msgspec.Struct, frozen=True):
     """One run. ``episode`` is its identity: the alert's fingerprint and start.
 
     ``champion`` is the version that the alert spoke of; ``version`` the challenger's once it is reserved;
-    ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun;
+    ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun
+    without an answer; ``rounds`` how many challengers did not win, and ``tested_rows`` the rows of the last of them.
     ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository.
     """
 
@@ -60,6 +62,8 @@ class Run(msgspec.Struct, frozen=True):
     since_ms: int | None = None
     version: int | None = None
     attempts: int = 0
+    rounds: int = 0
+    tested_rows: int = 0
     better: bool | None = None
     verdict: str | None = None
     metrics: dict[str, float] = {}

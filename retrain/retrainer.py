@@ -6,6 +6,7 @@ undone is done again, which readers take as a repetition.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ from streams.settings import RetrainSettings
 
 MAX_ATTEMPTS = 3
 WAIT_S = 0.5
+
+GROWTH = 1.5
+"""A challenger that did not win is tried again with so many times the rows."""
 
 log = structlog.get_logger("retrain")
 
@@ -143,14 +147,22 @@ class _Execution:
         self._require_champion(self._state())
         if run.attempts >= MAX_ATTEMPTS:
             raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
-        version = tools.repository.reserve_version(run.model)
+        version = self._reserve()
         self._move("training", version=version, attempts=run.attempts + 1)
-        job = Job(dataset, problem, version, tools.settings, onnx, manifest)
+        # The halves sum to less than the significance: however often a run looks, that bounds its false promotions.
+        strict = tools.settings.model_copy(update={"significance": tools.settings.significance / 2 ** (run.rounds + 1)})
+        job = Job(dataset, problem, version, strict, onnx, manifest)
         try:
             challenger = tools.perform(job, self._stage, self._check)
         except ChildFailed as error:
             self._log.error("training failed", reason=str(error), attempt=self._run.attempts)
             self._move("collecting")
+            return
+        comparison = challenger.comparison
+        better = comparison is not None and comparison.better
+        verdict = comparison.describe() if comparison else None
+        if not better and self._may_wait(len(dataset)):
+            self._move("collecting", rounds=run.rounds + 1, tested_rows=len(dataset), attempts=0, verdict=verdict)
             return
         trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
         written = manifest_of(
@@ -165,21 +177,23 @@ class _Execution:
         card = card_of(written, challenger, tools.settings)
         self._check()
         tools.repository.write_version(run.model, version, challenger.onnx, written, card)
-        comparison = challenger.comparison
         self._keep(
-            better=comparison is not None and comparison.better,
-            verdict=comparison.describe() if comparison else None,
+            better=better,
+            verdict=verdict,
             metrics=metrics_of(challenger),
             parity=parity_of(challenger),
             trained_from=trained_from,
         )
 
     def _collect(self, problem: Any) -> Dataset:
-        """Wait until there are enough rows. Raises :class:`Refused` after ``wait_s``."""
+        """Wait until there are enough rows, after a challenger that lost half as many again.
+
+        Raises :class:`Refused` after ``wait_s``.
+        """
         tools, run = self._tools, self._run
         references = References(run.model, run.since_ms, tools.settings.maximum_rows)
-        deadline_ms = run.triggered_ms + int(tools.settings.wait_s * 1000)
-        needed = tools.settings.minimum_rows
+        minimum = max(tools.settings.minimum_rows, _next_rows(run.tested_rows))
+        needed = minimum
         dropped: dict[str, int] = {}
         feed = tools.log.labelled(run.since_ms)
         try:
@@ -192,12 +206,14 @@ class _Execution:
                     continue
                 if len(references) >= needed:
                     dataset = gather(references.newest(), problem, tools.log.predictions, self._check)
-                    if len(dataset) >= tools.settings.minimum_rows:
+                    if len(dataset) >= minimum:
                         return dataset
                     dropped = dataset.dropped
                     # A scan costs as much as its range: look again only when enough rows may have come.
-                    needed = len(references) + tools.settings.minimum_rows - len(dataset)
-                if len(references) >= tools.settings.maximum_rows or tools.now_ms() >= deadline_ms:
+                    needed = len(references) + minimum - len(dataset)
+                if len(references) >= tools.settings.maximum_rows or self._must_end():
+                    if run.rounds:
+                        raise Refused(f"not better: {run.verdict}")
                     usable = len(references) - sum(dropped.values())
                     why = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
                     raise Refused(
@@ -207,6 +223,25 @@ class _Execution:
                 self._pause(WAIT_S)
         finally:
             feed.close()
+
+    def _reserve(self) -> int:
+        """The number that the run holds already, unless a crash left a version under it."""
+        repository, run = self._tools.repository, self._run
+        if run.version is None or run.version in repository.versions(run.model):
+            return repository.reserve_version(run.model)
+        return run.version
+
+    def _may_wait(self, rows: int) -> bool:
+        return _next_rows(rows) <= self._tools.settings.maximum_rows and not self._must_end()
+
+    def _must_end(self) -> bool:
+        """Whether the time is over, or a newer episode of the model, which knows a newer change, waits for its turn."""
+        tools, run = self._tools, self._run
+        if tools.now_ms() >= run.triggered_ms + int(tools.settings.wait_s * 1000):
+            return True
+        if not run.rounds:
+            return False
+        return any(not other.ended and other.episode != run.episode for other in tools.runs.of(run.model))
 
     def _stage(self, stage: Stage) -> None:
         if stage != "training":  # which began when the version was reserved
@@ -324,3 +359,7 @@ class _Execution:
         kept = msgspec.structs.replace(self._run, **known)
         self._tools.runs.save(kept)
         self._run = kept
+
+
+def _next_rows(tested: int) -> int:
+    return math.ceil(tested * GROWTH)

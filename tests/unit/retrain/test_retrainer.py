@@ -1,5 +1,6 @@
 """Runs from their alert to their end, with a real repository: modes, freezes, refusals, crashes at every step."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ def test_the_new_version_brings_its_baseline_from_held_out_rows(loop: Loop) -> N
 
 
 def test_a_challenger_that_is_no_better_is_rejected(tmp_path: Path) -> None:
-    """A false alarm costs a training and changes nothing: the challenger goes away again."""
+    """A false alarm costs trainings and changes nothing: the challenger goes away again."""
     loop = new_loop(tmp_path)
-    loop.live(changed=False)
+    loop.live(changed=False, rows=1_000)
     run = loop.finish(loop.alerted())
     assert run.state == "rejected"
     assert run.reason is not None
@@ -67,6 +68,50 @@ def test_a_challenger_that_is_no_better_is_rejected(tmp_path: Path) -> None:
     assert "2" not in loop.state.baselines
     assert loop.announcer.kinds == ["registered", "candidate", "rejected"]
     assert loop.announcer.events[-1].reason == run.reason
+
+
+def test_a_challenger_that_does_not_win_yet_is_tried_again_with_more_rows(tmp_path: Path) -> None:
+    """The change point was too early: rows of the old concept hide the new one until enough of it have come."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False, rows=300)
+    loop.live(changed=True, rows=10)
+    seen: list[tuple[int, float]] = []
+
+    def watched(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+        seen.append((len(job.dataset), job.settings.significance))
+        return perform(job, stage)
+
+    def pause(seconds: float) -> None:
+        loop.live(changed=True, rows=100, seed=len(loop.log.records))
+
+    run = loop.retrainer(perform=watched).execute(loop.alerted(), lambda: None, pause)
+    assert run.state == "promoted"
+    assert run.version == 2
+    assert [significance for _, significance in seen] == [0.05 / 2 ** (i + 1) for i in range(len(seen))]
+    assert len(seen) > 1
+    assert all(later >= 1.5 * earlier for (earlier, _), (later, _) in itertools.pairwise(seen))
+
+
+def test_a_run_that_does_not_win_makes_way_for_a_newer_episode(tmp_path: Path) -> None:
+    """A newer alert knows a newer change point: waiting for more rows of the old one would only delay it."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False)
+    first = loop.alerted()
+    loop.alerted(fingerprint="f2")
+    ended = loop.finish(first)
+    assert ended.state == "rejected"
+    assert loop.now_ms < START_MS + 60_000
+
+
+def test_time_runs_out_for_a_challenger_that_does_not_win(tmp_path: Path) -> None:
+    """After wait_s the verdict of the last one stands; no version was made of it."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False)
+    run = loop.finish(loop.alerted())
+    assert (run.state, run.rounds) == ("rejected", 1)
+    assert "not better: accuracy" in (run.reason or "")
+    assert loop.repository.versions("loans") == [1]
+    assert loop.announcer.kinds == ["registered", "rejected"]
 
 
 def test_an_episode_seen_twice_makes_one_run(loop: Loop) -> None:
