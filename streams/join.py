@@ -337,7 +337,7 @@ class PartitionJoin:
             cell = (minute, cohort, prediction.value, outcome.value)
             pairs.cells[cell] = pairs.cells.get(cell, 0) + 1
         else:
-            error = float(outcome.value) - float(prediction.value)
+            error = float(prediction.value) - float(outcome.value)
             pairs.errors.append(error)
             moment = pairs.moments.setdefault((minute, cohort), [0, 0.0, 0.0, 0.0])
             moment[0] += 1

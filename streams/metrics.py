@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
@@ -21,6 +21,7 @@ from prometheus_client import (
 from streams.errors import Unavailable, WrongSetting
 
 if TYPE_CHECKING:
+    from streams.monitor import ModelReport
     from streams.partition import Closed, InputPartition
 
 DELAY_BUCKETS = tuple(float(1 << k) for k in range(0, 24, 2))
@@ -99,6 +100,7 @@ class WorkerMetrics:
         self.error = gauge("windowed_absolute_error", "Mean absolute error.", "model", "version", "window")
         self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
         self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
+        self._series: dict[int, set[tuple[Gauge, tuple[str, str, str]]]] = {}
         self._counted: dict[int, dict[str, int]] = {}
         self._bounds: dict[int, tuple[int, int]] = {}
 
@@ -137,6 +139,28 @@ class WorkerMetrics:
                 for bucket, count in version.delays.items():
                     for _ in range(count):
                         self.delay.observe((1 << bucket) - 1)
+
+    def alerted(self, model: str, alertname: str, *, firing: bool) -> None:
+        """An alert was published."""
+        if firing:
+            self.detections.labels(model, alertname).inc()
+        self.drift.labels(model, alertname).set(firing)
+
+    def watched(self, partition: int, watermark_ms: int, reports: Sequence[ModelReport]) -> None:
+        """A monitor partition wrote its checkpoint: export its windows; series of versions that are gone go away."""
+        self.watermark.labels(str(partition)).set(watermark_ms / 1000)
+        series: set[tuple[Gauge, tuple[str, str, str]]] = set()
+        for report in reports:
+            for version in report.versions:
+                for window, tally in version.windows.items():
+                    gauge, value = (self.accuracy, tally.accuracy) if tally.mae is None else (self.error, tally.mae)
+                    if value is not None:
+                        labels = (report.model, version.version, window)
+                        gauge.labels(*labels).set(value)
+                        series.add((gauge, labels))
+        for gauge, labels in self._series.get(partition, set()) - series:
+            _remove(gauge, *labels)
+        self._series[partition] = series
 
     def revoked(self, partitions: Iterable[int]) -> None:
         """Series of partitions that are not ours any more go away."""

@@ -160,8 +160,8 @@ class MonitorPartition:
         to_s = max(self.fed_s, self.inputs.watermark_ms // 1000)
         happened: list[tuple[int, int, str, int, Raised | Notice]] = []
         for model in sorted(self.watches):
-            said = self.watches[model].advance(self.fed_s, to_s, catalog.get(model))
-            happened.extend((each.at_s, each.rank, model, number, each.said) for number, each in enumerate(said))
+            steps = self.watches[model].advance(self.fed_s, to_s, catalog.get(model))
+            happened.extend((each.at_s, each.rank, model, number, each.said) for number, each in enumerate(steps))
         for *_, said in sorted(happened, key=lambda each: each[:4]):
             if isinstance(said, Notice):
                 self._notices.append(said)
@@ -227,7 +227,6 @@ class MonitorPartition:
         Raises :class:`StateMismatch` for a format of the future, SnapshotError for damaged bytes.
         """
         outbox = monitor_stored.load(self, meta, hashes)
-        self.layout.new_series = []
         self._closed_offset = self.next_summary_offset
         return [OutboxAlert(sequence, each) for sequence, each in outbox]
 

@@ -48,18 +48,32 @@ class Layout:
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, str, str], int] = {}
-        self.new_series: list[tuple[str, str, str]] = []
+        self.new_series: dict[tuple[str, str, str], int] = {}
+        self._next = 0
         self.inputs: dict[int, bytes] = {}
         self.outbox: list[int] = []
         self.published = 0
+        self.hour = 0
 
     def number(self, series: tuple[str, str, str]) -> int:
         """The short name of a series of windows."""
         known = self.series.get(series)
         if known is None:
-            known = self.series[series] = max(self.series.values(), default=-1) + 1
-            self.new_series.append(series)
+            known = self.series[series] = self._next
+            self._next += 1
+            self.new_series[series] = known
         return known
+
+    def remove(self, series: tuple[str, str, str]) -> list[int]:
+        """Take a series out; gives its number if it had one."""
+        self.new_series.pop(series, None)
+        number = self.series.pop(series, None)
+        return [] if number is None else [number]
+
+    def load(self, series: tuple[str, str, str], number: int) -> None:
+        """Take over a stored name."""
+        self.series[series] = number
+        self._next = max(self._next, number + 1)
 
 
 class _Writer:
@@ -74,7 +88,7 @@ class _Writer:
         if flat:
             self.commands.append(("HSET", self._name(part), *flat))
 
-    def drop(self, part: str, fields: Iterable[str | int]) -> None:
+    def drop(self, part: str, fields: Iterable[str | bytes | int]) -> None:
         gone = list(fields)
         if gone:
             self.commands.append(("HDEL", self._name(part), *gone))
@@ -93,8 +107,8 @@ def checkpoint(
     writer.write("inputs", {str(at): state for at, state in states.items() if layout.inputs.get(at) != state})
     layout.inputs = states
     _models(writer, part)
-    writer.write("series", {str(layout.series[series]): _encode(series) for series in layout.new_series})
-    layout.new_series = []
+    writer.write("series", {str(number): _encode(series) for series, number in layout.new_series.items()})
+    layout.new_series = {}
     published = [sequence for sequence in layout.outbox if sequence <= layout.published]
     writer.drop("outbox", published)
     writer.write("outbox", {str(each.sequence): _encode(each.alert) for each in part.outbox})
@@ -118,7 +132,13 @@ def _models(writer: _Writer, part: MonitorPartition) -> None:
     buckets_gone: list[str] = []
     minutes: dict[str, bytes] = {}
     minutes_gone: list[str] = []
+    versions_gone: list[bytes] = []
+    series_gone: list[int] = []
+    hour = part.fed_s // 3_600
+    old, part.layout.hour = part.layout.hour, hour
     for model, watch in part.watches.items():
+        forgotten, stale = watch.forget(part.fed_s) if hour != old else ([], [])
+        versions_gone.extend(_encode((model, version)) for version in forgotten)
         if watch.changed:
             models[model] = watch.snapshot()
             watch.changed = False
@@ -132,11 +152,16 @@ def _models(writer: _Writer, part: MonitorPartition) -> None:
                 number = part.layout.number((model, version, segment))
                 buckets.update((f"{number}/{bucket}", value) for bucket, value in changes.written.items())
                 buckets_gone.extend(f"{number}/{bucket}" for bucket in changes.dropped)
+        for series in stale:
+            del watch.windows[series]
+            series_gone.extend(part.layout.remove((model, *series)))
         open_minutes, over = watch.arrivals.changed()
         minutes.update((f"{minute}:{model}", value) for minute, value in open_minutes.items())
         minutes_gone.extend(f"{minute}:{model}" for minute in over)
     writer.write("models", models)
     writer.write("versions", versions)
+    writer.drop("versions", versions_gone)
+    writer.drop("series", series_gone)
     writer.write("windows", buckets)
     writer.drop("windows", buckets_gone)
     writer.write("minutes", minutes)
@@ -190,7 +215,7 @@ def _windows(
         buckets.setdefault(int(number), {})[bucket] = value
     for number, value in series:
         model, version, segment = key = _series.decode(value)
-        part.layout.series[key] = int(number)
+        part.layout.load(key, int(number))
         loaded = part.watch(model).window(version, segment)
         loaded.load(buckets.get(int(number), {}))
 

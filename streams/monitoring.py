@@ -7,17 +7,31 @@ cut, then the alerts, then the outbox entry is removed by the next checkpoint.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+import msgspec
+import structlog
+
+from detectors.tally import Tally
+from streams.catalog import label_text
+from streams.errors import StateMismatch
+from streams.events import Alert
+from streams.joining import murmur2_partition
 from streams.kafka import Record, SafeProducer, TopicReader
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
+from streams.monitor import ModelReport, MonitorPartition, OutboxAlert
 from streams.ownership import Ownership
 from streams.partition import Batch
 from streams.settings import KafkaSettings, Settings
-from streams.store import Owned, StateStore
+from streams.store import Fenced, Owned, StateStore
 from streams.topics import Topics
+
+log = structlog.get_logger(__name__)
+_alert = msgspec.json.Decoder(Alert)
 
 
 class CutFeed:
@@ -51,6 +65,17 @@ class CutFeed:
         self._reader.close()
 
 
+@dataclass(slots=True)
+class _Watched:
+    """One owned summaries partition."""
+
+    owned: Owned
+    monitor: MonitorPartition
+    position: int | None
+    """Next offset to read; None for a partition never read."""
+    committed: int
+
+
 class MonitorStage:
     """Blocking; one thread at a time."""
 
@@ -63,30 +88,190 @@ class MonitorStage:
         partition_counts: Mapping[str, int],
         metrics: WorkerMetrics,
     ) -> None:
-        self.parts: dict[int, Owned] = {}
+        self.parts: dict[int, _Watched] = {}
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._store = store
         self._producer = producer
         self._models = models
         self._metrics = metrics
-        self._counts = partition_counts
+        self._inputs = partition_counts[self._topics.checkpoints]
+        self._partitions = partition_counts[self._topics.summaries]
         self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, settings.kafka, store, producer)
+        self._feed: CutFeed | None = None
+        self._last_s = 0.0
+
+    # ------------------------------------------------------------------------------------------------- ownership
 
     def take(self, partitions: Iterable[int]) -> None:
-        pass
+        """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
+        self.close()
+        for partition, owned in self._ownership.take(partitions).items():
+            monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
+            position: int | None = None
+            if "number" in owned.meta:
+                names = monitor.keys()
+                hashes = self._store.read_all([("HGETALL", key) for key in names])
+                self._publish(monitor, monitor.load(owned.meta, hashes))
+                position = monitor.next_summary_offset
+            self.parts[partition] = _Watched(owned, monitor, position, position or 0)
+        self._producer.flush()
+        if self.parts:
+            start = {
+                p: min(part.monitor.checkpoint_offsets.get(p, 0) for part in self.parts.values())
+                for p in range(self._inputs)
+            }
+            self._feed = CutFeed(self._settings.kafka, self._topics.checkpoints, start)
 
-    def start(self, partition: int, earliest: int, end: int) -> int:
-        return earliest
+    def _owns(self, partition: int) -> Callable[[str], bool]:
+        return lambda model: murmur2_partition(model.encode(), self._partitions) == partition
+
+    def start(self, partition: int, earliest: int) -> int:
+        """Where to read a partition of ``summaries`` from.
+
+        Raises :class:`StateMismatch` when the log does not reach back to it.
+        """
+        part = self.parts[partition]
+        if part.position is None:
+            part.position = part.committed = earliest
+        elif part.position < earliest:
+            raise StateMismatch(
+                f"{self._topics.summaries}-{partition}: offset {part.position} is next, the log starts at {earliest}",
+                "raise the topic's retention, then start over in a new deployment (redis.prefix and worker.group)",
+            )
+        return part.position
 
     def stored_offset(self, partition: int) -> int | None:
-        return None
-
-    def accept(self, batch: Batch) -> None:
-        pass
-
-    def checkpoint(self) -> None:
-        pass
+        """The next offset as of the last checkpoint."""
+        part = self.parts.get(partition)
+        return None if part is None else part.committed
 
     def close(self) -> None:
-        pass
+        """Give everything up."""
+        self.parts.clear()
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    # ----------------------------------------------------------------------------------------------------- work
+
+    def accept(self, batch: Batch) -> int | None:
+        """Take in summaries → the offset to seek back to when the batch lies ahead of the position, else None."""
+        part = self.parts.get(batch.partition)
+        if part is None or part.position is None or batch.next_offset <= part.position:
+            return None
+        if batch.first_offset > part.position:
+            return part.position
+        for offset, value in zip(batch.offsets, batch.values, strict=True):
+            part.monitor.summary(offset, value)
+        part.position = batch.next_offset
+        if time.monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2:
+            self.checkpoint()
+        return None
+
+    def checkpoint(self) -> None:
+        """Take in the cuts that have come, let them have their effect, write and publish."""
+        if self._feed is None:
+            return
+        self._last_s = time.monotonic()
+        for record in self._feed.drain():
+            for part in self.parts.values():
+                part.monitor.checkpoint_record(record.partition, record.offset, record.value)
+        for partition in list(self.parts):
+            self._checkpoint_one(partition)
+        self._producer.flush()
+
+    def _checkpoint_one(self, partition: int) -> None:
+        part = self.parts[partition]
+        part.monitor.advance(self._models.catalog)
+        closed = part.monitor.close()
+        try:
+            self._store.commit(part.owned, closed.commands, closed.meta)
+        except Fenced as fenced:
+            log.warning("partition.fenced", stage="monitor", partition=partition, reason=str(fenced))
+            del self.parts[partition]
+            return
+        part.committed = part.position or 0
+        cut = closed.cut(part.owned.epoch, part.owned.number)
+        self._producer.send(
+            self._topics.monitor_checkpoints,
+            msgspec.json.encode(cut),
+            str(partition).encode(),
+            partition=partition,
+        )
+        self._publish(part.monitor, closed.alerts)
+        for notice in closed.notices:
+            log.warning(
+                "model.minimum_unreachable",
+                model=notice.model,
+                version=notice.version,
+                baseline=round(notice.baseline, 4),
+                minimum=notice.minimum,
+                what="the version never achieved the minimum accuracy: only a drop against its baseline pages",
+            )
+        for alert in closed.alerts:
+            self._tell(alert)
+        self._report(partition, part.monitor)
+
+    def _publish(self, monitor: MonitorPartition, alerts: Sequence[OutboxAlert]) -> None:
+        """Produce alerts; once the last is acknowledged, all of them leave the outbox."""
+        left = [len(alerts)]
+
+        def delivered(_: object) -> None:
+            left[0] -= 1
+            if not left[0]:
+                monitor.published(alerts[-1].sequence)
+
+        for each in alerts:
+            encoded = each.alert
+            self._producer.send(self._topics.alerts, encoded.value, encoded.key, encoded.headers, delivered=delivered)
+
+    def _tell(self, each: OutboxAlert) -> None:
+        alert = _alert.decode(each.alert.value)
+        name, model = alert.labels["alertname"], alert.labels["model"]
+        log.warning("alert", status=alert.status, summary=alert.annotations["summary"], fingerprint=alert.fingerprint)
+        self._metrics.alerted(model, name, firing=alert.status == "firing")
+
+    def _report(self, partition: int, monitor: MonitorPartition) -> None:
+        """What `driftline status` and Prometheus show. For people: written beside the checkpoint, not inside it."""
+        reports = monitor.report()
+        self._metrics.watched(partition, monitor.watermark_ms, reports)
+        if reports:
+            fields = {r.model: self._status(r, monitor.watermark_ms) for r in reports}
+            self._store.note("status", fields)
+
+    def _status(self, report: ModelReport, watermark_ms: int) -> bytes:
+        state = self._models.catalog.get(report.model)
+        positive = label_text(state.positive) if state is not None and state.positive is not None else None
+        return msgspec.json.encode(
+            {
+                "model": report.model,
+                "champion": report.champion,
+                "watermark_ms": watermark_ms,
+                "alerts": report.alerts,
+                "versions": [
+                    {
+                        "version": version.version,
+                        "champion": version.champion,
+                        "outcomes": version.outcomes,
+                        "baseline": version.baseline,
+                        "windows": {name: measures(tally, positive) for name, tally in version.windows.items()},
+                        "detections": version.detections,
+                    }
+                    for version in report.versions
+                ],
+            }
+        )
+
+
+def measures(tally: Tally, positive: str | None) -> dict[str, float | int | None]:
+    """The measures of one window, by name; None where there is no denominator."""
+    if tally.mae is not None:
+        return {"n": tally.n, "mae": tally.mae, "rmse": tally.rmse, "bias": tally.mean_error}
+    return {
+        "n": tally.n,
+        "accuracy": tally.accuracy,
+        "precision": tally.precision(positive),
+        "recall": tally.recall(positive),
+        "f1": tally.f1(positive),
+    }

@@ -104,7 +104,7 @@ class VersionPart(msgspec.Struct):
     """What one checkpoint learnt about one version (and segment) of a model.
 
     ``seconds``, ``offsets`` and ``errors`` have one entry a pair, sorted by (second, outcome offset): stream second of
-    completion, the outcome's offset, and 0/1 (classification) or outcome − prediction (regression). ``cells`` count
+    completion, the outcome's offset, and 0/1 (classification) or prediction − outcome (regression). ``cells`` count
     pairs by (minute of completion, minute of prediction, predicted, outcome); for a regression they are
     ``moments``: (minute of completion, minute of prediction, n, Σ|e|, Σe², Σe). ``predictions`` counts predictions by
     minute of arrival; ``delays`` counts pairs by label delay, in powers of two seconds.

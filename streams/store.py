@@ -137,7 +137,7 @@ class StateStore:
 
     def accept_layout(self, counts: Mapping[str, int]) -> None:
         """Take the topics' partition counts as they are now."""
-        self._call(lambda: self.client.hset(f"{self._prefix}:layout", mapping={topic: n for topic, n in counts.items()}))
+        self._call(lambda: self.client.hset(f"{self._prefix}:layout", mapping=dict(counts.items())))
 
     def stored_epoch(self, stage: Stage, partition: int) -> int:
         """The highest epoch that the store has seen for a partition; 0 for none."""
@@ -237,6 +237,10 @@ class StateStore:
                     log.warning("store.waiting", reason=str(error))
                     warned = True
                 time.sleep(RETRY_S)
+
+    def note(self, name: str, fields: Mapping[str, bytes]) -> None:
+        """Write something for people to look at: outside the checkpoints, the last writer wins."""
+        self._call(lambda: self.client.hset(f"{self._prefix}:{name}", mapping=dict(fields.items())))
 
     def read_all(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to read-only commands, waiting for a store that does not answer."""

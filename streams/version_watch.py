@@ -93,6 +93,11 @@ class VersionWatch:
         """What the version achieves when nothing is wrong; None while that is being learnt."""
         return self.registered if self.registered is not None else self._learner.baseline
 
+    @property
+    def last_s(self) -> int:
+        """The second of its newest outcome."""
+        return self._marks.marks[-1].second if self._marks.marks else 0
+
     def start_afresh(self) -> None:
         """Forget what the detectors saw: a version that becomes champion again is judged on what comes now."""
         self._detectors = []

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from detectors.baseline import Baseline, Metric
-from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, Scalar, Severity, State, Transition
+from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
 from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
 from detectors.windows import SPAN_MINUTES, Windows
+from streams import rules
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, PROMOTED, Evidence, Raised
 from streams.arrivals import Arrivals, Minute, Moved, combined
 from streams.catalog import label_text
@@ -30,18 +31,12 @@ from streams.settings import MonitorSettings
 from streams.version_watch import VersionWatch
 
 FORMAT = 1
-CRITICAL_DROP = 0.10
-"""Accuracy lost that makes an alert critical."""
-MAE_RATIO = 1.25
-CRITICAL_MAE_RATIO = 1.5
-"""A mean absolute error of so many times the baseline pages, and is critical."""
 CHAMPION_MINUTES = 60
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
 MAX_SEGMENTS = 100
 """Segments with windows, a version; more of them count in the version's own windows only."""
 MAX_EVIDENCE = 8
-ROUNDING = 1e-9
-"""0.95 − 0.90 is a little less than 0.05: a limit that is met to the last digit counts as met."""
+STALE_S = 60 * (LONGEST_MINUTES + 1_440)
 
 Series = tuple[str, str]
 """Version and segment; the segment "" is all rows of the version."""
@@ -156,6 +151,8 @@ class ModelWatch:
         """A new champion: what the old one set off is over."""
         for transition in self._policy.resolve(self.model, PROMOTED, at_s):
             yield Happened(at_s, 0, self._raised(transition))
+        if self._is_stale(champion, at_s):
+            del self.versions[champion]
         self._at.champion, self._at.evidence, self.changed = champion, [], True
 
     def _due(self, minute: int) -> int | None:
@@ -199,20 +196,38 @@ class ModelWatch:
         for (version, metric), buffer in sorted(self._errors.items()):
             released = buffer.release(before_s)
             if released is not None:
-                watch = self._version(version, metric)
+                watch = self._version(version, metric, int(released.seconds[0]))
                 found.extend((version, each) for each in watch.feed(released))
         for version, each in found:
             if version == self.champion:
                 yield from self._signal(each, floor_s)
 
-    def _version(self, version: str, metric: Metric) -> VersionWatch:
+    def _version(self, version: str, metric: Metric, first_s: int) -> VersionWatch:
         """The version's state. One whose task changed is another model by the same name, and starts afresh."""
         watch = self.versions.get(version)
-        if watch is None or watch.metric != metric:
+        if watch is None or watch.metric != metric or self._is_stale(version, first_s):
             watch = VersionWatch(metric, self._settings.detectors, self._settings.baseline_outcomes)
             watch.registered = self._known_baseline(version, metric)
             self.versions[version] = watch
         return watch
+
+    def _is_stale(self, version: str, at_s: int) -> bool:
+        """Whether nothing was heard of a version for longer than any window: it counts as never seen."""
+        watch = self.versions.get(version)
+        return watch is not None and version != self.champion and watch.last_s < at_s - STALE_S
+
+    def forget(self, at_s: int) -> tuple[list[str], list[Series]]:
+        """Let go of the versions, and of the windows, that are too old to matter; :meth:`advance` never misses them.
+
+        Buckets that this deletes are in the windows' changes: call it before those are stored, and remove the series
+        afterwards.
+        """
+        for windows in self.windows.values():
+            windows.advance(at_s // 60)
+        gone = [version for version in self.versions if self._is_stale(version, at_s)]
+        for version in gone:
+            del self.versions[version]
+        return gone, [series for series in self.windows if series[0] in gone]
 
     def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
@@ -223,18 +238,7 @@ class ModelWatch:
             self._at.evidence = []
         if len(self._at.evidence) < MAX_EVIDENCE:
             self._at.evidence.append(found)
-        if found.metric == "mae":
-            critical = found.after >= CRITICAL_MAE_RATIO * found.before
-        else:
-            critical = found.after - found.before >= CRITICAL_DROP - ROUNDING
-        condition = Condition(
-            alertname=CONCEPT_DRIFT,
-            active=True,
-            severity="critical" if critical else "warning",
-            value=found.statistic,
-            threshold=found.threshold,
-            evidence={"version": self.champion, "metric": found.metric},
-        )
+        condition = rules.concept_drift(found, self.champion)
         at_s = max(found.detected_s, floor_s)
         self.changed = True
         for transition in self._policy.signal(identity, at_s, condition):
@@ -315,7 +319,9 @@ class ModelWatch:
             yield Happened(at_s, 0, notice)
         for transition in self._policy.step(minute, dict(self._conditions(minute))):
             yield Happened(at_s, 0, self._raised(transition))
-        for transition in self._missing.step(minute, dict([self._outcomes_missing(minute)])):
+        limit = self._settings.outcomes_missing_minutes
+        missing = rules.outcomes_missing(minute, at.waiting_since, at.last_prediction, limit, self.champion)
+        for transition in self._missing.step(minute, {Identity(OUTCOMES_MISSING, self.model): missing}):
             yield Happened(at_s, 0, self._raised(transition))
 
     def _busiest(self) -> str:
@@ -351,65 +357,17 @@ class ModelWatch:
             return
         tally = self._window_of(minute, self._window)
         if tally.n >= self._settings.minimum_outcomes:
-            condition = self._accuracy(tally, baseline)
+            condition = rules.accuracy_dropped(
+                tally, baseline, self._minimum, self._settings.baseline_drop, self.champion, self._window
+            )
             if condition is not None:
                 yield Identity(ACCURACY_DROPPED, self.model), condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
-                still = self._still_drifted(minute, baseline)
+                recent = self._window_of(minute, self._settings.clean_minutes)
+                still = rules.still_drifted(recent, self._at.evidence[0], baseline)
                 if still is not None:
                     yield episode.identity, replace(episode.condition, active=still)
-
-    def _accuracy(self, tally: Tally, baseline: Baseline) -> Condition | None:
-        """The windowed accuracy against the minimum and the baseline, or the mean absolute error against the latter."""
-        value = tally.mae if baseline.metric == "mae" else tally.accuracy
-        if value is None:
-            return None
-        severity: Severity
-        if baseline.metric == "mae":
-            limit, rule = MAE_RATIO * baseline.value, "baseline"
-            active = value >= limit and value > 0.0
-            severity = "critical" if value >= CRITICAL_MAE_RATIO * baseline.value else "warning"
-        else:
-            limit, rule = baseline.value - self._settings.baseline_drop, "baseline"
-            active = value <= limit + ROUNDING
-            if value < self._minimum <= baseline.value:
-                active, limit, rule = True, self._minimum, "minimum"
-            severity = "critical" if baseline.value - value >= CRITICAL_DROP - ROUNDING else "warning"
-        evidence: dict[str, Scalar] = {
-            "version": self.champion,
-            "metric": baseline.metric,
-            "rule": rule,
-            "value": value,
-            "baseline": baseline.value,
-            "window_minutes": self._window,
-            "n": tally.n,
-        }
-        return Condition(ACCURACY_DROPPED, active, severity, value, limit, evidence)
-
-    def _still_drifted(self, minute: int, baseline: Baseline) -> bool | None:
-        """Whether recent errors are nearer to those after the change than to those before; None without outcomes.
-
-        A detector fires once; this is what keeps its alert open while the model stays as bad as it became.
-        """
-        tally = self._window_of(minute, self._settings.clean_minutes)
-        first = self._at.evidence[0]
-        if baseline.metric == "mae":
-            # A detector clips large errors and a window does not, so a healthy window may be above the detector's mean.
-            before = max(first.before, baseline.value)
-            return None if tally.mae is None else tally.mae >= (before + max(before, first.after)) / 2
-        if tally.accuracy is None:
-            return None
-        return 1.0 - tally.accuracy >= (first.before + first.after) / 2
-
-    def _outcomes_missing(self, minute: int) -> tuple[Identity, Condition]:
-        at = self._at
-        limit = self._settings.outcomes_missing_minutes
-        waited = minute - at.waiting_since if at.waiting_since >= 0 else 0
-        active = at.waiting_since >= 0 and waited >= limit and minute - at.last_prediction <= limit
-        evidence: dict[str, Scalar] = {"version": self.champion, "waiting_since_s": max(0, at.waiting_since) * 60}
-        condition = Condition(OUTCOMES_MISSING, active, "warning", float(waited), float(limit), evidence)
-        return Identity(OUTCOMES_MISSING, self.model), condition
 
     # --------------------------------------------------------------------------------------------------- storing
 

@@ -95,7 +95,7 @@ class Engine:
                     end = await asyncio.to_thread(self._real_end, tp, position, end)
                 offsets[tp] = part.start(self.join.side(tp.topic), low, low, end, tp.topic)
             for tp in summaries:
-                offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]), int(ends[tp]))
+                offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]))
             self._moved_s = time.monotonic()
             log.info(
                 "partitions.assigned",
@@ -170,7 +170,9 @@ class Engine:
         async with self._lock:
             if batch.generation != self._generation:
                 return
-            await asyncio.to_thread(self.monitor.accept, batch)
+            seek_to = await asyncio.to_thread(self.monitor.accept, batch)
+            if seek_to is not None:
+                await self._consumer().seek_wait({TP(batch.topic, batch.partition): seek_to})
             self._moved_s = time.monotonic()
 
     async def tick(self) -> None:
