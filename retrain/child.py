@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -91,9 +93,18 @@ def _receive(ours: Connection, process: Any) -> tuple[str, Any]:
 
 def _work(job: Job, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends us in order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         pipe.send(("done", perform(job, lambda stage: pipe.send(("stage", stage)))))
     except Refused as error:
         pipe.send(("refused", str(error)))
     finally:
         pipe.close()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end us, and nobody waits for the answer any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

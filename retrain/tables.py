@@ -75,6 +75,8 @@ def table(
     positive_class = _positive(classes, positive) if chosen == "binary" else None
     if positive is not None and chosen != "binary":
         raise WrongSetting(f"a {chosen} model has no positive class", "drop --positive")
+    if chosen == "regression" and not pd.api.types.is_numeric_dtype(outcomes):
+        raise WrongSetting(f"column {column} has values that are no regression label", "check --task")
     features, columns = zip(
         *(_feature(frame[name], str(name)) for name in frame.columns if name != column), strict=True
     )
