@@ -114,14 +114,19 @@ class Supervisor:
             for spec in specs
         ]
 
-    def start(self) -> None:
-        """Start each when the one before it is ready; returns when all are, or early if asked to stop.
+    def start(self, *, together: bool = False) -> None:
+        """Start each when the one before it is ready (or all ``together``); returns when all are, or early if asked to
+        stop.
 
         Raises :class:`Unavailable` if one fails; then everything is stopped again.
         """
         try:
+            if together:
+                for run in self._runs:
+                    self._launch(run, "")
             for run in self._runs:
-                self._launch(run, "")
+                if not together:
+                    self._launch(run, "")
                 while run.state is not State.READY and not self._stop_asked:
                     self.poll()
                     time.sleep(POLL_S)

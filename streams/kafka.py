@@ -52,7 +52,7 @@ class SafeProducer:
                 "enable.idempotence": True,
                 "acks": "all",
                 "partitioner": "murmur2_random",
-                "linger.ms": 5,
+                "linger.ms": settings.linger_ms,
                 "compression.type": "lz4",
                 "message.max.bytes": MAX_RECORD_BYTES,
                 "queue.buffering.max.messages": 500_000,
@@ -177,12 +177,13 @@ class TopicReader:
 
     def _metadata(self) -> list[int]:
         try:
-            found = self._consumer.list_topics(self.topic, timeout=self._timeout_s).topics[self.topic]
+            # All of them: some brokers make a topic that is asked for by name.
+            topics = self._consumer.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise Unavailable(f"the broker does not answer: {error.args[0].str()}", "check kafka.bootstrap") from None
-        if found.error is not None:
-            raise Unavailable(f"topic {self.topic}: {found.error.str()}", "`driftline topics create` makes the topics")
-        return list(found.partitions)
+        if self.topic not in topics:
+            raise Unavailable(f"there is no topic {self.topic}", "`driftline topics create` makes the topics")
+        return list(topics[self.topic].partitions)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         low, high = self._consumer.get_watermark_offsets(

@@ -33,6 +33,7 @@ class KafkaSettings(_Section):
     )
     replication: int = Field(1, ge=1, description="replicas of each topic when created")
     accept_create_time: bool = Field(False, description="accept topics that keep the producer's timestamp")
+    linger_ms: float = Field(5.0, ge=0, description="how long a producer gathers records into a batch")
     session_timeout_s: float = Field(10.0, gt=0, description="a worker silent for so long loses its partitions")
     heartbeat_s: float = Field(3.0, gt=0)
     request_timeout_s: float = Field(30.0, gt=0)
