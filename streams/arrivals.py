@@ -124,6 +124,11 @@ class Arrivals:
             for version in (*held.predictions, *(cell[0] for cell in held.cells), *(m.version for m in held.moments))
         }
 
+    def segments(self, version: str) -> set[str]:
+        """The segments of a version in them."""
+        cells = {cell[1] for held in self.minutes.values() for cell in held.cells if cell[0] == version}
+        return cells | {m.segment for held in self.minutes.values() for m in held.moments if m.version == version}
+
     def tally(self, version: str, segment: str) -> Tally:
         """The outcomes of all of them, of a segment or of all rows ("")."""
         confusion: dict[tuple[str, str], int] = {}
@@ -133,6 +138,7 @@ class Arrivals:
                 if of_version == version and segment in ("", of_segment):
                     confusion[predicted, outcome] = confusion.get((predicted, outcome), 0) + n
             moments.extend(m for m in held.moments if m.version == version and segment in ("", m.segment))
+        moments.sort()
         if confusion:
             return Tally(sum(confusion.values()), confusion)
         return Tally(

@@ -66,6 +66,7 @@ class _State:
     detectors: dict[str, bytes]
     detections: dict[str, int]
     marks: list[Mark]
+    registered: Baseline | None
 
 
 class VersionWatch:
@@ -97,6 +98,11 @@ class VersionWatch:
     def last_s(self) -> int:
         """The second of its newest outcome."""
         return self._marks.marks[-1].second if self._marks.marks else 0
+
+    def register(self, baseline: Baseline | None) -> None:
+        """What the catalog says of it now."""
+        if baseline != self.registered:
+            self.registered, self.changed = baseline, True
 
     def start_afresh(self) -> None:
         """Forget what the detectors saw: a version that becomes champion again is judged on what comes now."""
@@ -162,7 +168,7 @@ class VersionWatch:
         return [ScaledDetector(detector, scaling) for detector in made]
 
     def snapshot(self) -> bytes:
-        """The whole state but for the registered baseline, which the catalog gives."""
+        """The whole state."""
         return seal(
             FORMAT,
             _State(
@@ -173,6 +179,7 @@ class VersionWatch:
                 {detector.structure: detector.snapshot() for detector in self._detectors},
                 self.detections,
                 self._marks.marks,
+                self.registered,
             ),
         )
 
@@ -185,6 +192,7 @@ class VersionWatch:
         state = fields_of(sealed, FORMAT, _State)
         watch = cls(state.metric, detectors, baseline_outcomes)
         watch.count, watch.detections, watch._scale = state.count, state.detections, state.scale
+        watch.registered = state.registered
         watch._learner.restore(state.learner)
         watch._marks = Marks(state.marks)
         watch.changed = False

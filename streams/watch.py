@@ -140,7 +140,7 @@ class ModelWatch:
         if catalog is None:
             return
         for version, watch in self.versions.items():
-            watch.registered = _registered(catalog, version, watch.metric)
+            watch.register(_registered(catalog, version, watch.metric))
         champion = catalog.aliases.get("champion", "")
         if champion and champion != self.champion:
             if self.champion and champion in self.versions:
@@ -207,7 +207,7 @@ class ModelWatch:
         watch = self.versions.get(version)
         if watch is None or watch.metric != metric or self._is_stale(version, first_s):
             watch = VersionWatch(metric, self._settings.detectors, self._settings.baseline_outcomes)
-            watch.registered = self._known_baseline(version, metric)
+            watch.register(self._known_baseline(version, metric))
             self.versions[version] = watch
         return watch
 
@@ -286,8 +286,10 @@ class ModelWatch:
         return self.windows.setdefault((version, segment), Windows())
 
     def segments(self, version: str) -> list[str]:
-        """The segments of a version that have windows, all rows ("") first."""
-        return sorted({"", *(segment for known, segment in self.windows if known == version)})
+        """The segments of a version that have windows, or will, all rows ("") first."""
+        known = {"", *(segment for of_version, segment in self.windows if of_version == version)}
+        arriving = sorted(self.arrivals.segments(version) - known)
+        return sorted(known | set(arriving[: MAX_SEGMENTS + 1 - len(known)]))
 
     @property
     def arriving_versions(self) -> set[str]:

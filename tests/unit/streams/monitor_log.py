@@ -59,6 +59,10 @@ class FakeStore:
                 raise ValueError(command)
         self.meta.update({name: _bytes(value) for name, value in meta.items()})
 
+    def hash(self, monitor: MonitorPartition, part: int) -> dict[bytes, bytes]:
+        """One of the monitor's hashes, by its place among the keys."""
+        return self.hashes.get(monitor.keys()[part], {})
+
     def read(self, keys: Iterable[str]) -> list[dict[bytes, bytes]]:
         return [dict(self.hashes.get(key, {})) for key in keys]
 

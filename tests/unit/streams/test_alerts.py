@@ -1,0 +1,116 @@
+"""What an on-call engineer reads, and what machines rely on."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from detectors.baseline import Baseline
+from detectors.policy import Condition, Identity, Transition
+from detectors.tally import Tally
+from streams import rules
+from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, NEVER, OUTCOMES_MISSING, Evidence, Raised, alert, encode
+from streams.codec import alert_decoder
+
+START_S = 1_700_000_000
+FOUND = Evidence(
+    "adwin", 0.2, 0.1, "accuracy", 0.05, 0.31, START_S - 60, {0: 17}, START_S, 2, 99, outcomes_seen=4100,
+    outcomes_since_change=100,
+)  # fmt: skip
+
+
+def raised(condition: Condition | None, status: str = "firing", reason: str = "fired") -> Raised:
+    if condition is None:
+        raise ValueError("the rule has nothing to say")
+    transition = Transition(
+        identity=Identity(condition.alertname, "loan"),
+        started_at_s=START_S,
+        at_s=START_S + 90,
+        status="resolved" if status == "resolved" else "firing",
+        severity=condition.severity,
+        condition=condition,
+        sequence=3,
+        reason=reason,
+    )
+    return Raised(transition, "7", (FOUND,) if condition.alertname == CONCEPT_DRIFT else ())
+
+
+DRIFT = rules.concept_drift(FOUND, "7")
+DROPPED = rules.accuracy_dropped(
+    Tally(1000, {("1", "1"): 820, ("1", "0"): 180}), Baseline(5000, "accuracy", 0.94, 0.003), 0.9, 0.05, "7", 60
+)
+WORSE = rules.accuracy_dropped(Tally(1000, sum_abs=3000.0), Baseline(5000, "mae", 2.0, 0.1), 0.9, 0.05, "7", 60)
+MISSING = rules.outcomes_missing(2000, 500, 1999, 1440, "7")
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        (DRIFT, ["version 7", "2023-11-14T22:12:20.000Z", "95.0% to 69.0%", "26.0 points"]),
+        (DROPPED, ["version 7", "82.0%", "60 minutes", "12.0 points", "94.0%"]),
+        (WORSE, ["version 7", "error of 3 ", "1.50 times", "baseline of 2"]),
+        (MISSING, ["loan", "none of its outcomes", "1970-01-01T08:20:00.000Z"]),
+    ],
+)
+def test_the_summary_says_what_to_whom_since_when_and_how_much(condition: Condition, says: list[str]) -> None:
+    """One sentence, and a description with the next command."""
+    event = alert(raised(condition))
+    summary = event.annotations["summary"]
+    assert "Model loan" in summary
+    assert summary.endswith(".")
+    for words in says:
+        assert words in summary
+    assert "`driftline status`" in event.annotations["description"]
+    assert event.annotations["runbook_url"] == f"ops/runbooks.md#{condition.alertname.lower()}"
+    assert event.annotations["dashboard_url"].endswith("loan")
+
+
+def test_identity_leaves_out_severity_and_version() -> None:
+    """The fingerprint is that of the alert's name and model, so that it does not churn within an episode."""
+    event = alert(raised(DRIFT))
+    assert event.labels == {"alertname": CONCEPT_DRIFT, "model": "loan", "severity": "critical"}
+    assert event.fingerprint == Identity(CONCEPT_DRIFT, "loan").fingerprint
+    assert (event.starts_at, event.ends_at) == ("2023-11-14T22:13:20.000Z", NEVER)
+
+
+def test_the_evidence_places_the_change_in_time_and_in_the_log() -> None:
+    """Retraining starts at ``change_at``; the offsets are where to look."""
+    drift = alert(raised(DRIFT)).drift
+    assert drift is not None
+    assert (drift.detector, drift.version, drift.metric) == ("adwin", "7", "accuracy")
+    assert (drift.change_at, drift.change_offsets) == ("2023-11-14T22:12:20.000Z", {"0": 17})
+    assert (drift.detected_partition, drift.detected_offset, drift.outcomes_seen) == (2, 99, 4100)
+    assert drift.outcomes_since_change == 100
+    assert [each["detector"] for each in drift.evidence] == ["adwin"]
+
+
+@pytest.mark.parametrize("condition", [DRIFT, DROPPED, WORSE, MISSING])
+def test_a_resolved_alert_says_so(condition: Condition) -> None:
+    """It has an end, says that nothing is to be done, and why it ended."""
+    clean = alert(raised(condition, "resolved", "clean"))
+    assert clean.status == "resolved"
+    assert clean.ends_at == "2023-11-14T22:14:50.000Z"
+    assert clean.annotations["summary"].startswith("Resolved: ")
+    assert clean.annotations["description"].startswith("Nothing to do.")
+    promoted = alert(raised(condition, "resolved", "promoted"))
+    assert "champion no longer" in promoted.annotations["summary"]
+
+
+@pytest.mark.parametrize("condition", [DRIFT, DROPPED, WORSE, MISSING])
+def test_an_encoded_alert_reads_back(condition: Condition) -> None:
+    """The topic carries a CloudEvent in binary mode; its id is the episode and the number within it."""
+    event = alert(raised(condition))
+    encoded = encode(event)
+    assert alert_decoder().decode_any(encoded.value, encoded.headers) == event
+    assert encoded.key == event.fingerprint.encode()
+    headers = dict(encoded.headers)
+    assert headers["ce_id"].decode() == f"{event.fingerprint}/{event.starts_at}/3"
+    assert headers["ce_type"] == b"driftline.alert.v1"
+    assert msgspec.json.decode(encoded.value)["startsAt"] == event.starts_at
+
+
+def test_rules_name_themselves() -> None:
+    """Which of the rules of one alert spoke is in its evidence."""
+    assert DROPPED is not None
+    assert (DROPPED.evidence["rule"], DROPPED.threshold) == ("minimum", 0.9)
+    assert (DROPPED.alertname, MISSING.alertname) == (ACCURACY_DROPPED, OUTCOMES_MISSING)

@@ -1,0 +1,254 @@
+"""What pages, for which version, and when it stops."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from streams.catalog import Catalog
+from streams.events import Alert, Baseline, ModelEvent, ModelState
+from streams.monitor import MonitorPartition
+from streams.settings import ModelSettings, Settings
+from tests.unit.streams.monitor_log import START_S, Pair, champion, events, fresh, play, record, registered, settings
+
+REGRESSION = ModelState("loan", 1, "regression", aliases={"champion": "1"}, baselines={"1": Baseline("mae", 1.0, 5000)})
+
+
+def outcomes(
+    rate: float, start_s: int, minutes: int, version: str = "1", a_minute: int = 60, **more: Any
+) -> list[Pair]:
+    """Outcomes of which every so many-th is wrong: exactly this rate in every window."""
+    every = round(1 / rate) if rate else 0
+    return [
+        Pair(start_s + at * 60 // a_minute, version=version, error=float(bool(every) and at % every == 0))
+        for at in range(minutes * a_minute)
+    ]
+
+
+def randomly(rate: float, start_s: int, minutes: int, seed: int = 0, **more: Any) -> list[Pair]:
+    """One outcome a second, wrong at random."""
+    rng = random.Random(seed)
+    return [Pair(start_s + at, error=float(rng.random() < rate), **more) for at in range(minutes * 60)]
+
+
+def alerts_of(pairs: list[Pair], configuration: Settings | None = None, catalog: Catalog | None = None) -> list[Alert]:
+    """The alerts of a log of these pairs, one hour of silence included."""
+    log = record(pairs, 1, ends_s=pairs[-1].second + 3600)
+    return events(play(log, configuration or settings(), catalog))
+
+
+def names(alerts: list[Alert]) -> list[tuple[str, str]]:
+    return [(alert.labels["alertname"], alert.status) for alert in alerts]
+
+
+def minute(at: int) -> int:
+    return START_S + 60 * at
+
+
+ONLY_RULES = {"detectors": [], "repeat_minutes": 0}
+
+
+def test_an_accuracy_under_the_minimum_fires_when_it_has_held_and_resolves_when_clean() -> None:
+    """Pending for ``for_minutes``, firing, resolved after ``clean_minutes``, with the right version and times."""
+    pairs = outcomes(0.02, minute(0), 10) + outcomes(0.2, minute(10), 10) + outcomes(0.02, minute(20), 15)
+    fired, resolved = alerts_of(pairs, settings(**ONLY_RULES), registered(champion(accuracy=0.94)))
+    assert names([fired, resolved]) == [("ModelAccuracyDropped", "firing"), ("ModelAccuracyDropped", "resolved")]
+    assert fired.starts_at == resolved.starts_at
+    assert fired.drift is not None
+    assert (fired.drift.version, fired.drift.threshold, fired.drift.window) == ("1", 0.9, "5m")
+    assert fired.starts_at == "2023-11-14T22:26:00.000Z"  # minute 12
+    assert resolved.ends_at == "2023-11-14T22:39:00.000Z"  # minutes 22, 23 and 24 are clean
+
+
+def test_the_drop_against_the_baseline_pages_above_the_minimum() -> None:
+    """0.99 to 0.92 is seven points lost, though the minimum is 0.90."""
+    pairs = outcomes(0.01, minute(0), 10) + outcomes(0.08, minute(10), 10)
+    found = alerts_of(pairs, settings(**ONLY_RULES), registered(champion(accuracy=0.99)))
+    assert names(found) == [("ModelAccuracyDropped", "firing")]
+    assert found[0].drift is not None
+    assert found[0].drift.evidence[0]["rule"] == "baseline"
+    assert found[0].labels["severity"] == "warning"
+
+
+def test_a_minimum_above_the_baseline_is_noticed_once_and_does_not_page() -> None:
+    """A version that was never that good pages only when it loses against itself."""
+    pairs = outcomes(0.2, minute(0), 20)
+    log = record(pairs, 1)
+    monitor = fed(log, registered(champion(accuracy=0.8)))
+    closed = monitor.close()
+    assert closed.alerts == []
+    assert [(each.model, each.version, each.baseline, each.minimum) for each in closed.notices] == [
+        ("loan", "1", 0.8, 0.9)
+    ]
+
+
+def fed(log: Any, catalog: Catalog, configuration: Settings | None = None) -> MonitorPartition:
+    """A monitor that has read a whole log."""
+    monitor = fresh(configuration or settings(**ONLY_RULES))
+    for offset, value in enumerate(log.summaries):
+        monitor.summary(offset, value)
+    for partition, records in enumerate(log.checkpoints):
+        for offset, value in enumerate(records):
+            monitor.checkpoint_record(partition, offset, value)
+    monitor.advance(catalog)
+    return monitor
+
+
+def test_a_model_has_its_own_minimum() -> None:
+    """[models.NAME] minimum_accuracy overrides the monitor's."""
+    pairs = outcomes(0.05, minute(0), 20)
+    configuration = settings(**ONLY_RULES, baseline_drop=1.0)
+    catalog = registered(champion(accuracy=0.99))
+    assert alerts_of(pairs, configuration, catalog) == []
+    stricter = Settings(monitor=configuration.monitor, models={"loan": ModelSettings(minimum_accuracy=0.97)})
+    assert names(alerts_of(pairs, stricter, catalog)) == [("ModelAccuracyDropped", "firing")]
+
+
+def test_too_few_outcomes_say_nothing() -> None:
+    """A window below ``minimum_outcomes`` neither fires nor heals."""
+    pairs = outcomes(0.5, minute(0), 30, a_minute=2)
+    assert alerts_of(pairs, settings(**ONLY_RULES), registered(champion())) == []
+
+
+def test_a_regression_pages_on_its_mean_absolute_error() -> None:
+    """A quarter more than the baseline's MAE pages, half as much again is critical."""
+    rng = random.Random(1)
+    pairs = [
+        Pair(START_S + at, regression=True, error=rng.choice([-1, 1]) * (1.0, 1.35, 1.7)[at // 600])
+        for at in range(1800)
+    ]
+    found = alerts_of(pairs, settings(**ONLY_RULES), registered(REGRESSION))
+    assert names(found) == [("ModelAccuracyDropped", "firing")] * len(found)
+    assert [each.labels["severity"] for each in found] == ["warning", "critical"]
+    assert found[0].drift is not None
+    assert found[0].drift.metric == "mae"
+
+
+@pytest.mark.parametrize("catalog", [None, registered(champion(accuracy=0.95))], ids=["learnt", "registered"])
+def test_drift_is_found_soon_after_the_change_and_placed_where_it_was(catalog: Catalog | None) -> None:
+    """Change point, offsets and the outcome that fired agree with the stream; one episode, whatever fires in it."""
+    pairs = randomly(0.05, minute(0), 40) + randomly(0.5, minute(40), 10, 1)
+    found = [
+        alert for alert in alerts_of(pairs, catalog=catalog) if alert.labels["alertname"] == "ConceptDriftDetected"
+    ]
+    assert len({alert.starts_at for alert in found}) == 1
+    drift = found[0].drift
+    assert drift is not None
+    assert drift.outcomes_seen is not None
+    assert 2400 < drift.outcomes_seen < 2600
+    assert found[0].labels["severity"] == "critical"
+    assert drift.change_at is not None
+    assert "2023-11-14T22:54:0" in drift.change_at
+    assert sum(drift.change_offsets.values()) == pytest.approx(2400, abs=60)
+    assert drift.outcomes_since_change == pytest.approx(drift.outcomes_seen - 2400, abs=30)
+    assert drift.version == "1"
+
+
+def test_two_detectors_add_their_evidence_to_one_alert() -> None:
+    """The episode's later messages show everything that fired in it."""
+    pairs = randomly(0.05, minute(0), 40) + randomly(0.6, minute(40), 20, 1)
+    found = alerts_of(pairs, catalog=registered(champion(accuracy=0.95)))
+    last = [alert for alert in found if alert.labels["alertname"] == "ConceptDriftDetected"][-1]
+    assert last.drift is not None
+    assert {each["detector"] for each in last.drift.evidence} == {"adwin", "page_hinkley"}
+
+
+def test_a_drift_alert_stays_open_while_the_model_is_as_bad_and_resolves_when_it_recovers() -> None:
+    """A detector fires once; the alert must not look healed while nothing got better."""
+    pairs = randomly(0.05, minute(0), 40) + randomly(0.5, minute(40), 30, 1) + randomly(0.05, minute(70), 20, 2)
+    found = [
+        alert
+        for alert in alerts_of(pairs, settings(repeat_minutes=0), registered(champion(accuracy=0.95)))
+        if alert.labels["alertname"] == "ConceptDriftDetected"
+    ]
+    assert names(found) == [("ConceptDriftDetected", "firing"), ("ConceptDriftDetected", "resolved")]
+    assert "2023-11-14T23:2" in found[1].ends_at  # minute 70 is 23:24
+
+
+def test_nothing_pages_before_an_unregistered_version_has_a_baseline() -> None:
+    """A bad start is its baseline, not an alert."""
+    pairs = randomly(0.3, minute(0), 60)
+    assert alerts_of(pairs, settings(baseline_outcomes=3000)) == []
+
+
+def test_only_the_champion_pages() -> None:
+    """A challenger's errors, or late labels of a retired version, open nothing."""
+    pairs = outcomes(0.02, minute(0), 40, "1") + outcomes(0.5, minute(0), 40, "2")
+    state = champion(baselines={"1": Baseline("accuracy", 0.97, 5000), "2": Baseline("accuracy", 0.97, 5000)})
+    assert alerts_of(sorted(pairs, key=lambda pair: pair.second), settings(), registered(state)) == []
+    promoted = msgspec.structs.replace(state, aliases={"champion": "2"})
+    assert alerts_of(sorted(pairs, key=lambda pair: pair.second), settings(), registered(promoted)) != []
+
+
+def test_a_promotion_resolves_what_its_predecessor_set_off() -> None:
+    """With the reason, at the boundary at which it was seen; the new champion is judged on its own."""
+    before = outcomes(0.02, minute(0), 10) + outcomes(0.5, minute(10), 10)
+    log = record(before, 1)
+    state = champion(accuracy=0.97)
+    catalog = registered(state)
+    monitor = fed(log, catalog)
+    (fired,) = events([each.alert for each in monitor.close().alerts])
+    assert fired.status == "firing"
+    promoted = msgspec.structs.replace(
+        state, revision=2, aliases={"champion": "2"}, baselines={"2": Baseline("accuracy", 0.96, 5000)}
+    )
+    catalog.apply(1, ModelEvent("promoted", promoted))
+    monitor.advance(catalog)
+    (resolved,) = events([each.alert for each in monitor.close().alerts])
+    assert (resolved.status, resolved.fingerprint, resolved.starts_at) == (
+        "resolved",
+        fired.fingerprint,
+        fired.starts_at,
+    )
+    assert "champion no longer" in resolved.annotations["summary"]
+    assert "version 1" in resolved.annotations["summary"]
+    monitor.advance(catalog)
+    assert monitor.close().alerts == []
+    assert monitor.report()[0].champion == "2"
+
+
+def test_without_model_events_the_busiest_version_is_champion() -> None:
+    """Of the last hour's predictions, by whole minutes; a new majority counts as a promotion."""
+    pairs = outcomes(0.02, minute(0), 30, "1") + outcomes(0.02, minute(30), 20, "2")
+    log = record(pairs, 1)
+    assert fed(log, Catalog()).report()[0].champion == "1"
+    longer = record(pairs + outcomes(0.02, minute(50), 20, "2"), 1)
+    assert fed(longer, Catalog()).report()[0].champion == "2"
+
+
+def test_predictions_without_outcomes_are_missed_and_found_again() -> None:
+    """It pages without a baseline, survives a promotion and resolves when outcomes are back."""
+    pairs = outcomes(0, minute(0), 5)
+    pairs += [Pair(minute(5) + at * 10, outcome=False) for at in range(6 * 60)]
+    pairs += outcomes(0, minute(65), 5)
+    found = alerts_of(pairs, settings(**ONLY_RULES, baseline_outcomes=100_000))
+    assert names(found) == [("OutcomesMissing", "firing"), ("OutcomesMissing", "resolved")]
+    assert found[0].starts_at == "2023-11-14T22:49:00.000Z"  # minute 5 + 30
+
+
+def test_silence_is_not_missing_outcomes() -> None:
+    """Nobody predicts, nobody waits for an outcome."""
+    assert alerts_of(outcomes(0, minute(0), 5), settings(**ONLY_RULES)) == []
+
+
+def test_a_correction_moves_the_windows_and_not_the_detectors() -> None:
+    """The second outcome of a pair replaces the first in its own minute."""
+    pairs = outcomes(0.5, minute(0), 4)
+    for pair in pairs:
+        pair.corrected_s = minute(4) + 30
+    monitor = fed(record(pairs, 1, ends_s=minute(6)), registered(champion()))
+    (version,) = monitor.report()[0].versions
+    assert version.windows["1h"].accuracy == 1.0
+    assert version.outcomes == version.windows["1h"].n == len(pairs)
+
+
+def test_segments_have_windows_up_to_a_bound() -> None:
+    """A producer that puts an id into ``segment`` does not fill the store; all rows still count."""
+    pairs = [Pair(START_S + at, segment=f"s{at}") for at in range(300)]
+    monitor = fed(record(pairs, 1, ends_s=minute(10)), registered(champion()))
+    (version,) = monitor.report()[0].versions
+    assert version.windows["1h"].n == 300
+    assert len(version.segments) == 100
