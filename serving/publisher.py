@@ -1,7 +1,8 @@
 """Predictions on their way to Kafka: never in the way of an answer, never lost quietly.
 
-A request reserves room for its rows before the model runs and hands them over afterwards; a thread encodes and sends
-them. Room is given back by the broker's acknowledgement, so the bound holds for rows waiting anywhere.
+A request reserves room for its rows before the model runs and hands them over afterwards. Room is given back by the
+broker's acknowledgement, so the bound holds for rows waiting anywhere. A few rows are encoded and queued on the spot
+(15 µs; waking a thread for them took 40 % more CPU a request and doubled the slowest answers), many by a thread.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from streams.events import PREDICTION_TYPE, FullPrediction, rfc3339
 
 CHECK_S = 0.5
 """How long a failed delivery may go unnoticed while nothing is asked."""
+
+
+INLINE_CELLS = 512
+INLINE_WAITING = 20_000
+"""On the spot only so many features a request, and only while so few rows wait: the client's own queue (1 GiB, 500,000
+records), which would block, is then far from full."""
 
 
 class Sender(Protocol):
@@ -72,9 +79,9 @@ class Batch:
 
 
 class PredictionPublisher:
-    """Sends batches from a thread of its own. Thread-safe.
+    """Sends batches. Thread-safe, but for :meth:`publish` and :meth:`close`, which belong to one thread.
 
-    ``failed`` is called once, from that thread, when predictions cannot be published any more.
+    ``failed`` is called, from any thread, when predictions cannot be published any more.
     """
 
     def __init__(
@@ -95,6 +102,8 @@ class PredictionPublisher:
         self._features = features
         self._in_flight = 0
         self._counting = threading.Lock()
+        self._handed_over = 0
+        self._taken_over = 0
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         metrics.unpublished.set_function(lambda: self._in_flight)
         self._thread = threading.Thread(target=self._run, name="publish-predictions", daemon=True)
@@ -113,25 +122,45 @@ class PredictionPublisher:
             self._in_flight -= rows
 
     def publish(self, batch: Batch) -> None:
-        """Hand over rows for which room was reserved. Never blocks."""
-        self._batches.put(batch)
+        """Take rows for which room was reserved. Never waits for the broker."""
+        cells = len(batch.ids) * len(batch.manifest.signature.features)
+        idle = self._handed_over == self._taken_over
+        if idle and cells <= INLINE_CELLS and self._in_flight <= INLINE_WAITING:
+            self._send_or_fail(batch)
+        else:
+            self._handed_over += 1
+            self._batches.put(batch)
 
     def _run(self) -> None:
-        try:
-            while True:
-                try:
-                    batch = self._batches.get(timeout=CHECK_S)
-                except queue.Empty:
-                    self._sender.check()
-                    continue
-                if batch is None:
+        while True:
+            try:
+                batch = self._batches.get(timeout=CHECK_S)
+            except queue.Empty:
+                if not self._healthy():
                     return
-                self._send(batch)
+                continue
+            if batch is None or not self._send_or_fail(batch):
+                return
+            self._taken_over += 1
+
+    def _healthy(self) -> bool:
+        try:
+            self._sender.check()
         except DriftlineError as error:
             self._failed(error)
+            return False
+        return True
+
+    def _send_or_fail(self, batch: Batch) -> bool:
+        try:
+            self._send(batch)
+        except DriftlineError as error:
+            self._failed(error)
+            return False
         except BaseException as error:
             self._failed(RuntimeError(f"predictions cannot be published: {error!r}"))
             raise
+        return True
 
     def _send(self, batch: Batch) -> None:
         manifest, predicted = batch.manifest, batch.predicted

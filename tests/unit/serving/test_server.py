@@ -70,6 +70,14 @@ def test_every_prediction_is_published_as_answered(loan: Running) -> None:
     assert first.features == {"income": 0.1, "age": 2.0, "debt": 3.0}
 
 
+def test_many_rows_are_published_too(loan: Running) -> None:
+    """Requests too large to be published on the spot go through the thread: each row once, under its id."""
+    answers = [loan.call("POST", INFER, {"inputs": [tensor(models.rows(i, n))]})[1] for i, n in enumerate((3, 3000, 3))]
+    ids = [i for answer in answers for i in outputs(answer)["prediction_id"]]
+    eventually(lambda: len(loan.sender.sent) == len(ids), "all are published")
+    assert {sent.key for sent in loan.sender.sent} == {i.encode() for i in ids}
+
+
 def test_client_may_choose_the_ids(loan: Running) -> None:
     """`parameters.prediction_ids` are used as they are; a wrong number or a repeated one is refused."""
     body = {"inputs": [tensor([[1, 2, 3], [4, 5, 6]])], "parameters": {"prediction_ids": ["a", "b"]}}
