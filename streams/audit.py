@@ -198,6 +198,7 @@ class MonitorLedger:
         self.last: MonitorCut | None = None
         self.epoch = 0
         self.violations: list[str] = []
+        self.notes: list[str] = []
 
     def record(self, record: Take | MonitorCut | Gap) -> None:
         """Take in the next record of ``monitor-checkpoints``."""
@@ -215,10 +216,13 @@ class MonitorLedger:
 
     def _follows(self, last: MonitorCut, cut: MonitorCut) -> None:
         where = f"monitor partition {self.partition}, cut {cut.sequence} (epoch {cut.epoch})"
-        if cut.sequence != last.sequence + 1:
+        if cut.sequence == last.sequence + 2 and cut.epoch > last.epoch:
+            # Its owner died between the checkpoint and the cut: the state went on, only the announcement is missing.
+            self.notes.append(f"{where}: cut {last.sequence + 1} was written by the last owner but never published")
+        elif cut.sequence != last.sequence + 1:
             gap = _missing(last.sequence, cut.sequence)
             self.violations.append(f"{where}: the cut before it is {last.sequence}: {gap}")
-        if cut.summaries.start != last.summaries.end:
+        elif cut.summaries.start != last.summaries.end:
             self.violations.append(
                 f"{where}: its summaries begin at offset {cut.summaries.start}, the cut before it ended at"
                 f" {last.summaries.end}"
@@ -345,10 +349,11 @@ def judge(
         violations += ledger.violations
         found = evidence.get(ledger.partition, Evidence())
         reports.append(_partition(ledger, found, violations))
+    said = list(notes)
     for monitor in monitors:
         violations += monitor.violations
+        said += monitor.notes
     violations += alerts
-    said = list(notes)
     if not any(ledger.cuts for ledger in ledgers):
         said.append("no partition has a cut yet: has a worker run?")
     for ledger in ledgers:
@@ -433,7 +438,8 @@ def _labelled(ledger: CutLedger, last: Cut, pairs: Offsets, violations: list[str
         violations.append(f"{where} gives one outcome to two predictions")
     if len(distinct) - joined > last.counters.corrections:
         violations.append(
-            f"{where} replaces {len(distinct) - joined} outcomes, its cuts count {last.counters.corrections} corrections"
+            f"{where} replaces {len(distinct) - joined} outcomes,"
+            f" its cuts count {last.counters.corrections} corrections"
         )
     return joined
 
