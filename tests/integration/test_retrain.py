@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,33 @@ def test_a_killed_loop_resumes_and_promotes_once(deployed: Deployment) -> None:
     eventually(lambda: deployed.told("promoted"), "a version is promoted")
     eventually(lambda: all(r.ended for r in RunStore(deployed.settings.repository).of("loans")), "the run has ended")
     assert [event.kind for event in deployed.events()] == ["registered", "candidate", "promoted"]
+
+
+def test_sigterm_while_a_run_waits_gives_its_lease_back(deployed: Deployment) -> None:
+    """A stop is orderly at any time: exit code 0, the lease free at once, the run where it was."""
+    deployed.register()
+    process, url = deployed.retrain()
+    deployed.alert(time.time_ns() // 1_000_000)
+    eventually(lambda: [r for r in deployed.runs.of("loans") if r.state == "collecting"], "a run collects")
+    assert 'driftline_retrain_active{model="loans"} 1.0' in _get(url)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(BOUND_S) == 0
+    leases = Leases(deployed.settings.redis)
+    assert leases.take("loans")
+    leases.close()
+    assert [r.state for r in deployed.runs.of("loans")] == ["collecting"]
+
+
+def test_metrics_are_clean(deployed: Deployment) -> None:
+    """promtool finds nothing to say about /metrics."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not here (Debian: prometheus)")
+    _, url = deployed.retrain()
+    checked = subprocess.run(
+        [promtool, "check", "metrics"], input=_get(url), capture_output=True, text=True, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_an_approval_by_command_promotes(deployed: Deployment) -> None:
