@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from serving.publisher import Sender
 from serving.repository import Repository
@@ -204,6 +206,28 @@ def test_what_keeps_a_server_from_starting_is_one_line(system: Deployment) -> No
         returned, _, err = end(start())
         assert (returned, says in err) == (code, True), err
         assert "Traceback" not in err
+
+
+def test_a_delivery_that_fails_ends_the_process(system: Deployment) -> None:
+    """A server whose predictions Kafka refuses does not answer on unseen: it ends, asking for a restart (75)."""
+    models.serve_first(system.repository, "loan", models.binary())
+    process = system.serve()
+    assert system.version() == "1"
+    admin = AdminClient({"bootstrap.servers": system.kafka.bootstrap})
+    entry = ConfigEntry("max.message.bytes", "100", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, system.topics.predictions, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result()
+
+    def ended() -> bool:
+        if process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                system.call("POST", "/v2/models/loan/infer", request(models.rows(0, 5)))
+        return process.poll() is not None
+
+    eventually(ended, "the process ends")
+    code, _, err = end(process)
+    assert (code, "could not be delivered" in err) == (75, True), err
+    assert "Traceback" not in err
 
 
 def table(folder: Path, count: int = 300) -> tuple[Path, Any]:
