@@ -26,6 +26,8 @@ from streams.topics import TopicAdmin, Topics
 
 GRACE_S = 30
 BACKLOG = 2_048
+KEEP_ALIVE_S = 75
+"""Longer than load balancers keep an idle connection, so that they close it and never meet a closed one."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = structlog.get_logger()
 
@@ -109,6 +111,7 @@ class StoppableServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S,
             )
         )
