@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -239,8 +239,3 @@ def _number(facts: Mapping[str, Scalar], name: str) -> float:
 def _text(facts: Mapping[str, Scalar], name: str) -> str:
     value = facts.get(name)
     return value if isinstance(value, str) else ""
-
-
-def encode_all(raised: Sequence[Raised]) -> list[EncodedAlert]:
-    """The events of some transitions, in their order."""
-    return [encode(alert(each)) for each in raised]

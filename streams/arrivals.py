@@ -104,14 +104,14 @@ class Arrivals:
         """The first minute that waits."""
         return min(self.minutes, default=None)
 
-    def take(self, minute: int) -> list[Minute]:
-        """Everything up to and including a minute that is over, oldest first, floats in an order of their own."""
+    def take(self, minute: int) -> list[tuple[int, Minute]]:
+        """The minutes up to and including one that is over, oldest first, floats in an order of their own."""
         taken = []
         for number in sorted(number for number in self.minutes if number <= minute):
             held = self.minutes.pop(number)
             held.moments.sort()
             held.corrections.sort(key=lambda move: move.place)
-            taken.append(held)
+            taken.append((number, held))
             self._changed.add(number)
         return taken
 

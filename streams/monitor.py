@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,8 +23,10 @@ from streams.monitor_stored import Layout
 from streams.order import Inputs
 from streams.records import Cut, Gap, MonitorCut, Range, Take
 from streams.settings import Settings
-from streams.store import Command
 from streams.watch import ModelWatch, Notice
+
+if TYPE_CHECKING:
+    from streams.store import Command
 
 _checkpoint = msgspec.json.Decoder(Take | Cut | Gap)
 

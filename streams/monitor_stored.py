@@ -27,11 +27,11 @@ import msgspec
 from streams.alerts import EncodedAlert
 from streams.errors import StateMismatch
 from streams.order import InputState
-from streams.store import Command
 from streams.version_watch import VersionWatch
 
 if TYPE_CHECKING:
     from streams.monitor import MonitorPartition
+    from streams.store import Command
 
 FORMAT = 1
 PARTS = ("inputs", "sequences", "pending", "minutes", "models", "versions", "series", "windows", "outbox")

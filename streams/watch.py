@@ -130,8 +130,8 @@ class ModelWatch:
         minute, end = from_s // 60, to_s // 60
         while (due := self._due(minute)) is not None and due < end:
             yield from self._feed((due + 1) * 60, from_s)
-            for arrived in self.arrivals.take(due):
-                self._fold(arrived, due)
+            for number, arrived in self.arrivals.take(due):
+                self._fold(arrived, number)
             yield from self._judge(due, catalog)
             minute = due + 1
         yield from self._feed(to_s, from_s)
@@ -251,7 +251,7 @@ class ModelWatch:
     # --------------------------------------------------------------------------------------------------- windows
 
     def _fold(self, arrived: Minute, minute: int) -> None:
-        """Let what arrived in a minute count."""
+        """Let what arrived in a minute count; a minute judged already only if its partition had been skipped."""
         at = self._at
         self.changed = True
         for (version, segment, predicted, outcome), n in sorted(arrived.cells.items()):
@@ -264,12 +264,14 @@ class ModelWatch:
             for windows in self._series(move.version, move.segment):
                 _move(windows, move)
         if arrived.predictions:
-            at.predicted[minute] = arrived.predictions
-            at.last_prediction = minute
+            known = at.predicted.setdefault(minute, {})
+            for version, n in arrived.predictions.items():
+                known[version] = known.get(version, 0) + n
+            at.last_prediction = max(at.last_prediction, minute)
             if at.waiting_since < 0:
                 at.waiting_since = minute
         if arrived.outcomes:
-            at.last_outcome, at.waiting_since = minute, -1
+            at.last_outcome, at.waiting_since = max(at.last_outcome, minute), -1
 
     def _series(self, version: str, segment: str) -> list[Windows]:
         found = [self.window(version, "")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from streams.catalog import Catalog
 from streams.errors import StateMismatch
 from streams.monitor import MonitorPartition
+from streams.records import Gap
 from streams.settings import Settings
 from streams.watch import ModelWatch
 from tests.unit.streams.monitor_log import (
@@ -216,6 +219,27 @@ def test_a_model_of_another_partition_is_not_waited_for() -> None:
     assert monitor.pairs == sum(pair.outcome for pair in ours)
 
 
+def test_a_skipped_partition_that_comes_back_still_counts() -> None:
+    """What it brings late is fed late and counted in its own minutes; nothing is refused."""
+    log = record(traffic(5), 5, ends_s=START_S + 9000)
+    monitor = fresh(settings())
+    for offset, value in enumerate(log.summaries):
+        monitor.summary(offset, value)
+    for offset, value in enumerate(log.checkpoints[0]):
+        monitor.checkpoint_record(0, offset, value)
+    monitor.checkpoint_record(1, 0, msgspec.json.encode(Gap(1, 1, "disk lost")))
+    monitor.advance(Catalog())
+    assert monitor.watermark_ms == (START_S + 9000) * 1000
+    half = monitor.pairs
+    for offset, value in enumerate(log.checkpoints[1], 1):
+        monitor.checkpoint_record(1, offset, value)
+        monitor.advance(Catalog())
+    closed = monitor.close()
+    assert monitor.pairs > half
+    assert sum(version.outcomes for model in monitor.report() for version in model.versions) == monitor.pairs
+    assert closed.cut(1, 1).pairs == monitor.pairs
+
+
 def test_what_no_worker_wrote_stops_the_monitor() -> None:
     """Garbage in our own topics, a partition that does not exist and a newer format are told, not skipped."""
     monitor = fresh(settings())
@@ -290,3 +314,11 @@ def test_alert_ids_are_unique_and_name_the_episode() -> None:
         assert name == f"{event.fingerprint}/{event.starts_at}/{event.sequence}"
         assert each.key == event.fingerprint.encode()
         assert msgspec.json.decode(each.value)["startsAt"] == event.starts_at
+
+
+def test_the_monitor_needs_no_client_library() -> None:
+    """It is pure: neither Kafka, Faust nor Redis is loaded with it."""
+    clients = {"aiokafka", "confluent_kafka", "faust", "redis"}
+    code = f"import sys, streams.monitor; print(sorted({clients!r} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
