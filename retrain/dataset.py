@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,9 +87,11 @@ def ranges(references: Iterable[Reference]) -> dict[int, tuple[int, int]]:
 
 
 class PredictionScan(Protocol):
-    """Reads a range of offsets of one partition of `predictions` sequentially; what does not decode is left out."""
+    """Reads one partition of `predictions` once, from the lowest of ``offsets`` to the highest → those among them that
+    still exist and decode, in order.
+    """
 
-    def __call__(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]: ...
+    def __call__(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def gather(
 ) -> Dataset:
     """The features of ``references`` (in time order) by one sequential scan a partition.
 
-    ``check`` is called now and then and may raise to abort.
+    ``check`` is called for each row and may raise to abort.
     """
     offsets = ranges(references)
     position = {(r.partition, r.prediction_offset): i for i, r in enumerate(references)}
@@ -204,15 +206,12 @@ def gather(
     served = np.full(len(references), np.nan)
     dropped: dict[str, int] = {}
     unseen = set(position)
-    for partition, (start, stop) in sorted(offsets.items()):
-        for count, (offset, prediction) in enumerate(scan(partition, start, stop)):
-            if count % 1_000 == 0:
-                check()
-            key = (partition, offset)
-            if key not in unseen:
-                continue
-            unseen.discard(key)
-            i = position[key]
+    for partition in sorted(offsets):
+        wanted = {r.prediction_offset for r in references if r.partition == partition}
+        for offset, prediction in scan(partition, wanted):
+            check()
+            unseen.discard((partition, offset))
+            i = position[partition, offset]
             usable = _usable(prediction, references[i], problem)
             if isinstance(usable, str):
                 dropped[usable] = dropped.get(usable, 0) + 1

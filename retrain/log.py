@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class Log(Protocol):
     def labelled(self, since_ms: int | None) -> LabelledFeed:
         """A feed of every pair complete at ``since_ms`` or later, and perhaps of earlier ones; of all for None."""
 
-    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
-        """Offset and event of ``start`` ≤ offset < ``stop`` that still exist and decode, in order."""
+    def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
+        """Those of ``offsets`` that still exist and decode, with their events, in order; by one sequential scan."""
 
 
 class KafkaLog:
@@ -58,11 +58,15 @@ class KafkaLog:
         start = None if since_ms is None else self._offsets_at(topic, max(0, since_ms - MARGIN_MS))
         return KafkaLabelledFeed(TopicReader(self._settings, topic, start))
 
-    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
+    def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         """See :class:`Log`."""
+        if not offsets:
+            return
         decoder = full_prediction_decoder()
         with _consumer(self._settings) as consumer:
-            for message in _scan(consumer, self._topics.predictions, partition, start, stop, self._timeout_s):
+            for message in _scan(consumer, self._topics.predictions, partition, offsets, self._timeout_s):
+                if message.offset() not in offsets:
+                    continue  # undecoded: the range may hold a hundred other records for each of ours
                 try:
                     yield message.offset(), decoder.decode_any(message.value(), message.headers() or ())
                 except Undecodable:
@@ -114,13 +118,13 @@ def _consumer(settings: KafkaSettings) -> Iterator[Consumer]:
 
 
 def _scan(
-    consumer: Consumer, topic: str, partition: int, start: int, stop: int, timeout_s: float
+    consumer: Consumer, topic: str, partition: int, offsets: Set[int], timeout_s: float
 ) -> Iterator[confluent_kafka.Message]:
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s, cached=False)
     except KafkaException as error:
         raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
-    start, stop = max(start, low), min(stop, high)
+    start, stop = max(min(offsets), low), min(max(offsets) + 1, high)
     if start >= stop:
         return  # retention has deleted the whole range
     consumer.assign([TopicPartition(topic, partition, start)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from retrain.scoring import open_session, run_session
 from retrain.training import Doubles, Floats, Indices, Refused, Trained
 
 ABSOLUTE = 1e-5
@@ -27,6 +28,7 @@ class Parity(msgspec.Struct, frozen=True):
     real_rows: int
     threshold_rows: int
     nan_rows: int
+    unseen_rows: int
     single_rows: int
     largest_difference: float
     rows_above: int
@@ -50,11 +52,12 @@ class Parity(msgspec.Struct, frozen=True):
 
 
 def check(trained: Trained, onnx: bytes, real: Floats, *, minimum_rows: int, seed: int) -> Parity:
-    """Compare ``trained`` and its export on real, perturbed, at-threshold and missing rows, batched and single."""
-    probes, threshold_rows, nan_rows = probe_rows(trained, real, minimum_rows=minimum_rows, seed=seed)
+    """Compare ``trained`` and its export on the rows of :func:`probe_rows`, batched and single."""
+    made = probe_rows(trained, real, minimum_rows=minimum_rows, seed=seed)
+    probes = np.ascontiguousarray(np.concatenate([made.real, made.at_thresholds, made.missing, made.unseen]))
     native = trained.predict(probes)
-    session = _session(onnx)
-    labels, answers = _run(session, probes)
+    session = open_session(onnx)
+    labels, answers = run_session(session, probes)
     expected = _labels(trained, native)
     shapes_right = _shapes_right(trained, len(probes), labels, answers)
     single_rows = 0
@@ -63,7 +66,7 @@ def check(trained: Trained, onnx: bytes, real: Floats, *, minimum_rows: int, see
     if shapes_right:
         answers = answers.reshape(native.shape)
         chosen = np.linspace(0, len(probes) - 1, min(SINGLE_ROWS, len(probes)), dtype=np.int64)
-        singles = [_run(session, probes[i : i + 1]) for i in chosen]
+        singles = [run_session(session, probes[i : i + 1]) for i in chosen]
         single_rows = len(singles)
         shapes_right = all(_shapes_right(trained, 1, label, answer) for label, answer in singles)
     if shapes_right:
@@ -82,8 +85,9 @@ def check(trained: Trained, onnx: bytes, real: Floats, *, minimum_rows: int, see
     return Parity(
         rows=len(probes),
         real_rows=min(len(real), len(probes)),
-        threshold_rows=threshold_rows,
-        nan_rows=nan_rows,
+        threshold_rows=len(made.at_thresholds),
+        nan_rows=len(made.missing),
+        unseen_rows=len(made.unseen),
         single_rows=single_rows,
         largest_difference=largest,
         rows_above=above,
@@ -93,30 +97,43 @@ def check(trained: Trained, onnx: bytes, real: Floats, *, minimum_rows: int, see
     )
 
 
-def probe_rows(trained: Trained, real: Floats, *, minimum_rows: int, seed: int) -> tuple[Floats, int, int]:
-    """The rows of the gate, and how many of them are at a threshold and have missing values.
+class Probes(NamedTuple):
+    """The rows of the gate: real ones topped up with perturbed real ones, and real ones with something hostile."""
 
-    Real rows topped up to ``minimum_rows`` with perturbed real ones; then real rows with one feature at a split
-    threshold and one float32 step on either side; then, if the model takes them, rows with missing values.
-    """
+    real: Floats
+    at_thresholds: Floats
+    """One feature at a split's threshold, and one float32 step on either side."""
+    missing: Floats
+    """Missing values, if the model takes them."""
+    unseen: Floats
+    """One feature beyond what any row shows: for a categorical one, a category that nobody has seen."""
+
+
+def probe_rows(trained: Trained, real: Floats, *, minimum_rows: int, seed: int) -> Probes:
+    """The rows to ask both models about. Raises :class:`Refused` without a real row."""
     if len(real) == 0:
         raise Refused("there is no real row to check the exported model with")
     rng = np.random.default_rng(seed)
-    parts = [real]
+    rows = real
     if missing := max(0, minimum_rows - len(real)):
         base = real[rng.integers(0, len(real), missing)]
         spread = np.ma.masked_invalid(real).std(axis=0).filled(0.0)
-        parts.append((base + rng.normal(size=base.shape) * (PERTURBATION * spread)).astype(np.float32))
-    at_thresholds = _threshold_rows(trained, real, rng)
-    parts.append(at_thresholds)
-    nan_rows = 0
+        rows = np.concatenate([real, (base + rng.normal(size=base.shape) * (PERTURBATION * spread)).astype(np.float32)])
+    absent = np.zeros((0, real.shape[1]), dtype=np.float32)
     if trained.takes_nan:
-        base = real[rng.integers(0, len(real), max(100, minimum_rows // 10))].copy()
-        base[rng.random(base.shape) < NAN_SHARE] = np.nan
-        base[0] = np.nan
-        nan_rows = len(base)
-        parts.append(base)
-    return np.ascontiguousarray(np.concatenate(parts)), len(at_thresholds), nan_rows
+        absent = np.array(real[rng.integers(0, len(real), max(100, minimum_rows // 10))])
+        absent[rng.random(absent.shape) < NAN_SHARE] = np.nan
+        absent[0] = np.nan
+    return Probes(rows, _threshold_rows(trained, real, rng), absent, _unseen_rows(real, rng))
+
+
+def _unseen_rows(real: Floats, rng: np.random.Generator) -> Floats:
+    known = np.ma.masked_invalid(real)
+    rows = np.array(real[rng.integers(0, len(real), 2 * real.shape[1])])
+    for feature in range(real.shape[1]):
+        rows[2 * feature, feature] = known.min(axis=0).filled(0.0)[feature] - 1.0
+        rows[2 * feature + 1, feature] = known.max(axis=0).filled(0.0)[feature] + 1.0
+    return rows
 
 
 def _threshold_rows(trained: Trained, real: Floats, rng: np.random.Generator) -> Floats:
@@ -130,24 +147,6 @@ def _threshold_rows(trained: Trained, real: Floats, rng: np.random.Generator) ->
         rows[3 * i + 1, feature] = at
         rows[3 * i + 2, feature] = np.nextafter(at, np.float32(np.inf))
     return rows
-
-
-def _session(onnx: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise Refused(f"the exported model does not load: {str(error).splitlines()[0][:200]}") from error
-
-
-def _run(session: Any, rows: Floats) -> tuple[Indices | None, Doubles]:
-    results = session.run(None, {session.get_inputs()[0].name: rows})
-    answers = np.asarray(results[-1], dtype=np.float64)
-    return (np.asarray(results[0]) if len(results) == 2 else None), answers
 
 
 def _labels(trained: Trained, native: Doubles) -> Indices:

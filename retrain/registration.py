@@ -91,6 +91,7 @@ def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSetting
     comparison = challenger.comparison
     data = "\n".join(f"- {key}: {value}" for key, value in manifest.trained_from.items())
     verdict = comparison.describe() if comparison else "a first version: there was no champion to compare with"
+    parity = challenger.parity
     missing = "Any feature may be null: a missing value." if challenger.accepts_missing else "No feature may be null."
     classes = ", ".join(str(label) for label in manifest.classes)
     return f"""# {manifest.model}, version {manifest.version}
@@ -113,8 +114,9 @@ fitted again afterwards: what was measured is what serves.
 Against the champion: {verdict}.
 
 ## Is the exported model the trained one?
-{challenger.parity.describe()}, of which {challenger.parity.real_rows} real, {challenger.parity.threshold_rows} at a
-split's threshold, {challenger.parity.nan_rows} with missing values; {challenger.parity.single_rows} also one at a time.
+{parity.describe()}: {parity.real_rows} real, {parity.threshold_rows} at a split's threshold,
+{parity.nan_rows} with missing values, {parity.unseen_rows} beyond every range, the others perturbed real ones;
+{parity.single_rows} were asked for one at a time too.
 
 ## Limits
 - It knows only what its rows show: values outside of their ranges (`manifest.json`, profile) are guesses.

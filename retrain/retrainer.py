@@ -75,11 +75,18 @@ class Retrainer:
         if isinstance(found, str):
             log.info("alert skipped", model=model, fingerprint=alert.fingerprint, reason=found)
             return None
+        if found.since_ms is None:
+            found = msgspec.structs.replace(found, since_ms=self._known_change(found))
         if not self.runs.create(found):
             log.info("episode known", model=model, episode=found.episode)
             return None
         log.info("run triggered", model=model, episode=found.episode, alertname=found.alertname)
         return found
+
+    def _known_change(self, run: Run) -> int | None:
+        """An accuracy rule knows no change point; a detector's alert about the same version may have said one."""
+        known = [r.since_ms for r in self.runs.of(run.model) if r.champion == run.champion and r.since_ms is not None]
+        return max(known, default=None)
 
     def unfinished(self) -> list[Run]:
         """Every run that has not ended, oldest first, one a model: the others wait for it."""
@@ -235,13 +242,14 @@ class _Execution:
         return _next_rows(rows) <= self._tools.settings.maximum_rows and not self._must_end()
 
     def _must_end(self) -> bool:
-        """Whether the time is over, or a newer episode of the model, which knows a newer change, waits for its turn."""
+        """Whether the time is over, or a run that knows a newer change of the model waits for its turn."""
         tools, run = self._tools, self._run
         if tools.now_ms() >= run.triggered_ms + int(tools.settings.wait_s * 1000):
             return True
         if not run.rounds:
             return False
-        return any(not other.ended and other.episode != run.episode for other in tools.runs.of(run.model))
+        since_ms = run.since_ms or 0
+        return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if not other.ended)
 
     def _stage(self, stage: Stage) -> None:
         if stage != "training":  # which began when the version was reserved

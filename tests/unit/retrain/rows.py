@@ -1,6 +1,6 @@
 """Labelled rows with a known concept, and a log and an announcer in memory for tests of the retrain loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,9 +85,9 @@ class MemoryLog:
     def labelled(self, since_ms: int | None) -> MemoryFeed:
         return MemoryFeed(self.records)
 
-    def predictions(self, partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
-        for offset, event in list(enumerate(self.partitions.get(partition, [])))[start:stop]:
-            if event is not None:
+    def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
+        for offset, event in enumerate(self.partitions.get(partition, [])):
+            if event is not None and offset in offsets:
                 yield offset, event
 
 

@@ -1,7 +1,7 @@
 """Which labelled rows are taken, and how their features are found."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -72,17 +72,17 @@ def test_features_come_by_one_sequential_scan_a_partition() -> None:
     """One scan over the range that the rows name, never a seek a row."""
     table = features(50)
     log = MemoryLog(partitions={p: [prediction(i, values, 0) for i, values in enumerate(table)] for p in (0, 1)})
-    scans: list[tuple[int, int, int]] = []
+    scans: list[tuple[int, Set[int]]] = []
 
-    def scan(partition: int, start: int, stop: int) -> Iterator[tuple[int, FullPrediction]]:
-        scans.append((partition, start, stop))
-        return log.predictions(partition, start, stop)
+    def scan(partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
+        scans.append((partition, offsets))
+        return log.predictions(partition, offsets)
 
     references = References("loans", None, 100)
     references.add(labelled([row(i, i, i % 2, START_MS + i) for i in (10, 40, 20)], partition=0))
     references.add(labelled([row(5, 5, 1, START_MS + 15)], partition=1))
     found = gather(references.newest(), PROBLEM, scan)
-    assert scans == [(0, 10, 41), (1, 5, 6)]
+    assert scans == [(0, {10, 20, 40}), (1, {5})]
     assert found.offsets == {0: (10, 41), 1: (5, 6)}
     np.testing.assert_array_equal(found.features, table[[10, 5, 20, 40]])
     assert found.target.tolist() == [0, 1, 0, 0]

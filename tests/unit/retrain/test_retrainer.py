@@ -97,10 +97,20 @@ def test_a_run_that_does_not_win_makes_way_for_a_newer_episode(tmp_path: Path) -
     loop = new_loop(tmp_path)
     loop.live(changed=False)
     first = loop.alerted()
-    loop.alerted(fingerprint="f2")
+    loop.alerted(fingerprint="f2", drift=Drift("adwin", change_at=rfc3339(START_MS + 1), version="1"))
     ended = loop.finish(first)
     assert ended.state == "rejected"
     assert loop.now_ms < START_MS + 60_000
+
+
+def test_an_alert_without_a_change_point_takes_the_one_that_is_known(loop: Loop) -> None:
+    """An accuracy rule only says that it is bad; a detector has said since when. Of another version it says nothing."""
+    bare = {"labels": {"alertname": "ModelAccuracyDropped", "model": "loans"}, "drift": None}
+    assert loop.alerted(fingerprint="f0", **bare).since_ms is None
+    assert loop.alerted().since_ms == START_MS
+    assert loop.alerted(fingerprint="f2", **bare).since_ms == START_MS
+    loop.finish(loop.retrainer().unfinished()[0])
+    assert loop.alerted(fingerprint="f3", **bare).since_ms is None
 
 
 def test_time_runs_out_for_a_challenger_that_does_not_win(tmp_path: Path) -> None:

@@ -116,13 +116,22 @@ def test_bytes_that_are_no_model_are_refused() -> None:
 def test_probe_rows_straddle_every_threshold() -> None:
     """Each split value is asked for exactly, and one float32 step to either side."""
     model, rows = trained("binary", 2, "xgboost")
-    probes, at_thresholds, _ = probe_rows(model, rows, minimum_rows=100, seed=0)
+    probes = probe_rows(model, rows, minimum_rows=100, seed=0).at_thresholds
     thresholds = model.thresholds()
-    assert at_thresholds == 3 * sum(len(values) for values in thresholds)
+    assert len(probes) == 3 * sum(len(values) for values in thresholds)
     for feature, values in enumerate(thresholds):
         for value in values:
             for near in (np.nextafter(value, np.float32(-np.inf)), value, np.nextafter(value, np.float32(np.inf))):
                 assert (probes[:, feature] == near).any()
+
+
+def test_probe_rows_leave_every_feature_s_range() -> None:
+    """A category that nobody has seen, a number beyond all others: below and above, for each feature."""
+    model, rows = trained("binary", 2, "xgboost", nan=True)
+    unseen = probe_rows(model, rows, minimum_rows=100, seed=0).unseen
+    for feature in range(3):
+        assert (unseen[:, feature] < np.nanmin(rows[:, feature])).any()
+        assert (unseen[:, feature] > np.nanmax(rows[:, feature])).any()
 
 
 @pytest.mark.parametrize("algorithm", ["xgboost", "random_forest"])

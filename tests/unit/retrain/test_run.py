@@ -1,0 +1,131 @@
+"""The heavy core of a run, for every task: rows and a champion in, a verified challenger and a verdict out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrain.champion import answers_of, problem_of
+from retrain.dataset import Dataset, Problem
+from retrain.registration import card_of, manifest_of, metrics_of
+from retrain.run import Challenger, Stage, challenge, split
+from retrain.training import Refused, TrainedTask
+from serving.engine import LoadedModel
+from serving.manifest import Feature, Manifest
+from tests.unit.retrain.loop import SETTINGS
+from tests.unit.retrain.rows import dataset, features
+
+PROBLEMS: dict[TrainedTask, Problem] = {
+    "binary": Problem("m", "binary", tuple(map(Feature, "abc")), ("bad", "good"), "bad"),
+    "multiclass": Problem("m", "multiclass", tuple(map(Feature, "abc")), (10, 20, 30)),
+    "regression": Problem("m", "regression", tuple(map(Feature, "abc")), ()),
+}
+
+
+def rows_of(task: TrainedTask, *, changed: bool, seed: int) -> Dataset:
+    """Rows whose answer depends on `a`, and after the change on `b`."""
+    rows = features(600, seed)
+    driver = rows[:, 1] if changed else rows[:, 0]
+    target: Any = {"binary": driver > 0.5, "multiclass": np.floor(driver * 3), "regression": driver * 100}[task]
+    return dataset(rows, target)
+
+
+def first(task: TrainedTask) -> tuple[Challenger, Manifest]:
+    """A champion of the old concept."""
+    made = challenge(rows_of(task, changed=False, seed=0), PROBLEMS[task], version=1, settings=SETTINGS, champion=None)
+    return made, manifest_of(made, PROBLEMS[task], 1, created_at="now", trained_from={}, trigger={}, parent=None)
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_a_challenger_beats_a_champion_of_the_old_concept(task: TrainedTask) -> None:
+    """Better on rows that neither was trained on, by the champion's own ONNX model."""
+    old, manifest = first(task)
+    stages: list[Stage] = []
+    made = challenge(
+        rows_of(task, changed=True, seed=1),
+        PROBLEMS[task],
+        version=2,
+        settings=SETTINGS,
+        champion=answers_of(old.onnx, manifest),
+        stage=stages.append,
+    )
+    assert made.comparison is not None
+    assert made.comparison.better
+    assert made.comparison.baseline == made.baseline
+    assert (made.train_rows, made.test_rows, made.baseline.n) == (420, 180, 180)
+    assert stages == ["training", "exporting", "verifying"]
+    assert metrics_of(made)["p_value"] < 0.05
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_on_the_old_concept_the_champion_stays(task: TrainedTask) -> None:
+    """A champion trained on more rows of the same concept does not lose."""
+    old, manifest = first(task)
+    made = challenge(
+        rows_of(task, changed=False, seed=0),
+        PROBLEMS[task],
+        version=2,
+        settings=SETTINGS,
+        champion=answers_of(old.onnx, manifest),
+    )
+    assert made.comparison is not None
+    assert not made.comparison.better
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_the_serving_engine_answers_as_the_comparison_assumed(task: TrainedTask) -> None:
+    """What was measured is what serves: the engine's answers have the baseline's error on the held-out rows."""
+    made, manifest = first(task)
+    data = rows_of(task, changed=False, seed=0)
+    held_out = slice(made.train_rows, None)
+    said = LoadedModel(made.onnx, manifest).predict(data.features[held_out]).predictions
+    encoded = np.asarray([PROBLEMS[task].encode(value) for value in said], dtype=np.float64)
+    if task == "regression":
+        assert np.mean(np.abs(encoded - data.target[held_out])) == pytest.approx(made.baseline.value, rel=1e-3)
+    else:
+        assert np.mean(encoded == data.target[held_out]) == pytest.approx(made.baseline.value)
+    assert problem_of(manifest) == PROBLEMS[task]
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_the_profile_is_of_the_training_rows(task: TrainedTask) -> None:
+    """Quantiles of each feature and of the scores; how often each class was predicted."""
+    made, _ = first(task)
+    assert made.profile.rows == 420
+    assert [feature.name for feature in made.profile.features] == ["a", "b", "c"]
+    assert len(made.profile.score_quantiles) == len(made.profile.levels)
+    assert sum(made.profile.predicted.values()) == (0 if task == "regression" else 420)
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_the_card_says_where_it_came_from(task: TrainedTask) -> None:
+    """Trigger, data, metrics, parity, limits."""
+    made, manifest = first(task)
+    card = card_of(manifest, made, SETTINGS)
+    for heading in ("Why it was made", "How it was made", "How good it is", "exported model", "Limits"):
+        assert f"## {heading}" in card or heading in card
+
+
+def test_training_never_sees_the_newest_rows() -> None:
+    """Garbage in the held-out rows changes the verdict, not the model."""
+    data = rows_of("binary", changed=True, seed=1)
+    shuffled = data.target.copy()
+    shuffled[420:] = 1 - shuffled[420:]
+    other = Dataset(data.features, shuffled, data.served, data.complete_ms, {}, {})
+    one, two = (challenge(d, PROBLEMS["binary"], version=1, settings=SETTINGS, champion=None) for d in (data, other))
+    assert one.baseline.value > 0.9 > 0.1 > two.baseline.value
+    assert one.profile == two.profile
+
+
+@pytest.mark.parametrize(("rows", "share"), [(1, 0.3), (2, 0.01), (0, 0.5)])
+def test_a_split_needs_both_sides(rows: int, share: float) -> None:
+    """Nothing to train on, or nothing to test on, is a refusal."""
+    with pytest.raises(Refused, match="cannot be split"):
+        split(rows, share)
+
+
+def test_a_champion_that_does_not_load_is_refused() -> None:
+    """Its damage is the reason that a person reads."""
+    _, manifest = first("binary")
+    with pytest.raises(Refused, match="the champion, version 1, does not load"):
+        answers_of(b"nonsense", manifest)
