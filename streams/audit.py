@@ -358,9 +358,7 @@ def judge(
         said.append("no partition has a cut yet: has a worker run?")
     for ledger in ledgers:
         if ledger.cuts and not ledger.whole:
-            said.append(
-                f"partition {ledger.partition}: cuts before its oldest are gone, so only later ones are checked"
-            )
+            said.append(f"partition {ledger.partition}: its first cuts are gone, so only what came later is checked")
     totals = Totals(
         Counters(
             **{name: sum(getattr(report.counters, name) for report in reports) for name in Counters.__struct_fields__}

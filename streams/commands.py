@@ -1,24 +1,43 @@
-"""Commands of the stream: worker, topics, config, audit, status."""
+"""Commands of the stream: worker, topics, config, audit, status, doctor, schemas."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from streams.cli import session, stdout
+from streams.cli import session, stderr, stdout
 from streams.topics import TopicAdmin
+
+if TYPE_CHECKING:
+    from streams.audit_log import Progress
+
+VIOLATED = 1
+WATCH_S = 2.0
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def mount(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command()(worker)
+    app.command()(audit)
+    app.command()(status)
+    app.command()(doctor)
+    app.command()(schemas)
     topics = typer.Typer(name="topics", help="Create, verify and repair the topics.", no_args_is_help=True)
     topics.command()(create)
     topics.command()(verify)
     topics.command()(repair)
+    topics.command()(accept)
     app.add_typer(topics)
+    config = typer.Typer(name="config", help="The settings.", no_args_is_help=True)
+    config.command("show")(show_config)
+    app.add_typer(config)
 
 
 def worker(
@@ -29,6 +48,84 @@ def worker(
     from streams.worker import run  # Faust takes half a second to import; the other commands do without
 
     run(session(ctx).settings, ready_file)
+
+
+def audit(
+    ctx: typer.Context,
+    json: Json = False,
+    follow_to_end: Annotated[
+        bool, typer.Option(help="First wait until the workers have covered everything that is in the inputs now.")
+    ] = False,
+) -> None:
+    """Check that every prediction and outcome is accounted for exactly once. Exit code 0: conserved, 1: violated."""
+    from streams import audit_log, audit_text
+
+    settings = session(ctx).settings
+    with _progress("reading the checkpoints") as progress:
+        report = audit_log.audit(settings, follow_to_end=follow_to_end, progress=progress)
+    if json:
+        _print(msgspec.json.encode(report))
+    else:
+        audit_text.render(report, stdout())
+    if not report.conserved:
+        raise typer.Exit(VIOLATED)
+
+
+def status(
+    ctx: typer.Context,
+    json: Json = False,
+    watch: Annotated[bool, typer.Option(help="Show it again and again until Ctrl-C.")] = False,
+) -> None:
+    """Show models, versions, windows, alerts, what waits, and lag."""
+    from streams.status import collect, render
+
+    settings = session(ctx).settings
+    while True:
+        found = collect(settings)
+        if json:
+            _print(msgspec.json.encode(found))
+        else:
+            console = stdout()
+            if watch:
+                console.clear()
+            render(found, console)
+        if not watch:
+            return
+        time.sleep(WATCH_S)
+
+
+def doctor(ctx: typer.Context, json: Json = False) -> None:
+    """Check the broker, the topics, the store, the model repository and the ports. Exit code 1: something is wrong."""
+    from streams.doctor import examine, render
+
+    found = examine(session(ctx).settings)
+    if json:
+        _print(msgspec.json.encode(found))
+    else:
+        render(found, stdout())
+    if not all(check.ok for check in found):
+        raise typer.Exit(VIOLATED)
+
+
+def schemas(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write them to.", show_default=False)],
+) -> None:
+    """Write JSON Schemas of the public events and an AsyncAPI document."""
+    from streams.schemas import write
+
+    for path in write(folder):
+        stdout().print(str(path), soft_wrap=True)
+
+
+def show_config(ctx: typer.Context, json: Json = False) -> None:
+    """List every setting: value, where it came from, meaning."""
+    from streams.configuration import list_settings, render
+
+    found = list_settings(session(ctx).settings, session(ctx).origin)
+    if json:
+        _print(msgspec.json.encode(found))
+    else:
+        render(found, stdout())
 
 
 def create(ctx: typer.Context) -> None:
@@ -47,3 +144,29 @@ def repair(ctx: typer.Context) -> None:
     """Make partition counts equal by raising the smaller ones."""
     raised = TopicAdmin(session(ctx).settings).repair()
     stdout().print("\n".join(f"{name} → {count}" for name, count in raised.items()) if raised else "nothing to repair")
+
+
+def accept(ctx: typer.Context) -> None:
+    """Take the topics' partition counts as they are now: ids published before a change stay where they were."""
+    from streams.store import StateStore, connect, require_durable
+
+    settings = session(ctx).settings
+    counts = TopicAdmin(settings).verify()
+    client = connect(settings.redis)
+    require_durable(client, settings.redis)
+    StateStore(client, settings.redis.prefix).accept_layout(counts)
+    for name, count in counts.items():
+        stdout().print(f"{name} {count}")
+
+
+def _print(encoded: bytes) -> None:
+    """JSON as data: not wrapped, not coloured."""
+    typer.echo(msgspec.json.format(encoded, indent=2).decode())
+
+
+@contextmanager
+def _progress(began: str) -> Iterator[Progress]:
+    """A line on stderr that says what is going on, on a terminal only."""
+    console = stderr()
+    with console.status(began) as line:
+        yield line.update
