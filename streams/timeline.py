@@ -58,8 +58,8 @@ class Timeline(Generic[Event]):
 
     @property
     def clock_ms(self) -> int:
-        """Everything of both inputs that is earlier has been read, and, once :meth:`next` gives None, processed."""
-        return min(self.progress(PREDICTIONS), self.progress(OUTCOMES))
+        """Everything of both inputs that is earlier has been read and processed; what is queued has not."""
+        return min(queue[0].at_ms if queue else self.progress(side) for side, queue in enumerate(self._queues))
 
     def next(self) -> Run[Event] | None:
         """The next run in order, still queued, or None while its turn is not certain. See :meth:`done`."""
