@@ -2,8 +2,8 @@
 
 The caller feeds *runs*, events of one topic that share a record time, in the order (record time, predictions before
 outcomes, offset); :mod:`streams.timeline` makes that order. Effects therefore depend on the log alone, never on how
-fetches interleave or where checkpoints fall: every decision compares record times, and what is remembered only ever
-shortens work.
+fetches interleave or where checkpoints fall: whatever is past its time leaves before a run is looked at, oldest first,
+and a checkpoint's clock only does the same earlier.
 
 What becomes of an event:
 
@@ -21,9 +21,10 @@ either      dead                   its contents contradict what is known: :data:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -33,6 +34,7 @@ from streams.ids import compact_id
 from streams.records import Correction, Counters, DeadReason, EffectSettings
 
 MINUTE_MS = 60_000
+Row = TypeVar("Row", "PendingRow | WaitingRow", "JoinedRow")
 Ref = tuple[str, str, str]
 """Model, version, segment: stored once, referred to by number."""
 
@@ -118,13 +120,15 @@ class Effects:
     labelled: list[LabelledPair] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
     remembered: list[JoinedRow] = field(default_factory=list)
+    corrected: list[JoinedRow] = field(default_factory=list)
     forgotten: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 class Side(msgspec.Struct):
     """Rows of one topic without a partner, oldest first, and how they differ from what is stored."""
 
-    rows: dict[bytes, PendingRow | WaitingRow] = {}
+    rows: OrderedDict[bytes, PendingRow | WaitingRow] = msgspec.field(default_factory=OrderedDict)
+    """Not a dict: the oldest of one whose front was deleted is found only behind all that was deleted."""
     added: dict[bytes, PendingRow | WaitingRow] = {}
     removed: dict[bytes, None] = {}
 
@@ -156,8 +160,8 @@ class PartitionJoin:
         self.settings = settings
         self.pending = Side()
         self.waiting = Side()
-        self.joined: dict[bytes, JoinedRow] = {}
-        self.expired: dict[bytes, int] = {}
+        self.joined: OrderedDict[bytes, JoinedRow] = OrderedDict()
+        self.expired: OrderedDict[bytes, int] = OrderedDict()
         self.counters = Counters()
         self.refs: list[Ref] = []
         self.refs_index: dict[Ref, int] = {}
@@ -175,6 +179,7 @@ class PartitionJoin:
         Raises :class:`UnknownModel` at a prediction of a model that must be registered first; everything before it has
         been taken in, nothing after.
         """
+        self.expire(at_ms)
         for index in range(start, len(events)):
             event = events[index]
             if event is None:
@@ -193,22 +198,16 @@ class PartitionJoin:
 
     def _predict(self, at_ms: int, event: Prediction, offset: int, index: int, model: ModelState) -> None:
         key = compact_id(event.prediction_id)
-        horizon = self.settings.horizon_ms
         ref = self.intern((event.model, str(event.version), event.segment or ""))
         known = self.pending.rows.get(key)
         if known is not None:
-            if at_ms - known.at_ms <= horizon:
-                self._again(at_ms, self._model_of(known), event, offset, index)
-                return
-            self._expire_pending(key, known)
+            self._again(self._model_of(known), event, offset, index)
+            return
         pair = self.joined.get(key)
-        if pair is not None and at_ms - pair.at_ms <= self.settings.dedupe_ms:
-            self._again(at_ms, self.refs[pair.ref][0], event, offset, index)
+        if pair is not None:
+            self._again(self.refs[pair.ref][0], event, offset, index)
             return
         outcome = self.waiting.rows.get(key)
-        if isinstance(outcome, WaitingRow) and at_ms - outcome.at_ms > horizon:
-            self._expire_waiting(key)
-            outcome = None
         event_ms = at_ms if event.predicted_at is None else milliseconds(event.predicted_at)
         row = PendingRow(key, offset, at_ms, event_ms, ref, event.prediction, event.score)
         self.counters.predictions += 1
@@ -227,7 +226,7 @@ class PartitionJoin:
             self.pending_cut_short += 1
             self._expire_pending(*oldest)
 
-    def _again(self, at_ms: int, known_model: str, event: Prediction, offset: int, index: int) -> None:
+    def _again(self, known_model: str, event: Prediction, offset: int, index: int) -> None:
         if known_model != event.model:
             self._kill(0, offset, index, "shared_id", f"the id belongs to model {known_model!r}")
             return
@@ -243,6 +242,7 @@ class PartitionJoin:
 
     def outcomes(self, at_ms: int, events: Sequence[Outcome | None], offsets: Sequence[int], catalog: Catalog) -> None:
         """Feed a run of outcomes; ``None`` stands for one that could not be decoded."""
+        self.expire(at_ms)
         for index, event in enumerate(events):
             if event is None:
                 self._count_dead(1)
@@ -255,33 +255,28 @@ class PartitionJoin:
         row = WaitingRow(key, offset, at_ms, event_ms, event.outcome, event.model)
         prediction = self.pending.rows.get(key)
         if isinstance(prediction, PendingRow):
-            if at_ms - prediction.at_ms <= self.settings.horizon_ms:
-                name = self._model_of(prediction)
-                model = catalog.get(name)
-                problem = None if model is None else _contradiction(row, name, model)
-                if model is None or problem is not None:
-                    self._kill(1, offset, index, *(problem or ("too_many_models", f"model {name!r} is not known")))
-                    return
-                self.counters.outcomes += 1
-                self.pending.pop(key)
-                self._pair(at_ms, prediction, row, model)
+            name = self._model_of(prediction)
+            model = catalog.get(name)
+            problem = None if model is None else _contradiction(row, name, model)
+            if model is None or problem is not None:
+                self._kill(1, offset, index, *(problem or ("too_many_models", f"model {name!r} is not known")))
                 return
-            self._expire_pending(key, prediction)
+            self.counters.outcomes += 1
+            self.pending.pop(key)
+            self._pair(at_ms, prediction, row, model)
+            return
         pair = self.joined.get(key)
-        if pair is not None and at_ms - pair.at_ms <= self.settings.dedupe_ms:
+        if pair is not None:
             self._correct(at_ms, pair, row, index, catalog)
             return
-        expired_ms = self.expired.get(key)
-        if expired_ms is not None and at_ms - expired_ms <= self.settings.horizon_ms + self.settings.dedupe_ms:
+        if key in self.expired:
             self.counters.outcomes += 1
             self.counters.late += 1
             return
         earlier = self.waiting.rows.get(key)
         if isinstance(earlier, WaitingRow):
-            if at_ms - earlier.at_ms <= self.settings.horizon_ms:
-                self._correct_unpaired(earlier, row, index)
-                return
-            self._expire_waiting(key)
+            self._correct_unpaired(earlier, row, index)
+            return
         self.counters.outcomes += 1
         self.waiting.put(row)
         if len(self.waiting.rows) > self.settings.max_pending:
@@ -310,7 +305,7 @@ class PartitionJoin:
             )
         )
         pair.outcome = row.value
-        self.effects.remembered.append(pair)
+        self.effects.corrected.append(pair)
         self.effects.labelled.append(
             LabelledPair(pair.ref, pair.prediction_offset, row.offset, pair.prediction_ms, at_ms, row.value)
         )
@@ -357,13 +352,11 @@ class PartitionJoin:
             prediction.at_ms,
             cohort,
         )
-        self.joined.pop(joined.id, None)  # an id that came back after the window: remembered anew, in order
         self.joined[joined.id] = joined
         self.effects.remembered.append(joined)
         if len(self.joined) > self.settings.dedupe_rows:
-            oldest = next(iter(self.joined))
-            if at_ms - self.joined.pop(oldest).at_ms <= self.settings.dedupe_ms:
-                self.dedupe_cut_short += 1
+            self.joined.popitem(last=False)
+            self.dedupe_cut_short += 1
         self.effects.labelled.append(
             LabelledPair(
                 prediction.ref, prediction.offset, outcome.offset, prediction.at_ms, outcome.at_ms, outcome.value
@@ -407,7 +400,7 @@ class PartitionJoin:
         self.expired[key] = row.at_ms
         self.effects.forgotten.append((key, row.at_ms))
         if len(self.expired) > self.settings.dedupe_rows:
-            self.expired.pop(next(iter(self.expired)))
+            self.expired.popitem(last=False)
 
     def _expire_waiting(self, key: bytes) -> None:
         self.waiting.pop(key)
@@ -420,8 +413,8 @@ class PartitionJoin:
             self._expire_pending(row.id, row)
         for row in _older(self.waiting.rows, oldest):
             self._expire_waiting(row.id)
-        for key in [k for k, _ in _takewhile(self.joined, clock_ms - self.settings.dedupe_ms)]:
-            del self.joined[key]
+        for pair in _older(self.joined, clock_ms - self.settings.dedupe_ms):
+            del self.joined[pair.id]
         limit = oldest - self.settings.dedupe_ms
         while self.expired:
             key, at_ms = next(iter(self.expired.items()))
@@ -435,22 +428,13 @@ class PartitionJoin:
         return effects
 
 
-def _older(rows: dict[bytes, PendingRow | WaitingRow], limit_ms: int) -> list[PendingRow | WaitingRow]:
+def _older(rows: Mapping[bytes, Row], limit_ms: int) -> list[Row]:
     """Rows are in the order of their times, so only the front is looked at."""
     found = []
-    for row in islice(rows.values(), len(rows)):
+    for row in rows.values():
         if row.at_ms >= limit_ms:
             break
         found.append(row)
-    return found
-
-
-def _takewhile(rows: dict[bytes, JoinedRow], limit_ms: int) -> list[tuple[bytes, JoinedRow]]:
-    found = []
-    for key, row in rows.items():
-        if row.at_ms >= limit_ms:
-            break
-        found.append((key, row))
     return found
 
 

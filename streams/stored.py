@@ -9,11 +9,12 @@ within one checkpoint never touch the log.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from streams.events import Value
 from streams.join import Effects, JoinedRow, PendingRow, Side, WaitingRow
 from streams.records import Counters, Cut, Summary
 from streams.store import Command, Owned
@@ -39,10 +40,14 @@ class Delta(msgspec.Struct, array_like=True):
 
 
 class Remembered(msgspec.Struct, array_like=True):
-    """Pairs that one checkpoint added to the dedupe memory, and the time of the last of them."""
+    """What one checkpoint changed in the dedupe memory; outcomes are replaced before pairs are added.
+
+    An id can come back: a correction is of the pair that was there before.
+    """
 
     last_ms: int
     rows: list[JoinedRow]
+    corrected: list[tuple[bytes, Value]]
 
 
 class OutboxEntry(msgspec.Struct, array_like=True):
@@ -77,10 +82,11 @@ def checkpoint(
     name, layout = part.owned.name, part.layout
     commands: list[Command] = []
     _log(commands, part, effects, name("log"))
-    if effects.remembered:
+    if effects.remembered or effects.corrected:
         rows = effects.remembered
-        last_ms = max(row.at_ms for row in rows)
-        commands.append(("RPUSH", name("joined"), _encode(Remembered(last_ms, rows))))
+        last_ms = max((row.at_ms for row in rows), default=0)
+        corrected = [(row.id, row.outcome) for row in effects.corrected]
+        commands.append(("RPUSH", name("joined"), _encode(Remembered(last_ms, rows, corrected))))
         layout.joined_blobs.append((len(rows), last_ms))
         layout.joined_rows += len(rows)
     _trim(commands, part, name("joined"))
@@ -128,17 +134,21 @@ def _size(delta: Delta) -> int:
     return removed + len(delta.pending_added) + len(delta.waiting_added) + len(delta.expired)
 
 
-def _rows(rows: dict[bytes, Any]) -> list[Any]:
+def _rows(rows: Mapping[bytes, Any]) -> list[Any]:
     return list(rows.values())
 
 
 def _trim(commands: list[Command], part: InputPartition, key: str) -> None:
-    """Drop the oldest deltas of the dedupe memory that are too old, or that newer ones push out, whole."""
+    """Drop the oldest deltas of the dedupe memory that are too old, or that newer ones push out, whole.
+
+    Corrections alone count no row: what they correct is in older deltas, so the oldest delta never needs them.
+    """
     layout, settings = part.layout, part.join.settings
     drop = 0
     while layout.joined_blobs:
         count, last_ms = layout.joined_blobs[0]
-        if last_ms >= part.clock_ms - settings.dedupe_ms and layout.joined_rows - count < settings.dedupe_rows:
+        young = last_ms >= part.clock_ms - settings.dedupe_ms
+        if count and young and layout.joined_rows - count < settings.dedupe_rows:
             break
         layout.joined_blobs.popleft()
         layout.joined_rows -= count
@@ -178,14 +188,16 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
         _apply(part, _delta.decode(blob))
     for blob in joined:
         delta = _remembered.decode(blob)
+        for key, outcome in delta.corrected:
+            if key in join.joined:
+                join.joined[key].outcome = outcome
         for row in delta.rows:
-            if row.id not in join.joined or join.joined[row.id].at_ms != row.at_ms:
-                join.joined.pop(row.id, None)
+            join.joined.pop(row.id, None)
             join.joined[row.id] = row
         layout.joined_blobs.append((len(delta.rows), delta.last_ms))
         layout.joined_rows += len(delta.rows)
     while len(join.joined) > join.settings.dedupe_rows:
-        join.joined.pop(next(iter(join.joined)))
+        join.joined.popitem(last=False)
     items = outbox.items() if isinstance(outbox, dict) else _pairs(outbox)
     return [_outbox.decode(value) for _, value in sorted((int(number), value) for number, value in items)]
 
@@ -205,7 +217,7 @@ def _apply(part: InputPartition, delta: Delta) -> None:
         join.expired.pop(key, None)
         join.expired[key] = at_ms
     while len(join.expired) > join.settings.dedupe_rows:
-        join.expired.pop(next(iter(join.expired)))
+        join.expired.popitem(last=False)
     part.layout.log_rows += _size(delta)
 
 
