@@ -97,10 +97,10 @@ class CutLedger:
         if previous is None:
             self.whole = cut.sequence == 1
             self.start = [cut.predictions.start, cut.outcomes.start]
-            if self.whole and self.takes == 0:
-                self._violated(cut, "no take stands before it")
         else:
             self._follows(previous, cut)
+        if self.whole and cut.epoch > self.epoch:
+            self._violated(cut, "no take before it announces its epoch")
         self._law(cut)
         for side, read in enumerate((cut.predictions, cut.outcomes)):
             self._begin(side, read, getattr(cut.counters, SIDES[side]))
@@ -339,10 +339,10 @@ def judge(
     ledgers: Sequence[CutLedger],
     evidence: Mapping[int, Evidence],
     monitors: Iterable[MonitorLedger] = (),
-    alerts: Iterable[str] = (),
+    others: Iterable[str] = (),
     notes: Iterable[str] = (),
 ) -> AuditReport:
-    """Compare the cuts of every partition with what the topics hold. ``alerts`` are violations found among alerts."""
+    """Compare the cuts of every partition with what the topics hold. ``others`` are violations found elsewhere."""
     violations: list[str] = []
     reports: list[PartitionReport] = []
     for ledger in ledgers:
@@ -353,7 +353,7 @@ def judge(
     for monitor in monitors:
         violations += monitor.violations
         said += monitor.notes
-    violations += alerts
+    violations += others
     if not any(ledger.cuts for ledger in ledgers):
         said.append("no partition has a cut yet: has a worker run?")
     for ledger in ledgers:

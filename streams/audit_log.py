@@ -55,14 +55,16 @@ def audit(settings: Settings, *, follow_to_end: bool = False, progress: Progress
     """Check the law from cuts and the log alone; blocking.
 
     ``follow_to_end`` first waits until cuts cover what is in the inputs now, or stop moving. ``progress`` is told what
-    is being read. Raises :class:`Unavailable` without a broker or a topic, :class:`StateMismatch` for a record in a
-    topic of ours that none of ours wrote.
+    is being read. Raises :class:`Unavailable` without a broker or a topic.
     """
     return _Audit(settings, progress).run(follow_to_end=follow_to_end)
 
 
 def newest_cuts(kafka: KafkaSettings, topic: str) -> dict[int, tuple[Cut, int]]:
-    """The newest cut of each partition of ``checkpoints`` that has one, and its record time in ms."""
+    """The newest cut of each partition of ``checkpoints`` that has one, and its record time in ms.
+
+    Raises :class:`StateMismatch` for a record there that none of ours wrote.
+    """
     return _newest(kafka, topic, _checkpoint, Cut)
 
 
@@ -110,6 +112,7 @@ class _Audit:
         self._topics = Topics(settings.kafka.topic_prefix)
         self._progress = progress
         self._notes: list[str] = []
+        self._foreign: list[str] = []
 
     def run(self, *, follow_to_end: bool) -> AuditReport:
         if follow_to_end:
@@ -128,7 +131,7 @@ class _Audit:
             last = ledger.last
             reached = (last.predictions.end, last.outcomes.end) if last is not None else inputs.low.get(p, (0, 0))
             evidence[p].lag = [max(0, end - at) for end, at in zip(ends.get(p, (0, 0)), reached, strict=True)]
-        return judge(list(ledgers.values()), evidence, monitors, alerts, self._notes)
+        return judge(list(ledgers.values()), evidence, monitors, alerts + self._foreign, self._notes)
 
     # ------------------------------------------------------------------------------------------------------ inputs
 
@@ -189,7 +192,7 @@ class _Audit:
         read = 0
         with TopicReader(self._kafka, topic, start, set(bounds)) as reader:
             deadline = time.monotonic() + self._kafka.request_timeout_s
-            while any(reader.next[p] < end and not reader.at_end[p] for p, end in bounds.items()):
+            while behind := [p for p, end in bounds.items() if reader.next[p] < end]:
                 records = reader.poll()
                 for record in records:
                     if record.offset < bounds[record.partition]:
@@ -199,6 +202,8 @@ class _Audit:
                 if records:
                     deadline = time.monotonic() + self._kafka.request_timeout_s
                 elif time.monotonic() > deadline:
+                    if all(reader.at_end[p] for p in behind):
+                        return  # a log that is shorter than its cuts say: the count tells
                     raise Unavailable(f"{topic} could not be read to its end", "is the broker reachable?")
 
     # -------------------------------------------------------------------------------------------------------- cuts
@@ -209,14 +214,16 @@ class _Audit:
             ledger = ledgers.get(record.partition)
             if ledger is None:
                 ledger = ledgers[record.partition] = CutLedger(record.partition)
-            ledger.record(_decode(_checkpoint, record))
+            if (found := self._ours(_checkpoint, record)) is not None:
+                ledger.record(found)
         return ledgers
 
     def _monitor_cuts(self) -> list[MonitorLedger]:
         ledgers: dict[int, MonitorLedger] = {}
         for record in self._whole(self._topics.monitor_checkpoints):
             ledger = ledgers.setdefault(record.partition, MonitorLedger(record.partition))
-            ledger.record(_decode(_monitor_checkpoint, record))
+            if (found := self._ours(_monitor_checkpoint, record)) is not None:
+                ledger.record(found)
         return [ledgers[p] for p in sorted(ledgers)]
 
     def _whole(self, topic: str) -> Iterator[Record]:
@@ -229,6 +236,14 @@ class _Audit:
             if number % 1_000 == 0:
                 self._progress(f"{topic}: {number} records")
             yield record
+
+    def _ours(self, decoder: msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T], record: Record) -> T | None:
+        """The record decoded; None, and a violation, for one that none of ours wrote."""
+        try:
+            return _decode(decoder, record)
+        except StateMismatch as error:
+            self._foreign.append(error.message)
+            return None
 
     def _still_whole(self, reader: TopicReader) -> bool:
         """Whether retention has removed nothing yet; says so in the report otherwise."""
@@ -245,7 +260,8 @@ class _Audit:
             if not self._still_whole(reader):
                 return
             for record in self._counted(reader.topic, reader.read_to_end()):
-                batch = _decode(_labelled, record)
+                if (batch := self._ours(_labelled, record)) is None:
+                    continue
                 flat = offsets.setdefault(batch.partition, array("q"))
                 for row in batch.rows:
                     flat.append(row.prediction_offset)
@@ -277,12 +293,12 @@ class _Audit:
             if not self._still_whole(reader):
                 return
             for record in self._counted(reader.topic, reader.read_to_end()):
-                _note(notes, _decode(_summary, record))
+                _note(notes, self._ours(_summary, record))
             deadline = time.monotonic() + SUMMARIES_BOUND_S
             while _awaited(ledgers, notes) and time.monotonic() < deadline:
                 self._progress("waiting for the summaries of the newest cuts")
                 for record in reader.poll():
-                    _note(notes, _decode(_summary, record))
+                    _note(notes, self._ours(_summary, record))
         for p, found in evidence.items():
             found.summaries = notes[p]
 
@@ -308,8 +324,8 @@ class _Audit:
         return trail.violations(compacted=compacted)
 
 
-def _note(notes: Mapping[int, SummaryNotes], summary: Summary) -> None:
-    if summary.partition not in notes:
+def _note(notes: Mapping[int, SummaryNotes], summary: Summary | None) -> None:
+    if summary is None or summary.partition not in notes:
         return
     content = msgspec.msgpack.encode(msgspec.structs.replace(summary, epoch=0))
     versions = summary.versions

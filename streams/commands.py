@@ -80,18 +80,23 @@ def status(
     from streams.status import collect, render
 
     settings = session(ctx).settings
-    while True:
-        found = collect(settings)
-        if json:
-            _print(msgspec.json.encode(found))
-        else:
-            console = stdout()
-            if watch:
-                console.clear()
-            render(found, console)
-        if not watch:
-            return
-        time.sleep(WATCH_S)
+    console = stdout()
+    try:
+        while True:
+            found = collect(settings)
+            if json and watch:
+                typer.echo(msgspec.json.encode(found))  # a line each time, for a machine that reads along
+            elif json:
+                _print(msgspec.json.encode(found))
+            else:
+                if watch:
+                    console.clear()
+                render(found, console)
+            if not watch:
+                return
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        return  # the way to end --watch
 
 
 def doctor(ctx: typer.Context, json: Json = False) -> None:

@@ -122,6 +122,7 @@ def test_a_zombies_cut_behind_a_take_does_not_count() -> None:
         (counted(3, joined=15, duplicates=12, late=12), "its counter joined falls from 16 to 15"),
         (cut(3, models={"m": 4}), "the summary sequence of model 'm' goes from 2 to 4"),
         (cut(3, partition=1), "belongs to partition 1"),
+        (cut(3, epoch=2), "no take before it announces its epoch"),
         (cut(2, clock_ms=2001), "was published before (epoch 1) with other contents"),
     ],
 )
