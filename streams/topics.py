@@ -98,7 +98,8 @@ class TopicAdmin:
         self._settings = settings
         self._specs = specs(settings)
         self._timeout_s = settings.kafka.request_timeout_s
-        self._admin = AdminClient(client_config(settings.kafka))
+        # What goes wrong is raised as one line: librdkafka's own log would print every refused connection before it.
+        self._admin = AdminClient({**client_config(settings.kafka), "log_level": 0})
 
     def partition_counts(self) -> dict[str, int]:
         """Partitions of each of our topics that exists. Raises :class:`Unavailable` without a broker."""
