@@ -120,30 +120,45 @@ def _consumer(settings: KafkaSettings) -> Iterator[Consumer]:
 def _scan(
     consumer: Consumer, topic: str, partition: int, offsets: Set[int], timeout_s: float
 ) -> Iterator[confluent_kafka.Message]:
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s, cached=False)
-    except KafkaException as error:
-        raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
-    start, stop = max(min(offsets), low), min(max(offsets) + 1, high)
+    """Messages from the lowest of ``offsets`` to the highest, or to the end as a fetch knows it.
+
+    An end that was asked for is not used: the embedded broker names one that is too low.
+    """
+    stop = max(offsets) + 1
+    start = max(min(offsets), _low(consumer, topic, partition, timeout_s))
     if start >= stop:
         return  # retention has deleted the whole range
     consumer.assign([TopicPartition(topic, partition, start)])
     idle_s = 0.0
-    while True:
+    while idle_s <= timeout_s:
         messages = consumer.consume(BATCH, POLL_S)
         idle_s = 0.0 if messages else idle_s + POLL_S
-        if idle_s > timeout_s:
-            raise Unavailable(f"{topic} could not be read up to {stop}", "is the broker reachable?")
         for message in messages:
             failure = message.error()
-            if failure is not None and failure.code() == KafkaError._PARTITION_EOF:
+            if failure is None:
+                if message.offset() < stop:
+                    yield message
+                if message.offset() >= stop - 1:
+                    return
+            elif failure.code() == KafkaError._PARTITION_EOF:
                 return
-            if failure is not None:
-                if not failure.retriable():
-                    raise Unavailable(f"{topic}: {failure.str()}", "is the broker reachable?")
-                continue
-            if message.offset() >= stop:
-                return
-            yield message
-            if message.offset() == stop - 1:
-                return
+            elif failure.code() in _OUT_OF_RANGE:
+                low = _low(consumer, topic, partition, timeout_s)
+                if not start < low < stop:
+                    return  # these offsets are of a log that is no more
+                start = low  # retention deleted while we read
+                consumer.assign([TopicPartition(topic, partition, start)])
+            elif not failure.retriable():
+                raise Unavailable(f"{topic}: {failure.str()}", "is the broker reachable?")
+    raise Unavailable(f"{topic} could not be read up to {stop}", "is the broker reachable?")
+
+
+def _low(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> int:
+    try:
+        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s, cached=False)
+    except KafkaException as error:
+        raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
+    return int(low)
+
+
+_OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})

@@ -71,8 +71,14 @@ class LogContract:
         assert [offset for offset, _ in found] == [5, 8, 9]
         assert [got for _, got in found] == [made[offset] for offset, _ in found]
         assert [offset for offset, _ in log.predictions(0, {18, 19, 99})] == [18, 19]
-        assert list(log.predictions(0, {77})) == []
         assert list(log.predictions(0, set())) == []
+
+    def test_a_scan_reaches_the_end_of_large_batches(self, log: Log, write: Writer) -> None:
+        """Hundreds of records in one batch: the last one is found as the first one is."""
+        made: list[FullPrediction | None] = [prediction(i, row, 0) for i, row in enumerate(features(700))]
+        write([], made)
+        wanted = set(range(0, 700, 3)) | {699}
+        assert [offset for offset, _ in log.predictions(0, wanted)] == sorted(wanted)
 
 
 class AnnouncerContract:
