@@ -55,7 +55,7 @@ def is_classification(task: Task) -> bool:
 def label_text(label: Label | Value) -> str:
     """The one spelling of a class: ``true``, ``1`` and ``1.0`` are ``"1"``; the string ``"1"`` is ``"'1'"``."""
     if isinstance(label, str):
-        return repr(label) if _looks_numeric(label) else label
+        return repr(label) if label.startswith(("'", '"')) or _looks_numeric(label) else label
     return str(int(label)) if float(label).is_integer() else repr(float(label))
 
 

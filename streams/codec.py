@@ -6,6 +6,7 @@ slow one, taken only by what the fast one refuses, unwraps envelopes and names t
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import uuid
@@ -25,6 +26,7 @@ from streams.events import (
     ModelEvent,
     Outcome,
     Prediction,
+    milliseconds,
 )
 from streams.records import DeadReason
 
@@ -87,8 +89,10 @@ class EventDecoder(Generic[T]):
             event = self._decoder.decode(value)
         except msgspec.ValidationError as error:
             raise _explain(error) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _malformed(value, error) from None
+        except RecursionError:
+            raise Undecodable("not_json", "nested too deeply") from None
         self._check(event)
         return event
 
@@ -113,17 +117,24 @@ def _header(headers: Headers, name: str) -> bytes | None:
 
 def _explain(error: msgspec.ValidationError) -> Undecodable:
     text = str(error)
-    reason: DeadReason = "missing_field" if "missing required field" in text or "length >=" in text else "wrong_type"
+    reason: DeadReason = "wrong_type"
+    if "missing required field" in text or "length >=" in text:
+        reason = "missing_field"
+    elif "out of range" in text:
+        reason = "out_of_range"
     return Undecodable(reason, text)
 
 
-def _malformed(value: bytes, error: msgspec.DecodeError) -> Undecodable:
+def _malformed(value: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> Undecodable:
     """``NaN`` and ``Infinity`` are not JSON, but Python's own encoder writes them: say so."""
+    constants: list[str] = []
     try:
-        json.loads(value)
+        json.loads(value, parse_constant=constants.append)
     except (ValueError, RecursionError):
         return Undecodable("not_json", str(error))
-    return Undecodable("not_finite", "NaN and Infinity are not JSON numbers")
+    if constants:
+        return Undecodable("not_finite", f"{constants[0]} is not a JSON number")
+    return Undecodable("not_json", str(error))
 
 
 def _refuse_number(name: str, number: object, low: float, high: float) -> None:
@@ -151,8 +162,8 @@ MAX_TIME_MS = 253_402_300_799_999
 
 
 def _check_time(name: str, at: object) -> None:
-    if isinstance(at, int):
-        _refuse_number(name, at, 0, MAX_TIME_MS)
+    if isinstance(at, int | dt.datetime):
+        _refuse_number(name, milliseconds(at), 0, MAX_TIME_MS)
 
 
 def _anything(event: object) -> None:
@@ -186,7 +197,7 @@ def model_event_decoder() -> EventDecoder[ModelEvent]:
 
 
 def encode(event: msgspec.Struct) -> bytes:
-    """The event's data as JSON. Raises ``ValueError`` for NaN or infinity, which JSON cannot carry."""
+    """The event's data as JSON; NaN and infinity, which JSON cannot carry, become null."""
     return msgspec.json.encode(event)
 
 

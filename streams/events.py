@@ -29,6 +29,7 @@ Task = Literal["binary", "multiclass", "classification", "regression"]
 Mode = Literal["observe", "recommend", "approve", "auto"]
 ModelEventKind = Literal["registered", "candidate", "promoted", "rejected", "rolledback"]
 
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_MAGNITUDE = 1e15
 """Numbers beyond it are refused: their squares still fit a float, and no real target is larger."""
 
@@ -180,5 +181,5 @@ def milliseconds(at: dt.datetime | int) -> int:
 
 def rfc3339(at_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC with milliseconds."""
-    at = dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC)
+    at = EPOCH + dt.timedelta(milliseconds=at_ms)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

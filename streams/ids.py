@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+ID_BYTES = 16
 UUID_CHARACTERS = 36
 
 
@@ -17,7 +18,9 @@ def compact_id(text: str) -> bytes:
         digits = text.replace("-", "")
         if len(digits) == UUID_CHARACTERS - 4 and digits == digits.lower():
             try:
-                return bytes.fromhex(digits)
+                parsed = bytes.fromhex(digits)
             except ValueError:
-                pass  # 36 characters with dashes in place, but not hexadecimal: hash it
-    return blake2b(text.encode(), digest_size=16).digest()
+                parsed = b""  # 36 characters with dashes in place, but not hexadecimal: hash it
+            if len(parsed) == ID_BYTES:  # fewer where blanks were skipped
+                return parsed
+    return blake2b(text.encode(), digest_size=ID_BYTES).digest()
