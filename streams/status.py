@@ -50,7 +50,10 @@ class MonitorReport(msgspec.Struct):
 
 
 class ModelStatus(msgspec.Struct):
-    """One model; ``windows`` are those of its champion. ``task`` is None for one that only the monitor knows."""
+    """One model; ``windows`` are those of ``version``: its champion, or the busiest version while there is none.
+
+    ``task`` is None for a model that only the monitor knows.
+    """
 
     model: str
     task: Task | None
@@ -59,6 +62,7 @@ class ModelStatus(msgspec.Struct):
     champion: str | None
     challenger: str | None
     previous: str | None
+    version: str | None
     baseline: Any
     windows: dict[str, Measures]
     watermark_ms: int
@@ -168,8 +172,9 @@ def describe(catalog: Iterable[ModelState], reports: Mapping[str, MonitorReport]
 def _model(name: str, state: ModelState | None, report: MonitorReport) -> ModelStatus:
     aliases = state.aliases if state is not None else {}
     champion = aliases.get("champion") or report.champion or None
-    version = next((v for v in report.versions if v.version == champion), VersionReport(champion or ""))
-    declared = state.baselines.get(champion) if state is not None and champion is not None else None
+    shown = champion or max(report.versions, key=_outcomes, default=VersionReport("")).version or None
+    version = next((v for v in report.versions if v.version == shown), VersionReport(shown or ""))
+    declared = state.baselines.get(version.version) if state is not None else None
     return ModelStatus(
         model=name,
         task=state.task if state is not None else None,
@@ -178,10 +183,15 @@ def _model(name: str, state: ModelState | None, report: MonitorReport) -> ModelS
         champion=champion,
         challenger=aliases.get("challenger"),
         previous=aliases.get("previous"),
+        version=shown,
         baseline=version.baseline if version.baseline is not None else declared,
         windows=version.windows,
         watermark_ms=report.watermark_ms,
     )
+
+
+def _outcomes(version: VersionReport) -> float:
+    return max((window.get("n") or 0 for window in version.windows.values()), default=0)
 
 
 def active(alerts: Iterable[Alert]) -> list[ActiveAlert]:
@@ -301,14 +311,13 @@ def render(status: Status, console: Console) -> None:
         )
     if not status.alerts:
         console.print("[green]no alert is active[/]")
-    table = _table("partition", "pending", "waiting", "lag predictions", "lag outcomes", "clock", "checkpoint")
+    table = _table("partition", "pending", "waiting", "lag", "clock", "checkpoint")
     for each in status.partitions:
         table.add_row(
             str(each.partition),
             str(each.pending),
             str(each.waiting),
-            str(each.lag_predictions),
-            str(each.lag_outcomes),
+            str(each.lag_predictions + each.lag_outcomes),
             _time(each.clock_ms),
             _ago(each.checkpoint_age_s),
         )
@@ -343,14 +352,14 @@ def _windows(models: Iterable[ModelStatus], console: Console) -> None:
     table = _table("model", "version", "window", "outcomes", *SHOWN)
     for model, window, found in rows:
         figures = [_figure(found.get(name)) for name in SHOWN]
-        table.add_row(escape(model.model), escape(model.champion or "–"), window, str(found["n"]), *figures)
+        table.add_row(escape(model.model), escape(model.version or "–"), window, str(found["n"]), *figures)
     console.print(table)
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     return table
 
 
@@ -359,7 +368,7 @@ def _figure(value: float | int | None) -> str:
 
 
 def _time(at_ms: int | None) -> str:
-    return "–" if not at_ms else rfc3339(at_ms)
+    return "–" if not at_ms else f"{rfc3339(at_ms)[:19]}Z"
 
 
 def _ago(age_s: float | None) -> str:

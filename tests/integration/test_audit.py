@@ -15,12 +15,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.audit import AuditReport
 from streams.audit_log import audit, newest_cuts
 from streams.kafka import SafeProducer
 from streams.records import Labelled, LabelledRow, Range
 from streams.settings import KafkaSettings, RedisSettings, Settings, WorkerSettings
+from streams.store import StateStore, connect
 from streams.topics import TopicAdmin, Topics
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer
@@ -209,6 +211,29 @@ def test_a_killed_worker_changes_no_count(running: Deployment) -> None:
     assert all(each.takes >= 3 for each in report.partitions)
 
 
+def test_a_paused_worker_that_wakes_up_changes_no_count(running: Deployment) -> None:
+    """A worker frozen until another one has taken its partitions goes on as a zombie: nothing counts twice."""
+    rng = random.Random(11)
+    frozen = running.worker()
+    expected = [traffic(running, "a", rng)]
+    running.audit()
+    expected.append(traffic(running, "b", rng))
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        running.worker()
+        expected.append(traffic(running, "c", rng))
+        report = running.audit()
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    assert report.violations == []
+    expected.append(traffic(running, "d", rng))
+    report = running.audit()
+    assert report.violations == []
+    assert report.lag == {"predictions": 0, "outcomes": 0}
+    counters = msgspec.structs.asdict(report.totals.counters)
+    assert counters == {name: sum(each[name] for each in expected) for name in counters}
+
+
 def test_the_command_tells_conserved_from_violated(running: Deployment) -> None:
     """Exit code 0 and JSON for a sound log; 1 and a line for each contradiction once somebody has tampered with it."""
     worker = running.worker()
@@ -247,3 +272,38 @@ def test_the_command_tells_conserved_from_violated(running: Deployment) -> None:
     assert f"its predictions begin at offset {cut.predictions.end + 1}" in violated.stdout
     assert "predictions ≠" in violated.stdout
     assert "partition 0: labelled gives one outcome to two predictions" in violated.stdout
+
+
+def test_the_doctor_names_the_command_that_accepts_a_changed_layout(running: Deployment) -> None:
+    """A partition count that changed since the first start fails with `topics accept`, and is fine after it."""
+    store = StateStore(connect(running.settings.redis), running.settings.redis.prefix)
+    store.check_layout(TopicAdmin(running.settings).verify())
+    ports = {"serve.http": "127.0.0.1:0", "retrain.http": "127.0.0.1:0"}
+    sound = running.run("doctor", **ports)
+    assert sound.returncode == 0, sound.stdout
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka.bootstrap})
+    admin.create_partitions([NewPartitions(running.topics.dead_letters, 2)])[running.topics.dead_letters].result()
+    eventually(
+        lambda: TopicAdmin(running.settings).partition_counts()[running.topics.dead_letters] == 2, "the new partition"
+    )
+    changed = running.run("doctor", **ports)
+    assert changed.returncode == 1
+    assert f"✗ layout: partition counts have changed: {running.topics.dead_letters} had 1, has 2" in changed.stdout
+    assert "driftline topics accept" in changed.stdout
+    accepted = running.run("topics", "accept")
+    assert accepted.returncode == 0, accepted.stderr
+    assert running.run("doctor", **ports).returncode == 0
+
+
+def test_a_record_that_none_of_ours_wrote_is_a_violation(running: Deployment) -> None:
+    """Foreign records in topics of ours do not end the audit: each is named."""
+    places = {}
+    for topic in (running.topics.labelled, running.topics.summaries, running.topics.monitor_checkpoints):
+        running.producer.send(topic, b"foreign", b"0", partition=0)
+        places[topic] = f"{topic}-0: the record at offset 0 is none of ours"
+    running.producer.flush()
+    report = audit(running.settings)
+    assert not report.conserved
+    assert len(report.violations) == 3
+    for place in places.values():
+        assert any(place in violation for violation in report.violations)

@@ -72,6 +72,14 @@ def test_a_model_that_only_the_monitor_knows_is_shown() -> None:
     assert model.windows["1h"]["n"] == 120
 
 
+def test_before_there_is_a_champion_the_busiest_version_is_shown() -> None:
+    """Figures are there from the first outcome on, not only once the monitor has seen a champion."""
+    quiet = {"version": "7", "windows": {"1h": {"n": 3}}}
+    busy = {"version": "8", "windows": {"1h": {"n": 30}}}
+    (model,) = describe([], parse_reports({b"m": reported("m", champion="", versions=[quiet, busy])}))
+    assert (model.champion, model.version, model.windows["1h"]["n"]) == (None, "8", 30)
+
+
 def test_a_model_without_a_report_has_its_declared_baseline() -> None:
     """Before the first report there are no windows, and the baseline is the registered one."""
     (model,) = describe([STATE], {})
