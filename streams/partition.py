@@ -15,6 +15,7 @@ import msgspec
 from streams import stored
 from streams.catalog import Catalog, is_classification
 from streams.codec import (
+    MAX_VALUE_BYTES,
     EventDecoder,
     Undecodable,
     check_outcome,
@@ -24,7 +25,7 @@ from streams.codec import (
 )
 from streams.errors import GarbageInput, StateMismatch
 from streams.events import Outcome, Prediction
-from streams.join import Dead, Pairs, PartitionJoin, UnknownModel
+from streams.join import Pairs, PartitionJoin, UnknownModel
 from streams.records import (
     Cut,
     DeadReason,
@@ -137,7 +138,7 @@ class InputPartition:
             )
             start = end
         self.position[side] = batch.next_offset
-        if not batch.runs and not self.timeline.held:
+        if not batch.runs and not self.timeline.stretch(side, batch.next_offset):
             self.processed[side] = batch.next_offset  # only markers: nothing waits, so the position may move on
 
     def _decode(
@@ -149,9 +150,12 @@ class InputPartition:
         decode = decoder.decode
         for index, value in enumerate(values):
             try:
-                event = decode(value)  # type: ignore[arg-type]  # None raises TypeError and takes the slow path
-                check(event)
-            except (msgspec.MsgspecError, TypeError, Undecodable, UnicodeDecodeError):
+                if value is None or len(value) > MAX_VALUE_BYTES:
+                    event = decoder.decode_any(value)  # says why not
+                else:
+                    event = decode(value)
+                    check(event)
+            except (msgspec.MsgspecError, Undecodable, UnicodeDecodeError, RecursionError):
                 try:
                     event = decoder.decode_any(value)
                 except Undecodable as error:
@@ -209,9 +213,10 @@ class InputPartition:
         """Make dead letters of what the codec refused and of what the join refused in records start..end of a run."""
         for index, (reason, detail) in run.bad.items():
             if start <= index < end:
-                self._dead.append(DeadLetter(run.side, run.offsets[index], reason, detail, run.values[index]))
+                value = _letter(run.offsets[index], run.values[index])
+                self._dead.append(DeadLetter(run.side, run.offsets[index], reason, detail, value))
         for dead in self.join.effects.dead:
-            value = run.values[dead.index] if dead.index >= 0 else _reconstructed(dead)
+            value = _letter(dead.offset, run.values[dead.index]) if dead.index >= 0 else _reference(dead.offset)
             self._dead.append(DeadLetter(dead.side, dead.offset, dead.reason, dead.detail, value))
         self.join.effects.dead.clear()
 
@@ -312,9 +317,14 @@ class InputPartition:
             )
 
 
-def _reconstructed(dead: Dead) -> bytes:
-    """An event that was taken in earlier is known by its place; its bytes are in the topic at that offset."""
-    return msgspec.json.encode({"offset": dead.offset, "note": "the original record is at this offset of its topic"})
+def _letter(offset: int, value: bytes | None) -> bytes | None:
+    """The original bytes, unless the producer would refuse them: no record may stop the stream for ever."""
+    return value if value is None or len(value) <= MAX_VALUE_BYTES else _reference(offset)
+
+
+def _reference(offset: int) -> bytes:
+    """What stands for bytes that are not at hand (an event taken in earlier) or too many: where they are."""
+    return msgspec.json.encode({"offset": offset, "note": "the original record is at this offset of its topic"})
 
 
 def _parts(version: str, segment: str, pairs: Pairs, classification: bool) -> Iterator[VersionPart]:

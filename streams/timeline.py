@@ -48,6 +48,13 @@ class Timeline(Generic[Event]):
         self._queues[run.side].append(run)
         self.held += len(run.events)
 
+    def stretch(self, side: int, end_offset: int) -> bool:
+        """The last run queued of an input reaches to ``end_offset``: only markers follow it. False if none waits."""
+        queue = self._queues[side]
+        if queue:
+            queue[-1].end_offset = end_offset
+        return bool(queue)
+
     def idle(self, side: int, until_ms: int) -> None:
         """The input has been read to its end, and nothing earlier than ``until_ms`` will come."""
         self._idle_ms[side] = max(self._idle_ms[side], until_ms)
