@@ -59,9 +59,10 @@ test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redi
 	@$(BIN)/pytest tests/integration tests/e2e tests/ops
 
 .PHONY: bench
-bench: $(INSTALLED) ## Run the benchmarks; they print ratios
-	@compgen -G 'bench/bench_*.py' >/dev/null || { echo "make: bench/ has no bench_*.py" >&2; exit 1; }
-	@for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(INSTALLED) ## Measure the worker against a bare Kafka loop; prints ratios (BENCH_FLAGS=--json)
+	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
+	@$(BIN)/python -m tests.support.kafka_jars
+	@$(BIN)/python -m bench.engine $(BENCH_FLAGS)
 
 .PHONY: lock
 lock: $(UV) ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade takes the newest)

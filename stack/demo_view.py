@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,8 +99,6 @@ class _Lines:
     """A line when something happens, and one every few seconds, for a log that is not a terminal."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
-        import threading
-
         self._console = console
         self._progress = progress
         self._stop = threading.Event()
@@ -119,7 +118,7 @@ class _Lines:
         while not self._stop.wait(REFRESH_S):
             self._new()
             if time.monotonic() >= next_s and self._progress.correct:
-                next_s += LINE_EVERY_S
+                next_s = time.monotonic() + LINE_EVERY_S
                 share = rolling(self._progress.correct[-WINDOW_ROWS:], WINDOW_ROWS)[-1]
                 self._say(f"row {self._progress.row}  accuracy {share:.3f}")
 

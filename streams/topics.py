@@ -15,6 +15,8 @@ from streams.settings import Settings
 
 DAY_MS = 86_400_000
 CREATE_ATTEMPTS = 20
+FIRST_CONTACT_S = 10.0
+"""A broker that is not there should be said soon."""
 REQUIRED_TIMESTAMP = "LogAppendTime"
 
 
@@ -104,7 +106,7 @@ class TopicAdmin:
     def partition_counts(self) -> dict[str, int]:
         """Partitions of each of our topics that exists. Raises :class:`Unavailable` without a broker."""
         try:
-            found = self._admin.list_topics(timeout=self._timeout_s).topics
+            found = self._admin.list_topics(timeout=min(self._timeout_s, FIRST_CONTACT_S)).topics
         except KafkaException as error:
             raise Unavailable(
                 f"no Kafka broker answers at {self._settings.kafka.bootstrap} ({error.args[0].str()})",

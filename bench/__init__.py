@@ -1,0 +1,1 @@
+"""Benchmarks that print ratios between programs measured in the same run."""
