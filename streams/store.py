@@ -18,7 +18,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streams.errors import RestartMe, StateMismatch, Unavailable
+from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
 from streams.settings import RedisSettings
 
 Stage = Literal["join", "monitor"]
@@ -28,6 +28,7 @@ Command = tuple[str | bytes | int | float, ...]
 FORMAT = 1
 """Version of everything stored. A newer one is refused, an older one migrated."""
 RETRY_S = 0.5
+PASSING = ("OOM", "MISCONF", "LOADING", "READONLY", "BUSY", "EXECABORT", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
 SOCKET_TIMEOUT_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -46,14 +47,20 @@ class EpochTaken(Exception):
 
 
 def connect(settings: RedisSettings) -> redis.Redis:
-    """A client that never retries by itself: a repeated write is decided by the compare-and-set, not by a socket."""
-    return redis.Redis.from_url(
-        settings.url,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
+    """A client that never retries by itself: a repeated write is decided by the compare-and-set, not by a socket.
+
+    Raises :class:`WrongSetting` for a URL that is none.
+    """
+    try:
+        return redis.Redis.from_url(
+            settings.url,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        raise WrongSetting(f"redis.url: {error}", "write it like redis://127.0.0.1:6379/0") from None
 
 
 def require_durable(client: redis.Redis, settings: RedisSettings) -> None:
@@ -152,11 +159,6 @@ class StateStore:
         """
         key = self.key(stage, partition)
         meta = self._call(lambda: self._take_once(f"{key}meta", epoch, token))
-        if int(meta.get("format", FORMAT)) > FORMAT:
-            raise StateMismatch(
-                f"the state of {stage} partition {partition} has format {meta['format'].decode()}, newer than {FORMAT}",
-                "run the release that wrote it",
-            )
         return Owned(stage, partition, epoch, token, int(meta.get("number", 0)), key, meta)
 
     def _take_once(self, key: str, epoch: int, token: str) -> dict[str, bytes]:
@@ -166,6 +168,11 @@ class StateStore:
                 with self.client.pipeline() as pipe:
                     pipe.watch(key)
                     meta = {name.decode(): value for name, value in pipe.hgetall(key).items()}
+                    if int(meta.get("format", FORMAT)) > FORMAT:  # before our own is written over it
+                        raise StateMismatch(
+                            f"{key} has format {meta['format'].decode()}, newer than {FORMAT}",
+                            "run the release that wrote it",
+                        )
                     stored = int(meta.get("epoch", 0))
                     if stored == epoch and meta.get("token", b"").decode() == token:
                         return meta  # the answer to our own take was lost
@@ -258,6 +265,7 @@ class StateStore:
 
 def _passes(error: redis.exceptions.ResponseError) -> bool:
     """Refusals that end by themselves: out of memory, a failing disk, loading, a replica, a busy script."""
-    return isinstance(error, redis.exceptions.OutOfMemoryError | redis.exceptions.ReadOnlyError) or str(
-        error
-    ).startswith(("OOM", "MISCONF", "LOADING", "READONLY", "BUSY", "EXECABORT", "TRYAGAIN", "CLUSTERDOWN"))
+    if isinstance(error, redis.exceptions.OutOfMemoryError | redis.exceptions.ReadOnlyError):
+        return True
+    words = str(error).rpartition(" of pipeline caused error: ")[2]  # redis-py names the command first
+    return words.startswith(PASSING)
