@@ -75,13 +75,18 @@ class ServeClient:
     """
 
     def __init__(self, url: str, patience_s: float = 60.0) -> None:
-        parts = urlsplit(url)
+        wrong = WrongSetting(f"{url!r} is not the URL of a server", "for example --url http://127.0.0.1:8080")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise wrong from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise WrongSetting(f"{url!r} is not the URL of a server", "for example --url http://127.0.0.1:8080")
+            raise wrong
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._url = url
         self._base = parts.path.rstrip("/")
-        self._connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        self._connection = kind(parts.hostname, port, timeout=TIMEOUT_S)
         self._patience_s = patience_s
 
     def model(self, name: str | None = None) -> ServedModel:

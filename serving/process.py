@@ -38,6 +38,8 @@ def serve(settings: Settings, http: str | None = None, ready_file: Path | None =
     Raises a :class:`streams.errors.DriftlineError` for what keeps it from starting, and
     :class:`streams.errors.RestartMe` when predictions could not be published.
     """
+    if ready_file is not None and not ready_file.absolute().parent.is_dir():
+        raise WrongSetting(f"the folder of --ready-file {ready_file} does not exist", "make it first")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(http or settings.serve.http))
         admin = TopicAdmin(settings)
@@ -83,11 +85,15 @@ def listen(http: str) -> socket.socket:
         listener.bind((host, int(port)))
     except OSError as error:
         listener.close()
-        raise Unavailable(
-            f"cannot listen on {http}: {os.strerror(error.errno) if error.errno else error}",
-            "stop what uses the port, or choose another with --http",
-        ) from None
+        raise _cannot_listen(http, error) from None
     return listener
+
+
+def _cannot_listen(where: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"cannot listen on {where}: {os.strerror(error.errno) if error.errno else error}",
+        "stop what uses the port, or choose another with --http",
+    )
 
 
 def url_of(listener: socket.socket) -> str:
@@ -119,7 +125,12 @@ class StoppableServer(uvicorn.Server):
         self._ready_file = ready_file
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, then say so."""
+        """Accept connections, then say so. Raises :class:`Unavailable` if another process was faster on this port."""
+        for listener in sockets or ():
+            try:
+                listener.listen(BACKLOG)  # uvloop would do it too, but tells nobody when it fails
+            except OSError as error:
+                raise _cannot_listen(self._url, error) from None
         await super().startup(sockets)
         log.info("serving", url=self._url)
         if self._ready_file is not None:

@@ -77,7 +77,9 @@ class LocalStorage:
         aside = self._write_aside(path, data)
         try:
             os.link(aside, self._root / path)
-        except PermissionError as error:
+        except FileExistsError:
+            raise
+        except OSError as error:
             raise Unavailable(
                 f"the model repository's file system cannot link files: {error}", "put it on one that can"
             ) from None
@@ -98,9 +100,10 @@ class LocalStorage:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
             raise Unavailable(
-                f"the model repository cannot be written: {error.strerror}: {target}", "check its owner and path"
+                f"the model repository cannot be written: {error.strerror}: {target}",
+                "check its path, owner and free space",
             ) from None
         return aside
 

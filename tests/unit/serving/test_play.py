@@ -191,8 +191,9 @@ def test_a_server_that_is_not_there_is_told(repository: Repository, start: Start
         ServeClient(two.url).model("three")
     with pytest.raises(Unavailable, match="no inference server answers"):
         ServeClient("http://127.0.0.1:9").model()
-    with pytest.raises(WrongSetting, match="is not the URL"):
-        ServeClient("127.0.0.1:80")
+    for url in ("127.0.0.1:80", "http://host:port", "ftp://host", "http://"):
+        with pytest.raises(WrongSetting, match="is not the URL"):
+            ServeClient(url)
     with pytest.raises(Unavailable, match="does not answer"):
         client = ServeClient("http://127.0.0.1:9", patience_s=0.1)
         client.ask(ServeClient(two.url).model("one"), [dict.fromkeys(models.FEATURES, 1.0)], ["a"])
