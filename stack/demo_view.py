@@ -77,9 +77,11 @@ def render(progress: Progress) -> RenderableType:
         events.add_row(f"row {alert.row}", Text(alert.status, style=style), alert.summary)
     for version in progress.versions[-6:]:
         events.add_row(f"row {version.row}", Text(version.what, style="cyan"), _version_text(version.version, version))
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=total, completed=progress.row))
     body: list[RenderableType] = [
         head,
-        ProgressBar(total=total, completed=progress.row),
+        bar,
         drift,
         Text(f"accuracy, last {WINDOW_ROWS} rows: {now}"),
         Text(sparkline(shares, SPARK_COLUMNS), style="bright_blue"),

@@ -20,6 +20,8 @@ from streams.settings import load
 from streams.topics import TopicAdmin
 
 PROBE_S = 1.0
+READY_WITHIN_S = 180.0
+"""Importing and compiling on a busy machine takes its time."""
 BROKER_LINGER_MS = 50
 """The embedded broker's fetches take longer with each batch that a partition holds: make fewer of them."""
 SESSION_S, HEARTBEAT_S = 6, 1
@@ -104,6 +106,7 @@ class EmbeddedStack:
                     [sys.executable, "-m", "driftline", *self.arguments, name, "--ready-file", str(ready_files[name])],
                     dict(os.environ),
                     _probe(f"http://{self.addresses[name]}{probes[name]}", ready_files[name]),
+                    ready_within_s=READY_WITHIN_S,
                 )
             )
         return specs
