@@ -11,9 +11,9 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.codec import Undecodable, full_prediction_decoder
-from streams.errors import Unavailable
+from streams.errors import StateMismatch, Unavailable
 from streams.events import FullPrediction
-from streams.kafka import BATCH, POLL_S, TopicReader, reader_config
+from streams.kafka import BATCH, POLL_S, Record, TopicReader, reader_config
 from streams.records import Labelled
 from streams.settings import KafkaSettings, Settings
 from streams.topics import Topics
@@ -99,7 +99,16 @@ class KafkaLabelledFeed:
         self._decoder = msgspec.msgpack.Decoder(Labelled)
 
     def poll(self) -> list[Labelled]:
-        return [self._decoder.decode(r.value) for r in self._reader.poll() if r.value]
+        return [self._decode(record) for record in self._reader.poll()]
+
+    def _decode(self, record: Record) -> Labelled:
+        try:
+            return self._decoder.decode(record.value or b"")
+        except msgspec.MsgspecError as error:
+            raise StateMismatch(
+                f"{record.topic}-{record.partition} has a record that is not ours at offset {record.offset}: {error}",
+                "does another deployment write to it? set kafka.topic_prefix",
+            ) from None
 
     def at_end(self) -> bool:
         return all(self._reader.at_end.values())

@@ -12,6 +12,7 @@ from retrain.announce import KafkaAnnouncer
 from retrain.log import KafkaLog
 from stack.broker import EmbeddedBroker
 from streams import codec
+from streams.errors import StateMismatch
 from streams.events import FullPrediction
 from streams.kafka import SafeProducer
 from streams.records import Labelled
@@ -56,6 +57,20 @@ class TestEmbeddedLog(LogContract):
 
         yield append
         producer.close()
+
+
+def test_a_foreign_record_in_labelled_is_named(settings: Settings) -> None:
+    """Two deployments on one topic: the run ends with where the record is and what to do."""
+    producer = SafeProducer(settings.kafka)
+    producer.send(Topics(settings.kafka.topic_prefix).labelled, b"garbage", partition=1)
+    producer.close()
+    feed = KafkaLog(settings).labelled(None)
+    try:
+        with pytest.raises(StateMismatch, match="labelled-1 has a record that is not ours at offset 0"):
+            while not feed.at_end():
+                feed.poll()
+    finally:
+        feed.close()
 
 
 class TestEmbeddedAnnouncer(AnnouncerContract):
