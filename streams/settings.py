@@ -183,18 +183,25 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WrongSetting(f"{path} is not TOML: {error}", "see `driftline config show` for the names") from None
+    except OSError as error:
+        raise WrongSetting(f"{path} cannot be read: {error.strerror}", "let the user of this process read it") from None
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """DRIFTLINE_KAFKA__BOOTSTRAP → {"kafka": {"bootstrap": …}}."""
     nested: dict[str, Any] = {}
-    for name, value in environ.items():
+    for name, value in sorted(environ.items()):  # a section's own name comes before the names in it
         if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_ENVIRONMENT:
             continue
         *sections, leaf = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         at = nested
-        for section in sections:
+        for depth, section in enumerate(sections, 1):
             at = at.setdefault(section, {})
+            if not isinstance(at, dict):
+                raise WrongSetting(
+                    f"{'.'.join(sections[:depth])} (from environment) is a section, and has a value",
+                    f"unset {ENVIRONMENT_PREFIX}{'__'.join(sections[:depth]).upper()}",
+                )
         at[leaf] = _parse(value)
     return nested
 
@@ -221,10 +228,17 @@ def _merge(into: dict[str, Any], origin: dict[str, str], values: Mapping[str, An
         origin[name] = source
 
 
+def _source(name: str, origin: Mapping[str, str]) -> str:
+    """Where ``name`` came from: its own value, one inside it (a section), or the one it is part of (a list)."""
+    inside = (source for known, source in origin.items() if known.startswith(f"{name}."))
+    around = (source for known, source in origin.items() if name.startswith(f"{known}."))
+    return origin.get(name) or next(inside, None) or next(around, "the configuration")
+
+
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> WrongSetting:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    source = origin.get(name, "the configuration")
+    source = _source(name, origin)
     if first["type"] == "extra_forbidden":
         return WrongSetting(f"{name} (from {source}) is not a setting", "`driftline config show` lists them all")
     return WrongSetting(f"{name} (from {source}): {first['msg']}", "`driftline config show` lists the defaults")
