@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
@@ -117,16 +117,17 @@ class TopicAdmin:
     def create(self) -> list[str]:
         """Create the topics that are missing → their names. Existing ones are left alone.
 
-        The input-aligned topics follow the count of an input that exists already: producers may have made it.
+        Aligned topics follow the count of one that exists already: producers may have made an input.
         """
         existing = self.partition_counts()
-        topics = Topics(self._settings.kafka.topic_prefix)
-        inputs = existing.get(topics.predictions) or existing.get(topics.outcomes)
-        aligned = {getattr(topics, name) for name in INPUT_ALIGNED}
+        aligned: dict[str, int] = {}
+        for names in self._groups():
+            followed = next((existing[name] for name in names if name in existing), None)
+            aligned |= {name: followed for name in names if followed is not None}
         wanted = [
             NewTopic(
                 s.name,
-                num_partitions=inputs if inputs and s.name in aligned else s.partitions,
+                num_partitions=aligned.get(s.name, s.partitions),
                 replication_factor=self._settings.kafka.replication,
                 config=s.config,
             )
@@ -135,8 +136,13 @@ class TopicAdmin:
         ]
         for topic in wanted:
             self._create_one(topic)
-        self._wait_until_known(t.topic for t in wanted)
+        self._wait_until_known({t.topic: t.num_partitions for t in wanted})
         return [t.topic for t in wanted]
+
+    def _groups(self) -> list[list[str]]:
+        """Names of topics whose partition counts must be equal; the first that exists is followed."""
+        topics = Topics(self._settings.kafka.topic_prefix)
+        return [[getattr(topics, name) for name in group] for group in (INPUT_ALIGNED, SUMMARY_ALIGNED)]
 
     def _create_one(self, topic: NewTopic) -> None:
         """A broker's port answers before its controller does: retry what it calls retriable."""
@@ -155,12 +161,16 @@ class TopicAdmin:
                     ) from None
                 time.sleep(0.5)
 
-    def _wait_until_known(self, names: Iterable[str]) -> None:
-        missing = set(names)
+    def _wait_until_known(self, wanted: Mapping[str, int]) -> None:
+        """A broker has promised topics and partitions before its metadata show them."""
         deadline = time.monotonic() + self._timeout_s
-        while missing := missing - self.partition_counts().keys():
+        while True:
+            counts = self.partition_counts()
+            missing = sorted(name for name, count in wanted.items() if counts.get(name, 0) < count)
+            if not missing:
+                return
             if time.monotonic() > deadline:
-                raise Unavailable(f"the broker does not show its new topics: {', '.join(sorted(missing))}", "try again")
+                raise Unavailable(f"the broker does not show what was created: {', '.join(missing)}", "try again")
             time.sleep(0.1)
 
     def verify(self) -> dict[str, int]:
@@ -170,11 +180,10 @@ class TopicAdmin:
         or topics that keep the producer's timestamp.
         """
         counts = self.partition_counts()
-        topics = Topics(self._settings.kafka.topic_prefix)
         if missing := [s.name for s in self._specs if s.name not in counts]:
             raise StateMismatch(f"topics are missing: {', '.join(missing)}", "run `driftline topics create`")
-        for group in (INPUT_ALIGNED, SUMMARY_ALIGNED):
-            sizes = {getattr(topics, name): counts[getattr(topics, name)] for name in group}
+        for names in self._groups():
+            sizes = {name: counts[name] for name in names}
             if len(set(sizes.values())) > 1:
                 listed = ", ".join(f"{name} {n}" for name, n in sizes.items())
                 raise StateMismatch(
@@ -213,10 +222,8 @@ class TopicAdmin:
         Ids published before keep their partition, so pairs that are split by the change do not meet and expire.
         """
         counts = self.partition_counts()
-        topics = Topics(self._settings.kafka.topic_prefix)
         raised: dict[str, int] = {}
-        for group in (INPUT_ALIGNED, SUMMARY_ALIGNED):
-            names = [getattr(topics, name) for name in group]
+        for names in self._groups():
             target = max(counts.get(name, 0) for name in names)
             raised |= {name: target for name in names if 0 < counts.get(name, 0) < target}
         for name, count in raised.items():
@@ -224,4 +231,5 @@ class TopicAdmin:
                 self._admin.create_partitions([NewPartitions(name, count)])[name].result()
             except KafkaException as error:
                 raise Unavailable(f"partitions of {name} could not be added: {error.args[0].str()}", "") from None
+        self._wait_until_known(raised)
         return raised

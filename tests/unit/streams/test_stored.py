@@ -1,0 +1,158 @@
+"""What a checkpoint writes: small rows, whole deltas, and exactly what is needed to go on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from streams import stored
+from streams.events import Outcome, Prediction, Value
+from streams.partition import Closed
+from streams.records import EffectSettings
+from tests.support.model_join import Declared, Logged
+from tests.support.partition import Driver, catalog_of
+
+NOW_MS = 1_767_000_000_000
+LIMITS = EffectSettings(
+    horizon_ms=60_000_000, dedupe_ms=60_000_000, dedupe_rows=100, max_pending=1_000_000, max_undeclared=0
+)
+MODELS = {"loan": Declared("binary", (0, 1)), "price": Declared("regression")}
+
+
+def driver(
+    predictions: Sequence[Prediction],
+    outcomes: Sequence[Outcome] = (),
+    limits: EffectSettings = LIMITS,
+    later: Sequence[Prediction] = (),
+) -> Driver:
+    """A partition over two logs, far into the life of a topic: outcomes come 1 s, ``later`` 2 s after predictions."""
+    made = [logged(n, 0, event) for n, event in enumerate(predictions)]
+    made += [logged(len(made) + n, 2_000, event) for n, event in enumerate(later)]
+    seen = [logged(n, 1_000, event) for n, event in enumerate(outcomes)]
+    return Driver((made, seen), limits, catalog_of(MODELS))
+
+
+def logged(number: int, after_ms: int, event: Prediction | Outcome) -> Logged:
+    return Logged(3_000_000_000 + number, NOW_MS + after_ms, event, msgspec.json.encode(event))
+
+
+def step(at: Driver, predictions: int, outcomes: int) -> Closed:
+    """Read so many records of each topic and take a checkpoint."""
+    at.accept(0, predictions)
+    at.accept(1, outcomes)
+    for side in (0, 1):
+        unread = at.unread(side)
+        at.part.timeline.idle(side, unread[0].at_ms if unread else NOW_MS + 3_000)
+    at.advance()
+    return at.close()
+
+
+def commands(closed: Closed, verb: str, part: str) -> list[tuple[object, ...]]:
+    return [tuple(c) for c in closed.commands if c[0] == verb and str(c[1]).endswith(part)]
+
+
+@pytest.mark.parametrize(("model", "value", "score"), [("loan", 1, 0.873), ("loan", 1, None), ("price", 271.5, None)])
+def test_a_pending_row_takes_at_most_sixty_bytes(model: str, value: Value, score: float | None) -> None:
+    """With UUIDs as ids and offsets in the billions, as in a year of traffic."""
+    names = [str(uuid.UUID(int=n << 64 | 7)) for n in range(1_000)]
+    at = driver([Prediction(name, model, "12", value, NOW_MS - 20, score) for name in names])
+    closed = step(at, 1_000, 0)
+    assert closed.cut.pending == 1_000
+    ((_, _, blob),) = commands(closed, "RPUSH", "log")
+    assert isinstance(blob, bytes)
+    assert len(blob) <= 60 * 1_000
+
+
+def test_rows_that_meet_within_a_checkpoint_never_touch_the_log() -> None:
+    """The usual case of fast outcomes costs only the dedupe memory."""
+    names = [f"p{n}" for n in range(10)]
+    at = driver([Prediction(name, "loan", "1", 1) for name in names], [Outcome(name, 1) for name in names])
+    closed = step(at, 10, 10)
+    assert closed.cut.counters.joined == 10
+    assert commands(closed, "RPUSH", "log") == []
+    assert len(commands(closed, "RPUSH", "joined")) == 1
+
+
+def test_the_log_is_rewritten_when_most_of_it_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One snapshot takes the place of all deltas, in the same transaction, and loads as the same rows."""
+    monkeypatch.setattr(stored, "COMPACT_ROWS", 10)
+    monkeypatch.setattr(stored, "COMPACT_FACTOR", 1)
+    names = [f"p{n}" for n in range(40)]
+    at = driver([Prediction(name, "loan", "1", 1) for name in names], [Outcome(name, 1) for name in names[:38]])
+    step(at, 40, 0)
+    closed = step(at, 0, 38)
+    verbs = [command[0] for command in closed.commands if str(command[1]).endswith("log")]
+    assert verbs == ["DEL", "RPUSH"]
+    rows = list(at.part.join.pending.rows.values())
+    assert len(rows) == 2
+    at.crash()
+    assert list(at.part.join.pending.rows.values()) == rows
+    assert at.part.layout.log_rows == 2
+
+
+def test_corrections_push_nothing_out_of_the_stored_memory() -> None:
+    """Many corrections of one pair are one pair: the others are still known after a crash."""
+    limits = msgspec.structs.replace(LIMITS, dedupe_rows=3)
+    names = ["p0", "p1", "p2"]
+    outcomes = [Outcome(name, 1) for name in names] + [Outcome("p0", n % 2) for n in range(6)]
+    predictions = [Prediction(name, "loan", "1", 1) for name in names]
+    at = driver(predictions, outcomes, limits, later=predictions)
+    for n in range(3):
+        step(at, int(n == 0) * 3, 1)
+    for _ in range(6):
+        step(at, 0, 1)
+    remembered = [msgspec.structs.astuple(row) for row in at.part.join.joined.values()]
+    at.crash()
+    assert [msgspec.structs.astuple(row) for row in at.part.join.joined.values()] == remembered
+    closed = step(at, 3, 0)
+    assert (closed.cut.counters.duplicates, closed.cut.pending) == (3, 0)
+
+
+def test_the_stored_memory_ends_where_the_limit_does() -> None:
+    """Deltas that newer ones push out, and those past the window, are dropped whole."""
+    limits = msgspec.structs.replace(LIMITS, dedupe_rows=4)
+    names = [f"p{n}" for n in range(20)]
+    at = driver([Prediction(n, "loan", "1", 1) for n in names], [Outcome(n, 1) for n in names], limits)
+    step(at, 20, 1)
+    for _ in range(19):
+        step(at, 0, 1)
+    assert len(at.redis.lists[at.part.owned.name("joined")]) == 4
+    for side in (0, 1):
+        at.part.timeline.idle(side, NOW_MS + limits.dedupe_ms + 5_000)
+    at.close()
+    assert at.redis.lists[at.part.owned.name("joined")] == []
+    assert at.part.layout.joined_rows == 0
+
+
+def test_what_was_not_acknowledged_is_published_again_in_order() -> None:
+    """Entries leave the outbox with the checkpoint after their acknowledgement, however the store lists them."""
+    names = [f"p{n}" for n in range(12)]
+    at = driver([Prediction(name, "loan", "1", 1) for name in names], [Outcome(name, 1) for name in names])
+    closed = [step(at, 1, 1) for _ in range(11)]
+    assert [entry.cut for entry in at.outbox()] == [c.cut for c in closed]
+    assert [entry.summaries for entry in at.outbox()] == [c.summaries for c in closed]
+    at.part.layout.published += [1, 2, 4]
+    closed.append(step(at, 1, 1))
+    assert [entry.cut.sequence for entry in at.outbox()] == [3, *range(5, 13)]
+    assert at.part.layout.published == []
+
+
+def test_what_is_loaded_is_what_was_stored() -> None:
+    """Types too: a class that is ``true``, a number with a fraction, a text; and rows keep their order."""
+    values: list[Value] = [True, 1, 1.0]
+    predictions = [Prediction(f"p{n}", "loan", "1", value) for n, value in enumerate(values)]
+    predictions += [Prediction("q", "price", 2, -0.25, None, None, "north")]
+    at = driver(predictions, [Outcome("unknown", "text"), Outcome("p0", 1)])
+    step(at, 4, 2)
+    before = at.part
+    at.crash()
+    for side in ("pending", "waiting"):
+        stored_rows = list(getattr(at.part.join, side).rows.values())
+        rows = list(getattr(before.join, side).rows.values())
+        assert stored_rows == rows
+        assert [type(row.value) for row in stored_rows] == [type(row.value) for row in rows]
+    assert at.part.join.refs == before.join.refs
+    assert at.part.join.intern(("price", "2", "north")) == before.join.intern(("price", "2", "north"))
