@@ -41,8 +41,9 @@ class KafkaAnnouncer:
         if self._producer is None:
             self._producer = SafeProducer(self._settings)
         kind = MODEL_EVENT_TYPE.format(what=event.kind)
+        time = {"ce_time": event.at} if event.at else None
         self._producer.send(
-            self._topic, encode(event), event.state.model.encode(), headers(kind, SOURCE, event_id(event))
+            self._topic, encode(event), event.state.model.encode(), headers(kind, SOURCE, event_id(event), time)
         )
         self._producer.flush()
 

@@ -113,7 +113,9 @@ def event_id(event: Alert) -> str:
 
 def encode(event: Alert) -> EncodedAlert:
     """Key, CloudEvents headers and value for the topic ``alerts``."""
-    headers = codec.headers(ALERT_TYPE, SOURCE, event_id(event))
+    detected = event.drift.detected_at if event.drift is not None else None
+    at = event.ends_at if event.status == "resolved" else detected or event.starts_at
+    headers = codec.headers(ALERT_TYPE, SOURCE, event_id(event), {"ce_time": at})
     return EncodedAlert(
         event.fingerprint.encode(), [(name, value or b"") for name, value in headers], codec.encode(event)
     )

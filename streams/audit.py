@@ -198,7 +198,6 @@ class MonitorLedger:
         self.last: MonitorCut | None = None
         self.epoch = 0
         self.violations: list[str] = []
-        self.notes: list[str] = []
 
     def record(self, record: Take | MonitorCut | Gap) -> None:
         """Take in the next record of ``monitor-checkpoints``."""
@@ -216,10 +215,7 @@ class MonitorLedger:
 
     def _follows(self, last: MonitorCut, cut: MonitorCut) -> None:
         where = f"monitor partition {self.partition}, cut {cut.sequence} (epoch {cut.epoch})"
-        if cut.sequence == last.sequence + 2 and cut.epoch > last.epoch:
-            # Its owner died between the checkpoint and the cut: the state went on, only the announcement is missing.
-            self.notes.append(f"{where}: cut {last.sequence + 1} was written by the last owner but never published")
-        elif cut.sequence != last.sequence + 1:
+        if cut.sequence != last.sequence + 1:
             gap = _missing(last.sequence, cut.sequence)
             self.violations.append(f"{where}: the cut before it is {last.sequence}: {gap}")
         elif cut.summaries.start != last.summaries.end:
@@ -352,7 +348,6 @@ def judge(
     said = list(notes)
     for monitor in monitors:
         violations += monitor.violations
-        said += monitor.notes
     violations += others
     if not any(ledger.cuts for ledger in ledgers):
         said.append("no partition has a cut yet: has a worker run?")

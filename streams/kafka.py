@@ -21,8 +21,8 @@ BATCH = 1_000
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    """What every client needs to reach the broker."""
-    return {"bootstrap.servers": settings.bootstrap, "client.id": "driftline", "log_level": 3}
+    """What every client needs to reach the broker. Its log is quiet: what matters comes back as an error, once."""
+    return {"bootstrap.servers": settings.bootstrap, "client.id": "driftline", "log_level": 2}
 
 
 @dataclass(frozen=True, slots=True)

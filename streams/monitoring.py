@@ -26,12 +26,14 @@ from streams.models import ModelEvents
 from streams.monitor import ModelReport, MonitorPartition, OutboxAlert
 from streams.ownership import Ownership
 from streams.partition import Batch
+from streams.records import MonitorCut
 from streams.settings import KafkaSettings, Settings
 from streams.store import Fenced, Owned, StateStore
 from streams.topics import Topics
 
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)
+_cut = msgspec.json.Decoder(MonitorCut)
 
 
 class CutFeed:
@@ -112,7 +114,9 @@ class MonitorStage:
             if "number" in owned.meta:
                 names = monitor.keys()
                 hashes = self._store.read_all([("HGETALL", key) for key in names])
-                self._publish(monitor, monitor.load(owned.meta, hashes))
+                alerts = monitor.load(owned.meta, hashes)
+                self._send_cut(owned, _cut.decode(owned.meta["cut"]))
+                self._publish(monitor, alerts)
                 position = monitor.next_summary_offset
             self.parts[partition] = _Watched(owned, monitor, position, position or 0)
         self._producer.flush()
@@ -185,20 +189,15 @@ class MonitorStage:
         part = self.parts[partition]
         part.monitor.advance(self._models.catalog)
         closed = part.monitor.close()
+        cut = closed.cut(part.owned.epoch, part.owned.number + 1)
         try:
-            self._store.commit(part.owned, closed.commands, closed.meta)
+            self._store.commit(part.owned, closed.commands, {**closed.meta, "cut": msgspec.json.encode(cut)})
         except Fenced as fenced:
             log.warning("partition.fenced", stage="monitor", partition=partition, reason=str(fenced))
             del self.parts[partition]
             return
         part.committed = part.position or 0
-        cut = closed.cut(part.owned.epoch, part.owned.number)
-        self._producer.send(
-            self._topics.monitor_checkpoints,
-            msgspec.json.encode(cut),
-            str(partition).encode(),
-            partition=partition,
-        )
+        self._send_cut(part.owned, cut)
         self._publish(part.monitor, closed.alerts)
         for notice in closed.notices:
             log.warning(
@@ -212,6 +211,12 @@ class MonitorStage:
         for alert in closed.alerts:
             self._tell(alert)
         self._report(partition, part.monitor)
+
+    def _send_cut(self, owned: Owned, cut: MonitorCut) -> None:
+        """The newest cut is kept with the state and produced again by the next owner: readers drop it as seen."""
+        value = msgspec.json.encode(msgspec.structs.replace(cut, epoch=owned.epoch))
+        key = str(owned.partition).encode()
+        self._producer.send(self._topics.monitor_checkpoints, value, key, partition=owned.partition)
 
     def _publish(self, monitor: MonitorPartition, alerts: Sequence[OutboxAlert]) -> None:
         """Produce alerts; once the last is acknowledged, all of them leave the outbox."""

@@ -1,4 +1,4 @@
-"""Taking a partition: an epoch higher than any before, announced in the log and in the store before anything is read.
+"""Taking a partition: an epoch higher than any before, in the store and in the log before anything else is done.
 
 The store's compare-and-set refuses the writes of older epochs; the ``take`` record makes readers ignore cuts of older
 epochs that were still in flight. Kafka's group generation is not the fence: it restarts with the group.
@@ -70,6 +70,8 @@ class Ownership:
                 if record.offset < announced[record.partition]:
                     _note(tails[record.partition], self._stage, record.offset, record.value)
         for partition, tail in tails.items():
+            if tail.epoch > owned[partition].epoch:
+                raise RestartMe(f"{self._stage} partition {partition} was taken by another worker meanwhile", "")
             if owned[partition].number < tail.sequence:
                 raise StateMismatch(
                     f"the store is at checkpoint {owned[partition].number} of {self._stage} partition {partition},"
@@ -80,15 +82,20 @@ class Ownership:
         return owned
 
     def _take_one(self, partition: int, tail: Tail) -> tuple[Owned, int]:
+        """Take in the store, then announce.
+
+        The store first: an announced take whose owner died before the store knew it would leave the last owner free to
+        write checkpoints whose cuts no reader counts, and the outbox keeps only the newest of them.
+        """
         token = secrets.token_hex(8)
         for _ in range(TAKE_ATTEMPTS):
             epoch = max(self._store.stored_epoch(self._stage, partition), tail.epoch) + 1
-            announced = self._announce(Take(partition, epoch, token, self._worker))
             try:
                 owned = self._store.take(self._stage, partition, epoch, token)
             except EpochTaken as taken:
                 tail.epoch = taken.stored
                 continue
+            announced = self._announce(Take(partition, epoch, token, self._worker))
             log.info("partition.taken", stage=self._stage, partition=partition, epoch=epoch, checkpoint=owned.number)
             return owned, announced
         raise RestartMe(

@@ -18,6 +18,7 @@ import structlog
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from streams.configuration import masked
 from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
 from streams.settings import RedisSettings
 
@@ -72,7 +73,7 @@ def require_durable(client: redis.Redis, settings: RedisSettings) -> None:
         info: Mapping[str, Any] = client.info()
     except redis.RedisError as error:
         raise Unavailable(
-            f"no Redis answers at {settings.url.rpartition('@')[2]} ({error})", "start one, or set redis.url"
+            f"no Redis answers at {masked(settings.url)} ({error})", "start one, or set redis.url"
         ) from None
     if settings.allow_volatile:
         return
