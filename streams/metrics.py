@@ -96,6 +96,9 @@ class WorkerMetrics:
         self.wrong = counter("wrong_partition", "Sampled keys that murmur2 would have put elsewhere.", "topic")
         self.cut_short = counter("bound_reached", "Rows forgotten early because a bound was reached.", "bound")
         self.watermark = gauge("watermark_timestamp_seconds", "Stream time fed to the detectors.", "partition")
+        self.watermark_held = gauge(
+            "watermark_held_seconds", "How far the slowest input partition is behind the fastest."
+        )
         self.accuracy = gauge("windowed_accuracy_ratio", "Share of right predictions.", "model", "version", "window")
         self.error = gauge("windowed_absolute_error", "Mean absolute error.", "model", "version", "window")
         self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")

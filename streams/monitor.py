@@ -190,6 +190,11 @@ class MonitorPartition:
         return self.inputs.watermark_ms
 
     @property
+    def clocks_ms(self) -> dict[int, int]:
+        """The clock of each input partition that the watermark waits for."""
+        return self.inputs.clocks_ms
+
+    @property
     def checkpoint_offsets(self) -> dict[int, int]:
         """Where to read each partition of ``checkpoints`` from after a reload."""
         return self.inputs.offsets

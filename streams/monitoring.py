@@ -31,6 +31,9 @@ from streams.settings import KafkaSettings, Settings
 from streams.store import Fenced, Owned, StateStore
 from streams.topics import Topics
 
+HELD_MS = 30_000
+"""How far one input partition may fall behind the others before it is said."""
+
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)
 _cut = msgspec.json.Decoder(MonitorCut)
@@ -102,6 +105,7 @@ class MonitorStage:
         self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, settings.kafka, store, producer)
         self._feed: CutFeed | None = None
         self._last_s = 0.0
+        self._warn_again_s = 0.0
 
     # ------------------------------------------------------------------------------------------------- ownership
 
@@ -240,10 +244,27 @@ class MonitorStage:
     def _report(self, partition: int, monitor: MonitorPartition) -> None:
         """What `driftline status` and Prometheus show. For people: written beside the checkpoint, not inside it."""
         reports = monitor.report()
+        self._warn_held(monitor.clocks_ms)
         self._metrics.watched(partition, monitor.watermark_ms, reports)
         if reports:
             fields = {r.model: self._status(r, monitor.watermark_ms) for r in reports}
             self._store.note("status", fields)
+
+    def _warn_held(self, clocks_ms: Mapping[int, int]) -> None:
+        """A partition that stands still holds every model's detectors: say so, and which one it is."""
+        newest = max(clocks_ms.values(), default=0)
+        held_ms = newest - min(clocks_ms.values(), default=0)
+        self._metrics.watermark_held.set(held_ms / 1000)
+        if held_ms < HELD_MS or time.monotonic() < self._warn_again_s:
+            return
+        self._warn_again_s = time.monotonic() + HELD_MS / 1000
+        log.error(
+            "watermark.held",
+            partitions=[p for p, clock in clocks_ms.items() if newest - clock >= HELD_MS],
+            seconds=held_ms // 1000,
+            what="no detector sees anything newer until the workers that own these input partitions go on",
+            mend="is a worker down, or far behind? see `driftline status`",
+        )
 
     def _status(self, report: ModelReport, watermark_ms: int) -> bytes:
         state = self._models.catalog.get(report.model)

@@ -154,6 +154,11 @@ class Inputs:
         """No pair that is not admitted yet was complete before: the lowest clock over all input partitions."""
         return self._watermark_ms
 
+    @property
+    def clocks_ms(self) -> dict[int, int]:
+        """The clock of each input partition that the watermark waits for."""
+        return {p: i.state.clock_ms for p, i in enumerate(self._inputs) if not i.state.skipped}
+
     def _admissible(self, source: _Input) -> list[Summary] | None:
         """The records that the first waiting cut lets take effect, or None while one of them is missing."""
         cut = source.queue[0].record
