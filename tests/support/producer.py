@@ -26,7 +26,7 @@ class EventProducer:
             {
                 "bootstrap.servers": bootstrap,
                 "partitioner": "murmur2_random",
-                "acks": "all",
+                "enable.idempotence": True,  # or a retry could change the order of a log
                 "linger.ms": 5,
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 **config,
