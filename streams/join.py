@@ -34,6 +34,8 @@ from streams.ids import compact_id
 from streams.records import Correction, Counters, DeadReason, EffectSettings
 
 MINUTE_MS = 60_000
+MAX_REFS = 10_000
+"""Models × versions × segments of one partition: a producer that puts an id there must not fill the memory."""
 Row = TypeVar("Row", "PendingRow | WaitingRow", "JoinedRow")
 Ref = tuple[str, str, str]
 """Model, version, segment: stored once, referred to by number."""
@@ -198,7 +200,6 @@ class PartitionJoin:
 
     def _predict(self, at_ms: int, event: Prediction, offset: int, index: int, model: ModelState) -> None:
         key = compact_id(event.prediction_id)
-        ref = self.intern((event.model, str(event.version), event.segment or ""))
         known = self.pending.rows.get(key)
         if known is not None:
             self._again(self._model_of(known), event, offset, index)
@@ -207,6 +208,11 @@ class PartitionJoin:
         if pair is not None:
             self._again(self.refs[pair.ref][0], event, offset, index)
             return
+        name = (event.model, str(event.version), event.segment or "")
+        if name not in self.refs_index and len(self.refs) >= MAX_REFS:
+            self._kill(0, offset, index, "too_many_segments", f"{MAX_REFS} versions and segments are known already")
+            return
+        ref = self.intern(name)
         outcome = self.waiting.rows.get(key)
         event_ms = at_ms if event.predicted_at is None else milliseconds(event.predicted_at)
         row = PendingRow(key, offset, at_ms, event_ms, ref, event.prediction, event.score)

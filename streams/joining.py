@@ -220,14 +220,14 @@ class JoinStage:
     def _publish(self, part: InputPartition, cut: Cut, summaries: list[tuple[str, Summary]]) -> None:
         """Produce a cut, then its summaries, with our epoch; the last acknowledgement clears the outbox entry."""
         partition, epoch = part.owned.partition, part.owned.epoch
-        left = [1 + len(summaries)]
+        acknowledged: list[None] = []  # reports come from two threads: an append and a length are each atomic
 
         def delivered(message: Any) -> None:
-            left[0] -= 1
+            acknowledged.append(None)
             if message.topic() == self._topics.checkpoints:
                 cuts = self.acknowledged.setdefault(partition, deque(maxlen=CUTS_REMEMBERED))
                 cuts.append(Acknowledged(message.timestamp()[1], time.monotonic()))
-            if not left[0]:
+            if len(acknowledged) == 1 + len(summaries):
                 part.layout.published.append(cut.sequence)
 
         value = msgspec.json.encode(msgspec.structs.replace(cut, epoch=epoch))

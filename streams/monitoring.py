@@ -224,11 +224,11 @@ class MonitorStage:
 
     def _publish(self, monitor: MonitorPartition, alerts: Sequence[OutboxAlert]) -> None:
         """Produce alerts; once the last is acknowledged, all of them leave the outbox."""
-        left = [len(alerts)]
+        acknowledged: list[None] = []  # reports come from two threads: an append and a length are each atomic
 
         def delivered(_: object) -> None:
-            left[0] -= 1
-            if not left[0]:
+            acknowledged.append(None)
+            if len(acknowledged) == len(alerts):
                 monitor.published(alerts[-1].sequence)
 
         for each in alerts:

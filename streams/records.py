@@ -186,9 +186,9 @@ DeadReason = Literal[
     "out_of_range",
     "too_large",
     "too_many_models",
+    "too_many_segments",
     "unknown_class",
     "shared_id",
     "wrong_task",
     "correction_unpaired",
-    "corrected_late",
 ]

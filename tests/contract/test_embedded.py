@@ -167,7 +167,7 @@ def test_every_codec_is_read_by_both_clients(broker: EmbeddedBroker, topic: str,
         }
         for n in range(200)
     ]
-    produce(broker, topic, records, **{"compression.type": codec, "enable.idempotence": False})
+    produce(broker, topic, records, **{"compression.type": codec, "enable.idempotence": "false"})
     messages = read(broker, topic)
     assert [m.value() for m in messages] == [str(r["value"]).encode() for r in records]
     assert messages[0].headers() == records[0]["headers"]

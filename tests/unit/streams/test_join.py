@@ -367,3 +367,15 @@ def test_an_outcome_that_the_model_cannot_have_leaves_the_prediction_waiting(
     join.outcomes(1_001, [Outcome("p1", value), Outcome("p1", good[model])], [0, 1], catalog)
     assert [d.reason for d in join.effects.dead] == [reason]
     assert (join.counters.joined, join.counters.dead_outcomes) == (1, 1)
+
+
+def test_a_segment_for_every_row_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound a new version or segment is dead, a known one goes on, and the law holds."""
+    monkeypatch.setattr("streams.join.MAX_REFS", 2)
+    join, catalog = joined()
+    events = [Prediction(f"p{n}", "loan", "1", 1, segment=segment) for n, segment in enumerate("abca")]
+    join.predictions(1_000, events, range(4), catalog)
+    assert [(d.offset, d.reason) for d in join.effects.dead] == [(2, "too_many_segments")]
+    assert len(join.refs) == 2
+    assert join.counters == Counters(predictions=4, dead_predictions=1)
+    assert len(join.pending.rows) == 3
