@@ -281,7 +281,7 @@ class _Audit:
                     continue  # others may write their dead letters here too
                 topic, p, offset = place
                 dead[p][sides[topic]].add(offset)
-                if _displaced(record.value, offset):
+                if _displaced(record, offset):
                     evidence[p].displaced[sides[topic]].add(offset)
         for p, found in evidence.items():
             found.dead = dead[p]
@@ -368,11 +368,13 @@ class _Note(msgspec.Struct):
 _dead_note = msgspec.json.Decoder(_Note)
 
 
-def _displaced(value: bytes | None, offset: int) -> bool:
+def _displaced(record: Record, offset: int) -> bool:
     """Whether a dead letter stands for a record that was taken in earlier, and made dead by a later one."""
+    if _text(record.headers, "driftline_reason") == "too_large":
+        return False  # a note stands for its bytes too, but it was dead when it was read
     try:
-        return _dead_note.decode(value or b"").offset == offset
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _dead_note.decode(record.value or b"").offset == offset
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
 
 

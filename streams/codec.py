@@ -122,6 +122,8 @@ def _explain(error: msgspec.ValidationError) -> Undecodable:
         reason = "missing_field"
     elif "out of range" in text:
         reason = "out_of_range"
+    elif "length <=" in text:
+        reason = "too_large"
     return Undecodable(reason, text)
 
 

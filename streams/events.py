@@ -17,12 +17,15 @@ ALERT_TYPE = "driftline.alert.v1"
 MODEL_EVENT_TYPE = "driftline.model.{what}.v1"
 
 Time = Annotated[dt.datetime, msgspec.Meta(tz=True)] | int
-Label = bool | int | str
+ClassName = Annotated[str, msgspec.Meta(max_length=512)]
+"""Bounded: a summary carries pairs of them, and must fit a record."""
+Label = bool | int | ClassName
 """A class. ``true``, ``1`` and ``1.0`` are the same class; ``"1"`` is another."""
-Value = bool | int | float | str
+Value = bool | int | float | ClassName
 """A prediction or an outcome: a class, or a number for regression."""
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Segment = Annotated[str, msgspec.Meta(max_length=200)]
 
 Task = Literal["binary", "multiclass", "classification", "regression"]
 """``classification`` is a model that nobody declared: its classes are those that appear."""
@@ -46,7 +49,7 @@ class Prediction(msgspec.Struct, gc=False):
     prediction: Value
     predicted_at: Time | None = None
     score: float | None = None
-    segment: str | None = None
+    segment: Segment | None = None
 
 
 class FullPrediction(Prediction, gc=False):
