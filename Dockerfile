@@ -2,7 +2,7 @@
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-WORKDIR /opt/driftline
+WORKDIR /usr/src/driftline
 
 # The exact wheels of the lock, checked by hash. NVIDIA's library (a dependency of xgboost's wheel, hundreds of
 # megabytes) serves training on several GPUs only; ours trains on the CPU.
