@@ -18,7 +18,7 @@ COPY retrain retrain
 COPY stack stack
 RUN pip install --no-deps --no-build-isolation .
 
-COPY --chmod=755 ops/docker/entrypoint.sh /usr/local/bin/entrypoint
+COPY ops/docker/entrypoint.sh /usr/local/bin/entrypoint
 # A volume that is mounted here for the first time takes the folder's owner.
 RUN useradd --system --uid 10001 --home-dir /var/lib/driftline --create-home driftline \
   && install -d -o driftline -g driftline /var/lib/driftline/models
