@@ -83,8 +83,7 @@ class Arrivals:
                 cell = (version, segment, label_text(predicted), label_text(outcome))
                 cells[cell] = cells.get(cell, 0) + n
             for number, (minute, _, n, sum_abs, sum_sq, sum_err) in enumerate(part.moments):
-                # The record has Σ(outcome − prediction), a window Σ(prediction − outcome).
-                moments = Moments((*record, index, number), version, segment, n, sum_abs, sum_sq, -sum_err)
+                moments = Moments((*record, index, number), version, segment, n, sum_abs, sum_sq, sum_err)
                 self._at(minute).moments.append(moments)
             for number, move in enumerate(part.corrections):
                 moved = Moved(

@@ -267,7 +267,7 @@ def test_the_report_counts_what_arrived_a_moment_ago() -> None:
     house, loan = monitor.report()
     assert (house.model, loan.model) == ("house", "loan")
     assert house.versions[0].windows["1h"].mae == pytest.approx(2.0)
-    assert house.versions[0].windows["1h"].mean_error == pytest.approx(2.0)
+    assert house.versions[0].windows["1h"].mean_error == pytest.approx(-2.0)
     assert loan.champion == "1"
     assert loan.versions[0].champion
     assert loan.versions[0].windows["30d"].accuracy == pytest.approx(0.75)
