@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import faust
 import structlog
@@ -41,6 +41,30 @@ MAX_HELD = 500_000
 """Records of a partition read ahead of their turn before its leading input is paused."""
 
 log = structlog.get_logger(__name__)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run blocking work in a thread; whoever is cancelled meanwhile still waits for its end.
+
+    A rebalance cancels the taking of partitions, but nothing stops its thread: were the lock let go, the next taking
+    would share its state with it, and keep partitions that are another worker's.
+    """
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    cancelled: asyncio.CancelledError | None = None
+    while not thread.done():
+        try:
+            await asyncio.wait({thread})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not thread.cancelled():
+            thread.exception()  # seen: the next taking meets the same condition
+        raise cancelled
+    return thread.result()
 
 
 class Engine:
@@ -83,8 +107,8 @@ class Engine:
             summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
             partitions = {tp.partition for tp in inputs}
             self._metrics.revoked(self.join.parts.keys() - partitions)
-            await asyncio.to_thread(self.join.take, partitions)
-            await asyncio.to_thread(self.monitor.take, {tp.partition for tp in summaries})
+            await to_its_end(self.join.take, partitions)
+            await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
             self._generation = generation
             offsets: dict[TP, int] = {}
             for tp in inputs:
@@ -92,7 +116,7 @@ class Engine:
                 low, end = int(earliest[tp]), int(ends[tp])
                 position = part.position[self.join.side(tp.topic)]
                 if position is not None and position > end:
-                    end = await asyncio.to_thread(self._real_end, tp, position, end)
+                    end = await to_its_end(self._real_end, tp, position, end)
                 offsets[tp] = part.start(self.join.side(tp.topic), low, low, end, tp.topic)
             for tp in summaries:
                 offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]))
@@ -150,7 +174,7 @@ class Engine:
         async with self._lock:
             if batch.generation != self._generation:
                 return
-            seek_to = await asyncio.to_thread(self._take_in, batch)
+            seek_to = await to_its_end(self._take_in, batch)
             if seek_to is not None:
                 tp = TP(batch.topic, batch.partition)
                 log.warning("input.gap", topic=batch.topic, partition=batch.partition, expected=seek_to)
@@ -170,7 +194,7 @@ class Engine:
         async with self._lock:
             if batch.generation != self._generation:
                 return
-            seek_to = await asyncio.to_thread(self.monitor.accept, batch)
+            seek_to = await to_its_end(self.monitor.accept, batch)
             if seek_to is not None:
                 await self._consumer().seek_wait({TP(batch.topic, batch.partition): seek_to})
             self._moved_s = time.monotonic()
@@ -186,7 +210,7 @@ class Engine:
                 for side, topic in enumerate((self.topics.predictions, self.topics.outcomes))
             }
             owned = set(self.join.parts) | set(self.monitor.parts)
-            await asyncio.to_thread(self._step, found)
+            await to_its_end(self._step, found)
             lost = owned - set(self.join.parts) - set(self.monitor.parts)
         self._measure(consumer)
         if lost:
@@ -224,7 +248,7 @@ class Engine:
         """The last checkpoint, before the partitions are given back."""
         self.stopping = True
         async with self._lock:
-            await asyncio.to_thread(self._last)
+            await to_its_end(self._last)
 
     def _last(self) -> None:
         self.join.checkpoint()
