@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -20,6 +21,17 @@ from streams.settings import RetrainSettings
 
 POLL_S = 0.1
 STOP_S = 5.0
+PRELOADED = (
+    "__main__",
+    "retrain.champion",
+    "retrain.run",
+    "onnxmltools.convert.xgboost.operator_converters.XGBoost",
+    "onnxruntime",
+    "skl2onnx",
+    "sklearn.ensemble",
+    "xgboost",
+)
+"""What a training process imports: five seconds of a core, in which the stream moves on and the rows grow old."""
 
 
 class ChildFailed(Exception):
@@ -50,12 +62,23 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Challenger:
     )
 
 
+def warm_up() -> multiprocessing.context.ForkServerContext:
+    """Start the process that training processes are forked from, unless it runs; does not wait for its imports.
+
+    A fork of this process would inherit Kafka clients whose threads are gone; that one has no clients.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    multiprocessing.forkserver.ensure_running()
+    return context
+
+
 def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
     """Do the job in a child process; blocks, calling ``check`` (which may raise to abort) several times a second.
 
     Raises :class:`retrain.training.Refused` and :class:`ChildFailed`. The child never outlives the call.
     """
-    context = multiprocessing.get_context("spawn")  # a forked child would inherit Kafka clients whose threads are gone
+    context = warm_up()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, theirs), name=f"train-{job.problem.model}", daemon=True)
     process.start()

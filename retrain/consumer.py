@@ -15,7 +15,7 @@ from prometheus_client import start_http_server
 
 from retrain.active import ActiveRuns
 from retrain.announce import KafkaAnnouncer, republish
-from retrain.child import Job, perform_in_child
+from retrain.child import Job, perform_in_child, warm_up
 from retrain.lease import Leases
 from retrain.log import KafkaLog
 from retrain.metrics import RetrainMetrics
@@ -68,6 +68,7 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
             now_ms=now_ms,
         )
         alerts = stack.enter_context(_alerts(settings))
+        warm_up()
         active = ActiveRuns(retrainer, leases, metrics)
         stack.callback(active.stop)
         if ready_file is not None:

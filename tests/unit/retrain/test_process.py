@@ -62,10 +62,8 @@ def test_a_refusal_in_the_child_is_a_refusal_here(tmp_path: Path) -> None:
 
 def child_of_ours() -> psutil.Process | None:
     """The training process, if there is one."""
-    for child in psutil.Process().children():
-        if "spawn_main" in " ".join(child.cmdline()):
-            return child
-    return None
+    servers = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+    return next((child for server in servers for child in server.children()), None)
 
 
 def test_a_killed_child_is_a_failure_and_not_a_wait(tmp_path: Path) -> None:
