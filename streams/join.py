@@ -23,127 +23,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import msgspec
-
+from streams import bulk
 from streams.catalog import Catalog, is_classification
 from streams.events import ModelState, Outcome, Prediction, Value, milliseconds
 from streams.ids import compact_id
+from streams.join_rows import (
+    MINUTE_MS,
+    Dead,
+    Effects,
+    JoinedRow,
+    LabelledPair,
+    Pairs,
+    PendingRow,
+    Ref,
+    Side,
+    WaitingRow,
+)
 from streams.records import Correction, Counters, DeadReason, EffectSettings
 
-MINUTE_MS = 60_000
 MAX_REFS = 10_000
 """Models × versions × segments of one partition: a producer that puts an id there must not fill the memory."""
-Row = TypeVar("Row", "PendingRow | WaitingRow", "JoinedRow")
-Ref = tuple[str, str, str]
-"""Model, version, segment: stored once, referred to by number."""
-
-
-class PendingRow(msgspec.Struct, array_like=True, gc=False):
-    """A prediction that waits for its outcome."""
-
-    id: bytes
-    offset: int
-    at_ms: int
-    event_ms: int
-    ref: int
-    value: Value
-    score: float | None
-
-
-class WaitingRow(msgspec.Struct, array_like=True, gc=False):
-    """An outcome that waits for its prediction."""
-
-    id: bytes
-    offset: int
-    at_ms: int
-    event_ms: int
-    value: Value
-    model: str | None
-
-
-class JoinedRow(msgspec.Struct, array_like=True, gc=False):
-    """A pair that is remembered for the dedupe window, so that a correction can be undone and a duplicate seen."""
-
-    id: bytes
-    at_ms: int
-    ref: int
-    prediction: Value
-    outcome: Value
-    prediction_offset: int
-    prediction_ms: int
-    cohort_minute: int
-
-
-@dataclass(slots=True)
-class Pairs:
-    """What happened to one (model, version, segment) since the last checkpoint."""
-
-    seconds: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    errors: list[float] = field(default_factory=list)
-    cells: dict[tuple[int, int, Value, Value], int] = field(default_factory=dict)
-    moments: dict[tuple[int, int], list[float]] = field(default_factory=dict)
-    corrections: list[Correction] = field(default_factory=list)
-    predictions: dict[int, int] = field(default_factory=dict)
-    delays: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledPair:
-    """A pair by reference, as retraining reads it."""
-
-    ref: int
-    prediction_offset: int
-    outcome_offset: int
-    prediction_ms: int
-    outcome_ms: int
-    outcome: Value
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """An event that cannot be used: ``index`` in its run, or -1 if the event itself is from an earlier run."""
-
-    side: int
-    offset: int
-    index: int
-    reason: DeadReason
-    detail: str
-
-
-@dataclass(slots=True)
-class Effects:
-    """Everything that the events since the last checkpoint did."""
-
-    pairs: dict[int, Pairs] = field(default_factory=dict)
-    labelled: list[LabelledPair] = field(default_factory=list)
-    dead: list[Dead] = field(default_factory=list)
-    remembered: list[JoinedRow] = field(default_factory=list)
-    corrected: list[JoinedRow] = field(default_factory=list)
-    forgotten: list[tuple[bytes, int]] = field(default_factory=list)
-
-
-class Side(msgspec.Struct):
-    """Rows of one topic without a partner, oldest first, and how they differ from what is stored."""
-
-    rows: OrderedDict[bytes, PendingRow | WaitingRow] = msgspec.field(default_factory=OrderedDict)
-    """Not a dict: the oldest of one whose front was deleted is found only behind all that was deleted."""
-    added: dict[bytes, PendingRow | WaitingRow] = {}
-    removed: dict[bytes, None] = {}
-
-    def put(self, row: PendingRow | WaitingRow) -> None:
-        """Let a row wait."""
-        self.rows[row.id] = row
-        self.added[row.id] = row
-
-    def pop(self, key: bytes) -> None:
-        """Take a row out; one that was never stored leaves no trace."""
-        del self.rows[key]
-        if self.added.pop(key, None) is None:
-            self.removed[key] = None
+Row = TypeVar("Row", PendingRow | WaitingRow, JoinedRow)
 
 
 class UnknownModel(Exception):  # a signal to the caller, not an error
@@ -167,6 +69,8 @@ class PartitionJoin:
         self.counters = Counters()
         self.refs: list[Ref] = []
         self.refs_index: dict[Ref, int] = {}
+        self.refs_cache: dict[bulk.Name, int] = {}
+        """``refs_index`` by the names as events spell them (a version may be a number, a segment missing)."""
         self.effects = Effects()
         self.dedupe_cut_short = 0
         self.pending_cut_short = 0
@@ -182,6 +86,10 @@ class PartitionJoin:
         been taken in, nothing after.
         """
         self.expire(at_ms)
+        if start == 0 and None not in events:
+            run = cast(Sequence[Prediction], events)
+            if bulk.predictions(self, at_ms, run, offsets, catalog):
+                return
         for index in range(start, len(events)):
             event = events[index]
             if event is None:
@@ -209,7 +117,7 @@ class PartitionJoin:
             self._again(self.refs[pair.ref][0], event, offset, index)
             return
         name = (event.model, str(event.version), event.segment or "")
-        if name not in self.refs_index and len(self.refs) >= MAX_REFS:
+        if not self.has_room_for(name):
             self._kill(0, offset, index, "too_many_segments", f"{MAX_REFS} versions and segments are known already")
             return
         ref = self.intern(name)
@@ -227,7 +135,11 @@ class PartitionJoin:
             self.counters.dead_outcomes += 1
             self.effects.dead.append(Dead(1, outcome.offset, -1, *problem))
         self.pending.put(row)
-        if len(self.pending.rows) > self.settings.max_pending:
+        self.keep_to_the_ceiling()
+
+    def keep_to_the_ceiling(self) -> None:
+        """Let the oldest predictions expire early when too many wait."""
+        while len(self.pending.rows) > self.settings.max_pending:
             oldest = next(iter(self.pending.rows.items()))
             self.pending_cut_short += 1
             self._expire_pending(*oldest)
@@ -240,7 +152,7 @@ class PartitionJoin:
         self.counters.duplicates += 1
 
     def _note_prediction(self, ref: int, at_ms: int) -> None:
-        minutes = self._pairs(ref).predictions
+        minutes = self.pairs(ref).predictions
         minute = at_ms // MINUTE_MS
         minutes[minute] = minutes.get(minute, 0) + 1
 
@@ -249,7 +161,11 @@ class PartitionJoin:
     def outcomes(self, at_ms: int, events: Sequence[Outcome | None], offsets: Sequence[int], catalog: Catalog) -> None:
         """Feed a run of outcomes; ``None`` stands for one that could not be decoded."""
         self.expire(at_ms)
-        for index, event in enumerate(events):
+        rows: Sequence[int] = range(len(events))
+        if None not in events:
+            rows = bulk.outcomes(self, at_ms, cast(Sequence[Outcome], events), offsets, catalog)
+        for index in rows:
+            event = events[index]
             if event is None:
                 self._count_dead(1)
             else:
@@ -300,7 +216,7 @@ class PartitionJoin:
         self.counters.corrections += 1
         if row.value == pair.outcome:
             return  # a retry of the same outcome: nothing to undo
-        self._pairs(pair.ref).corrections.append(
+        self.pairs(pair.ref).corrections.append(
             Correction(
                 at_ms // 1000,
                 pair.at_ms // MINUTE_MS,
@@ -329,7 +245,7 @@ class PartitionJoin:
     def _pair(self, at_ms: int, prediction: PendingRow, outcome: WaitingRow, model: ModelState) -> None:
         """``at_ms`` is the later of the two record times: the pair is complete now."""
         self.counters.joined += 1
-        pairs = self._pairs(prediction.ref)
+        pairs = self.pairs(prediction.ref)
         minute, cohort = at_ms // MINUTE_MS, prediction.event_ms // MINUTE_MS
         pairs.seconds.append(at_ms // 1000)
         pairs.offsets.append(outcome.offset)
@@ -340,11 +256,7 @@ class PartitionJoin:
         else:
             error = float(prediction.value) - float(outcome.value)
             pairs.errors.append(error)
-            moment = pairs.moments.setdefault((minute, cohort), [0, 0.0, 0.0, 0.0])
-            moment[0] += 1
-            moment[1] += abs(error)
-            moment[2] += error * error
-            moment[3] += error
+            pairs.add_moment(minute, cohort, error)
         delay_s = max(0, outcome.event_ms - prediction.event_ms) // 1000
         bucket = delay_s.bit_length()
         pairs.delays[bucket] = pairs.delays.get(bucket, 0) + 1
@@ -358,24 +270,34 @@ class PartitionJoin:
             prediction.at_ms,
             cohort,
         )
-        self.joined[joined.id] = joined
-        self.effects.remembered.append(joined)
-        if len(self.joined) > self.settings.dedupe_rows:
-            self.joined.popitem(last=False)
-            self.dedupe_cut_short += 1
+        self.remember([joined])
         self.effects.labelled.append(
             LabelledPair(
                 prediction.ref, prediction.offset, outcome.offset, prediction.at_ms, outcome.at_ms, outcome.value
             )
         )
 
-    def _pairs(self, ref: int) -> Pairs:
+    def pairs(self, ref: int) -> Pairs:
+        """What happened to one (model, version, segment) since the last checkpoint."""
         pairs = self.effects.pairs.get(ref)
         if pairs is None:
             pairs = self.effects.pairs[ref] = Pairs()
         return pairs
 
+    def remember(self, rows: Sequence[JoinedRow]) -> None:
+        """Keep pairs for the dedupe window, and no more of them than the settings allow."""
+        self.joined.update((row.id, row) for row in rows)
+        self.effects.remembered.extend(rows)
+        while len(self.joined) > self.settings.dedupe_rows:
+            self.joined.popitem(last=False)
+            self.dedupe_cut_short += 1
+
+    def has_room_for(self, ref: Ref) -> bool:
+        """Whether a model, version and segment is known, or may still become so."""
+        return ref in self.refs_index or len(self.refs) < MAX_REFS
+
     def intern(self, ref: Ref) -> int:
+        """The number of a model, version and segment."""
         number = self.refs_index.get(ref)
         if number is None:
             number = self.refs_index[ref] = len(self.refs)

@@ -25,7 +25,8 @@ from streams.codec import (
 )
 from streams.errors import GarbageInput, StateMismatch
 from streams.events import Outcome, Prediction
-from streams.join import Pairs, PartitionJoin, UnknownModel
+from streams.join import PartitionJoin, UnknownModel
+from streams.join_rows import LabelledPair, Pairs
 from streams.records import (
     Cut,
     DeadReason,
@@ -145,6 +146,8 @@ class InputPartition:
         self, side: int, values: Sequence[bytes | None]
     ) -> tuple[list[Prediction | Outcome | None], dict[int, tuple[DeadReason, str]]]:
         decoder, check = self._decoders[side], self._checks[side]
+        if (plain := decoder.decode_all(values)) is not None:
+            return plain, {}
         events: list[Prediction | Outcome | None] = []
         bad: dict[int, tuple[DeadReason, str]] = {}
         decode = decoder.decode
@@ -294,24 +297,26 @@ class InputPartition:
                 )
         return summaries
 
-    def _labelled(self, pairs: Sequence[Any], sequence: int) -> Iterator[bytes]:
+    def _labelled(self, pairs: Sequence[LabelledPair], sequence: int) -> Iterator[bytes]:
         for start in range(0, len(pairs), LABELLED_ROWS):
+            chunk = pairs[start : start + LABELLED_ROWS]
             models: dict[str, int] = {}
             versions: dict[str, int] = {}
-            rows = []
-            for pair in pairs[start : start + LABELLED_ROWS]:
-                model, version, _ = self.join.refs[pair.ref]
-                rows.append(
-                    LabelledRow(
-                        pair.prediction_offset,
-                        pair.outcome_offset,
-                        pair.prediction_ms,
-                        pair.outcome_ms,
-                        models.setdefault(model, len(models)),
-                        versions.setdefault(version, len(versions)),
-                        pair.outcome,
-                    )
+            at: dict[int, tuple[int, int]] = {}
+            for ref in sorted({pair.ref for pair in chunk}):
+                model, version, _ = self.join.refs[ref]
+                at[ref] = models.setdefault(model, len(models)), versions.setdefault(version, len(versions))
+            rows = [
+                LabelledRow(
+                    pair.prediction_offset,
+                    pair.outcome_offset,
+                    pair.prediction_ms,
+                    pair.outcome_ms,
+                    *at[pair.ref],
+                    pair.outcome,
                 )
+                for pair in chunk
+            ]
             yield msgspec.msgpack.encode(
                 Labelled(self.owned.partition, self.owned.epoch, sequence, list(models), list(versions), rows)
             )
@@ -329,17 +334,11 @@ def _reference(offset: int) -> bytes:
 
 def _parts(version: str, segment: str, pairs: Pairs, classification: bool) -> Iterator[VersionPart]:
     """One or more parts: the first carries the counts, each at most SUMMARY_ROWS pairs in (second, offset) order."""
-    order = sorted(range(len(pairs.seconds)), key=lambda i: (pairs.seconds[i], pairs.offsets[i]))
-    for start in range(0, max(1, len(order)), SUMMARY_ROWS):
-        rows = order[start : start + SUMMARY_ROWS]
-        errors = [pairs.errors[i] for i in rows]
-        part = VersionPart(
-            version,
-            segment,
-            [pairs.seconds[i] for i in rows],
-            [pairs.offsets[i] for i in rows],
-            bytes(map(int, errors)) if classification else errors,
-        )
+    ordered = sorted(zip(pairs.seconds, pairs.offsets, pairs.errors, strict=True))  # offsets differ: no ties
+    for start in range(0, max(1, len(ordered)), SUMMARY_ROWS):
+        rows = ordered[start : start + SUMMARY_ROWS]
+        seconds, offsets, errors = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+        part = VersionPart(version, segment, seconds, offsets, bytes(map(int, errors)) if classification else errors)
         if start == 0:
             part.cells = [(*cell, n) for cell, n in pairs.cells.items()]
             part.moments = [(*at, int(m[0]), m[1], m[2], m[3]) for at, m in pairs.moments.items()]

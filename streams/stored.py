@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from streams.events import Value
-from streams.join import Effects, JoinedRow, PendingRow, Side, WaitingRow
+from streams.join_rows import Effects, JoinedRow, PendingRow, Side, WaitingRow
 from streams.records import Counters, Cut, Summary
 from streams.store import Command, Owned
 

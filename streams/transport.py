@@ -83,7 +83,9 @@ class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
                 self._partition_records = None  # the position is untouched: fetched again
                 raise aiokafka_fetcher.Errors.CorruptRecordException(f"Invalid CRC - {tp}")
             if not _aborted(records, chunk) and not chunk.is_control_batch:
-                kept = [r for r in chunk if r.offset >= position]  # a fetch may land inside a compressed batch
+                kept = list(chunk)
+                if chunk.base_offset < position:  # a fetch may land inside a compressed batch
+                    kept = [record for record in kept if record.offset >= position]
                 if kept and sample is None:
                     sample = kept[0].key
                 values += [r.value for r in kept]
