@@ -104,6 +104,7 @@ class WorkerMetrics:
         self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
         self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
         self._series: dict[int, set[tuple[Gauge, tuple[str, str, str]]]] = {}
+        self._alerted: dict[int, set[tuple[str, str]]] = {}
         self._counted: dict[int, dict[str, int]] = {}
         self._bounds: dict[int, tuple[int, int]] = {}
 
@@ -143,8 +144,9 @@ class WorkerMetrics:
                     for _ in range(count):
                         self.delay.observe((1 << bucket) - 1)
 
-    def alerted(self, model: str, alertname: str, *, firing: bool) -> None:
-        """An alert was published."""
+    def alerted(self, partition: int, model: str, alertname: str, *, firing: bool) -> None:
+        """A monitor partition published an alert."""
+        self._alerted.setdefault(partition, set()).add((model, alertname))
         if firing:
             self.detections.labels(model, alertname).inc()
         self.drift.labels(model, alertname).set(firing)
@@ -164,6 +166,15 @@ class WorkerMetrics:
         for gauge, labels in self._series.get(partition, set()) - series:
             _remove(gauge, *labels)
         self._series[partition] = series
+
+    def unwatched(self, partitions: Iterable[int]) -> None:
+        """Series of monitor partitions that are not ours any more go away."""
+        for partition in partitions:
+            _remove(self.watermark, str(partition))
+            for gauge, labels in self._series.pop(partition, set()):
+                _remove(gauge, *labels)
+            for alert in self._alerted.pop(partition, set()):
+                _remove(self.drift, *alert)
 
     def revoked(self, partitions: Iterable[int]) -> None:
         """Series of partitions that are not ours any more go away."""

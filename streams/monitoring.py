@@ -111,8 +111,11 @@ class MonitorStage:
 
     def take(self, partitions: Iterable[int]) -> None:
         """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
+        before = set(self.parts)
         self.close()
-        for partition, owned in self._ownership.take(partitions).items():
+        taken = self._ownership.take(partitions)
+        self._metrics.unwatched(before - taken.keys())
+        for partition, owned in taken.items():
             monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
             position: int | None = None
             if "number" in owned.meta:
@@ -199,6 +202,7 @@ class MonitorStage:
         except Fenced as fenced:
             log.warning("partition.fenced", stage="monitor", partition=partition, reason=str(fenced))
             del self.parts[partition]
+            self._metrics.unwatched([partition])
             return
         part.committed = part.position or 0
         self._send_cut(part.owned, cut)
@@ -213,7 +217,7 @@ class MonitorStage:
                 what="the version never achieved the minimum accuracy: only a drop against its baseline pages",
             )
         for alert in closed.alerts:
-            self._tell(alert)
+            self._tell(partition, alert)
         self._report(partition, part.monitor)
 
     def _send_cut(self, owned: Owned, cut: MonitorCut) -> None:
@@ -235,11 +239,11 @@ class MonitorStage:
             encoded = each.alert
             self._producer.send(self._topics.alerts, encoded.value, encoded.key, encoded.headers, delivered=delivered)
 
-    def _tell(self, each: OutboxAlert) -> None:
+    def _tell(self, partition: int, each: OutboxAlert) -> None:
         alert = _alert.decode(each.alert.value)
         name, model = alert.labels["alertname"], alert.labels["model"]
         log.warning("alert", status=alert.status, summary=alert.annotations["summary"], fingerprint=alert.fingerprint)
-        self._metrics.alerted(model, name, firing=alert.status == "firing")
+        self._metrics.alerted(partition, model, name, firing=alert.status == "firing")
 
     def _report(self, partition: int, monitor: MonitorPartition) -> None:
         """What `driftline status` and Prometheus show. For people: written beside the checkpoint, not inside it."""

@@ -35,8 +35,8 @@ class KafkaSettings(_Section):
     accept_create_time: bool = Field(False, description="accept topics that keep the producer's timestamp")
     linger_ms: float = Field(5.0, ge=0, description="how long a producer gathers records into a batch")
     session_timeout_s: float = Field(10.0, gt=0, description="a worker silent for so long loses its partitions")
-    heartbeat_s: float = Field(3.0, gt=0)
-    request_timeout_s: float = Field(30.0, gt=0)
+    heartbeat_s: float = Field(3.0, gt=0, description="a third of the session timeout, or less")
+    request_timeout_s: float = Field(30.0, gt=0, description="how long a request to the broker may take")
 
 
 class RedisSettings(_Section):
@@ -51,14 +51,14 @@ class WorkerSettings(_Section):
     """The stream worker."""
 
     group: str = Field("driftline", min_length=1, description="consumer group: one per deployment")
-    checkpoint_s: float = Field(1.0, gt=0, le=60)
-    checkpoint_events: int = Field(50_000, ge=1)
+    checkpoint_s: float = Field(1.0, gt=0, le=60, description="a checkpoint at least so often")
+    checkpoint_events: int = Field(50_000, ge=1, description="a checkpoint after so many events at the latest")
     http: str = Field("127.0.0.1:9464", description="host:port of /metrics; port 0 picks one")
     horizon_s: float = Field(7 * 86_400, gt=0, description="how long an outcome may take (the label horizon)")
     dedupe_s: float = Field(3_600, ge=0, description="how long a joined id is remembered")
     dedupe_rows: int = Field(100_000, ge=0, description="joined ids remembered per partition, at most")
     max_pending: int = Field(1_000_000, ge=1, description="rows that wait per partition; above it the oldest expire")
-    max_undeclared_models: int = Field(1_000, ge=0)
+    max_undeclared_models: int = Field(1_000, ge=0, description="names nobody declared that are still monitored")
     skew_s: float = Field(60.0, gt=0, description="how far one input may be read ahead of another, in stream time")
     garbage_share: float = Field(0.5, gt=0, le=1, description="stop when so much of an input cannot be decoded")
     garbage_records: int = Field(1_000, ge=1, description="the share is taken over at least so many records")
@@ -70,7 +70,7 @@ class MonitorSettings(_Section):
     """Windows, detectors and the alert policy."""
 
     detectors: list[str] = Field(["adwin", "page_hinkley"], description="detectors fed with every error")
-    minimum_accuracy: float = Field(0.90, ge=0, le=1)
+    minimum_accuracy: float = Field(0.90, ge=0, le=1, description="windowed accuracy below it pages")
     baseline_drop: float = Field(0.05, gt=0, le=1, description="points of accuracy (or share of MAE) lost that page")
     baseline_outcomes: int = Field(5_000, ge=30, description="outcomes that an unregistered version learns from")
     window_minutes: int = Field(60, ge=1, description="window of the accuracy rules")
@@ -84,12 +84,12 @@ class MonitorSettings(_Section):
 class ServeSettings(_Section):
     """The inference server."""
 
-    http: str = Field("127.0.0.1:8080")
+    http: str = Field("127.0.0.1:8080", description="host:port of the inference server; port 0 picks one")
     max_request_bytes: int = Field(16_000_000, ge=1_000)
     max_in_flight: int = Field(
         100_000, ge=1, description="predictions waiting for Kafka before requests are refused (503)"
     )
-    publish_features: bool = True
+    publish_features: bool = Field(True, description="put features into predictions: retraining needs them")
     threads: int = Field(1, ge=1, description="ONNX Runtime threads a model")
 
 
@@ -97,18 +97,18 @@ class RetrainSettings(_Section):
     """The retrain loop."""
 
     http: str = Field("127.0.0.1:9465", description="host:port of /metrics; port 0 picks one")
-    group: str = Field("driftline-retrain", min_length=1)
-    algorithm: Literal["xgboost", "random_forest"] = "xgboost"
-    trees: int = Field(60, ge=1, le=5_000)
-    depth: int = Field(5, ge=1, le=20)
+    group: str = Field("driftline-retrain", min_length=1, description="consumer group of the alerts")
+    algorithm: Literal["xgboost", "random_forest"] = Field("xgboost", description="what a challenger is")
+    trees: int = Field(60, ge=1, le=5_000, description="trees of a challenger")
+    depth: int = Field(5, ge=1, le=20, description="their greatest depth")
     minimum_rows: int = Field(500, ge=50, description="labelled rows since the change point before training")
     maximum_rows: int = Field(20_000, ge=100, description="newest labelled rows used")
     test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
     significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
-    parity_rows: int = Field(10_000, ge=100)
+    parity_rows: int = Field(10_000, ge=100, description="rows on which ONNX must agree with the original")
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
-    max_promotions_per_week: int = Field(50, ge=0)
-    seed: int = 0
+    max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
+    seed: int = Field(0, description="of training and of perturbed rows")
 
 
 class ModelSettings(_Section):

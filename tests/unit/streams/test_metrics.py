@@ -1,0 +1,50 @@
+"""The worker's metrics: what is gone leaves no series behind."""
+
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+
+from detectors.tally import Tally
+from streams.metrics import WorkerMetrics, process_registry
+from streams.monitor import ModelReport, VersionReport
+
+
+def report(version: str) -> ModelReport:
+    """A model with one version and one window."""
+    tally = Tally(4, {("1", "1"): 3, ("1", "0"): 1})
+    return ModelReport("loan", version, [VersionReport(version, True, "accuracy", 4, None, {"1h": tally}, {}, {})], [])
+
+
+def page(metrics: tuple[WorkerMetrics, object]) -> str:
+    """What Prometheus would read."""
+    return generate_latest(metrics[1]).decode()  # type: ignore[arg-type]
+
+
+def made() -> tuple[WorkerMetrics, object]:
+    """Fresh metrics and their registry."""
+    registry = process_registry()
+    return WorkerMetrics(registry), registry
+
+
+def test_a_retired_version_leaves_no_series() -> None:
+    """The next report without it takes its accuracy away."""
+    metrics = made()
+    metrics[0].watched(0, 1_000, [report("1")])
+    assert 'driftline_windowed_accuracy_ratio{model="loan",version="1",window="1h"} 0.75' in page(metrics)
+    metrics[0].watched(0, 2_000, [report("2")])
+    assert 'version="1"' not in page(metrics)
+    assert 'version="2"' in page(metrics)
+
+
+def test_a_monitor_partition_that_is_given_up_leaves_no_series() -> None:
+    """Watermark, accuracies and active alerts belong to whoever owns it now."""
+    metrics = made()
+    metrics[0].watched(3, 1_000, [report("1")])
+    metrics[0].alerted(3, "loan", "ConceptDriftDetected", firing=True)
+    assert 'driftline_drift_active{alertname="ConceptDriftDetected",model="loan"} 1.0' in page(metrics)
+    metrics[0].unwatched([3])
+    text = page(metrics)
+    assert 'model="loan",version' not in text
+    assert "driftline_drift_active{" not in text
+    assert "driftline_watermark_timestamp_seconds{" not in text
+    assert "driftline_drift_detections_total{" in text
