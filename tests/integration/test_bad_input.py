@@ -117,7 +117,7 @@ def test_records_that_cannot_be_used_are_dead_letters_and_the_stream_goes_on(dri
 
     def taken_in() -> bool:
         assert worker.is_running, worker.tail()
-        counters = driftline.counters()
+        counters = driftline.stored_counters()
         return counters.joined == len(BAD) and counters.dead_outcomes == lost
 
     eventually(taken_in, "everything is taken in")
@@ -150,9 +150,9 @@ def test_records_that_contradict_what_is_known(driftline: Driftline) -> None:
     with EventProducer(driftline.broker.bootstrap) as producer:
         producer.send(predictions, prediction("a", "loans", 1))
         producer.send(predictions, prediction("r", "prices", 1.5))
-        eventually(lambda: driftline.counters().predictions == 2, "the first predictions")
+        eventually(lambda: driftline.stored_counters().predictions == 2, "the first predictions")
         producer.send(predictions, prediction("u", "words", "yes"))
-        eventually(lambda: driftline.counters().predictions == 3, "the second undeclared model")
+        eventually(lambda: driftline.stored_counters().predictions == 3, "the second undeclared model")
         producer.send(predictions, prediction("v", "one-too-many", 1))
         producer.send(predictions, prediction("a", "prices", 2.5))
         producer.send(predictions, prediction("s", "prices", "expensive"))
@@ -162,12 +162,12 @@ def test_records_that_contradict_what_is_known(driftline: Driftline) -> None:
         producer.send(outcomes, outcome("early", 1))
         producer.send(outcomes, outcome("early", 0))
         producer.flush()
-        eventually(lambda: driftline.counters().dead_outcomes == 4, "the outcomes are refused")
+        eventually(lambda: driftline.stored_counters().dead_outcomes == 4, "the outcomes are refused")
         # What was refused has not taken anything away: the right outcomes still join.
         for identity, value in (("a", 0), ("r", 1.75), ("u", "no")):
             producer.send(outcomes, outcome(identity, value))
         producer.send(predictions, prediction("early", "loans", 1))
-    eventually(lambda: driftline.counters().joined == 4, "the right ones join")
+    eventually(lambda: driftline.stored_counters().joined == 4, "the right ones join")
     assert Counter(reason for reason, _ in driftline.dead_letters()) == {
         "too_many_models": 1,
         "shared_id": 2,
@@ -188,7 +188,7 @@ def test_what_producers_do_that_is_no_fault_is_counted_and_not_diverted(driftlin
     with EventProducer(driftline.broker.bootstrap) as producer:
         producer.send(outcomes, outcome("early", 1))
         producer.flush()
-        eventually(lambda: driftline.counters().outcomes == 1, "the early outcome waits")
+        eventually(lambda: driftline.stored_counters().outcomes == 1, "the early outcome waits")
         producer.send(predictions, prediction("early", "loans", 1))
         producer.send(predictions, json.dumps(envelope).encode(), "structured")
         producer.send(predictions, b"\x00\x00\x00\x00\x07" + changed(event, prediction_id="framed"), "framed")
@@ -198,11 +198,11 @@ def test_what_producers_do_that_is_no_fault_is_counted_and_not_diverted(driftlin
         for identity in ("structured", "framed", "twice"):
             producer.send(outcomes, outcome(identity, 0))
         producer.flush()
-        eventually(lambda: driftline.counters().joined == 4, "all of them join")
+        eventually(lambda: driftline.stored_counters().joined == 4, "all of them join")
         producer.send(outcomes, outcome("twice", 1))
         producer.send(predictions, prediction("twice", "loans", 1))
-    eventually(lambda: driftline.counters().corrections == 1, "the second outcome corrects the first")
-    eventually(lambda: driftline.counters().duplicates == 3, "duplicates are counted")
+    eventually(lambda: driftline.stored_counters().corrections == 1, "the second outcome corrects the first")
+    eventually(lambda: driftline.stored_counters().duplicates == 3, "duplicates are counted")
     assert driftline.dead_letters() == []
     conserved(driftline)
 
@@ -222,8 +222,8 @@ def test_outcomes_that_come_late(driftline: Driftline) -> None:
         producer.send(topics.outcomes, outcome("late", 1), at_ms=start_ms + horizon_ms + 60_000)
         producer.send(topics.outcomes, outcome("years late", 1), at_ms=start_ms + 2 * YEAR_MS)
     driftline.worker(kafka__accept_create_time="true")
-    eventually(lambda: driftline.counters().expired_outcomes == 1, "the outcome that is years late expires")
-    counters = driftline.counters()
+    eventually(lambda: driftline.stored_counters().expired_outcomes == 1, "the outcome that is years late expires")
+    counters = driftline.stored_counters()
     assert (counters.joined, counters.late, counters.expired_predictions) == (1, 1, 2)
     assert driftline.dead_letters() == []
     conserved(driftline)
@@ -239,7 +239,7 @@ def test_a_stream_of_garbage_stops_the_worker_uncommitted(driftline: Driftline) 
             producer.send(topics.predictions, prediction(f"row-{number}", "loans", 1))
             producer.send(topics.outcomes, outcome(f"row-{number}", 1))
         producer.flush()
-        eventually(lambda: driftline.counters().joined == 100, "the good records join")
+        eventually(lambda: driftline.stored_counters().joined == 100, "the good records join")
         assert worker.terminate() == 0
         before = driftline.counters()
         for number in range(4_000):
@@ -253,10 +253,10 @@ def test_a_stream_of_garbage_stops_the_worker_uncommitted(driftline: Driftline) 
     assert driftline.dead_letters() == []
 
     driftline.worker(worker__allow_garbage="true")
-    eventually(lambda: driftline.counters().dead_predictions == 4_000, "the garbage is diverted")
+    eventually(lambda: driftline.stored_counters().dead_predictions == 4_000, "the garbage is diverted")
     assert Counter(reason for reason, _ in driftline.dead_letters()) == {"not_json": 4_000}
     with EventProducer(driftline.broker.bootstrap) as producer:
         producer.send(topics.predictions, prediction("after", "loans", 1))
         producer.send(topics.outcomes, outcome("after", 1))
-    eventually(lambda: driftline.counters().joined == 101, "the stream goes on")
+    eventually(lambda: driftline.stored_counters().joined == 101, "the stream goes on")
     conserved(driftline)
