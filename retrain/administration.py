@@ -137,6 +137,12 @@ class Administration:
             self._tell("registered", state, detail="freeze-all" if frozen else "unfreeze-all")
         return models
 
+    def frozen(self) -> list[str]:
+        """The models whose promotions are stopped, each by its own freeze or by that of all."""
+        every = self.repository.all_frozen()
+        states = ((model, self.repository.state(model)) for model in self.repository.models())
+        return [model for model, state in states if state is not None and (every or state.frozen)]
+
     def set_mode(self, model: str, mode: Mode) -> ModelState:
         """Set what the loop may do to a model."""
         state = self._change(model, lambda s: msgspec.structs.replace(s, mode=mode))

@@ -188,7 +188,10 @@ def _freeze(ctx: typer.Context, model: str | None, every: bool, frozen: bool, *,
             administration.freeze_all(frozen)
         else:
             administration.freeze(model, frozen)
+        still = [m for m in administration.frozen() if model in (None, m)]
     stderr().print(f"{model or 'all models'}: {'frozen' if frozen else 'promotions are allowed again'}")
+    if still and not frozen:
+        stderr().print(f"still frozen: {', '.join(still)} (a model's own freeze, or --all, is lifted as it was set)")
 
 
 def mode(

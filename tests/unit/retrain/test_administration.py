@@ -79,6 +79,21 @@ def test_only_what_exists_is_promoted(loop: Loop, tmp_path: Path) -> None:
     assert loop.state == before
 
 
+def test_both_freezes_are_told_and_lifted_apart(loop: Loop) -> None:
+    """A model's own freeze outlives that of all, and the other way round."""
+    administration = loop.administration
+    assert administration.frozen() == []
+    administration.freeze_all(True)
+    administration.freeze("loans", True)
+    administration.freeze_all(False)
+    assert administration.frozen() == ["loans"]
+    administration.freeze_all(True)
+    administration.freeze("loans", False)
+    assert administration.frozen() == ["loans"]
+    administration.freeze_all(False)
+    assert administration.frozen() == []
+
+
 def test_a_freeze_also_stops_people(loop: Loop) -> None:
     """A freeze stops all promotions until it is lifted."""
     again(loop)
