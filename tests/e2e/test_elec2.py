@@ -30,9 +30,11 @@ TRAINING_ROWS = 5_000
 RATE = 300
 DELAY_ROWS = 48
 PLAY_BOUND_S = 600.0
-MINIMUM_ROWS = 1_000
-"""The classes come in runs, so ADWIN alarms often and dates a change to the last few hundred rows: a challenger of 500
-rows that wins on their newest 150 is good at the last hours only. Everything else is at its default.
+RETRAIN: dict[str, str | int | float] = {"minimum_rows": 1_000, "algorithm": "random_forest"}
+"""The classes come in runs, so ADWIN alarms often and dates a change to the last few hundred rows: 500 rows boosted 60
+times are learnt by heart, and a challenger that wins on their newest 150 is good at the last hours only. In a
+simulation of the loop in which a run took 1,000 to 1,800 rows, forests of 1,000 rows or more gave 0.711 to 0.748,
+boosted trees of the same number and depth 0.699 to 0.727, and the static champion 0.701.
 """
 
 
@@ -66,7 +68,8 @@ def test_the_loop_beats_the_static_champion(driftline: Driftline, driftline_data
     driftline.create_topics()
     driftline.run("train", str(file), "--model", MODEL, "--rows", str(TRAINING_ROWS))
     workers = [driftline.daemon("worker"), driftline.daemon("worker")]
-    loop = [driftline.daemon("retrain", retrain__minimum_rows=MINIMUM_ROWS), driftline.daemon("serve")]
+    careful = {f"retrain__{name}": value for name, value in RETRAIN.items()}
+    loop = [driftline.daemon("retrain", **careful), driftline.daemon("serve")]
     for process in (*workers, *loop):
         process.started()
     arguments = ("--skip-rows", str(TRAINING_ROWS), "--rate", str(RATE), "--delay-rows", str(DELAY_ROWS), "--json")
