@@ -101,7 +101,7 @@ class RetrainSettings(_Section):
     algorithm: Literal["xgboost", "random_forest"] = Field("xgboost", description="what a challenger is")
     trees: int = Field(60, ge=1, le=5_000, description="trees of a challenger")
     depth: int = Field(5, ge=1, le=20, description="their greatest depth")
-    minimum_rows: int = Field(500, ge=50, description="labelled rows since the change point before training")
+    minimum_rows: int = Field(1_000, ge=50, description="labelled rows since the change point before training")
     maximum_rows: int = Field(20_000, ge=100, description="newest labelled rows used")
     test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
     significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
