@@ -104,7 +104,8 @@ class JoinStage:
         self._producer.flush()
 
     def drop(self, partition: int) -> None:
-        """Forget a partition that is not ours any more."""
+        """Forget a partition that is not ours any more, and its series."""
+        self._metrics.revoked([partition])
         self.parts.pop(partition, None)
         self.acknowledged.pop(partition, None)
 

@@ -111,10 +111,9 @@ class MonitorStage:
 
     def take(self, partitions: Iterable[int]) -> None:
         """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
-        before = set(self.parts)
         self.close()
         taken = self._ownership.take(partitions)
-        self._metrics.unwatched(before - taken.keys())
+        self._metrics.unwatched(set(range(self._partitions)) - taken.keys())
         for partition, owned in taken.items():
             monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
             position: int | None = None

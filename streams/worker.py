@@ -106,7 +106,8 @@ class Engine:
             inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
             summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
             partitions = {tp.partition for tp in inputs}
-            self._metrics.revoked(self.join.parts.keys() - partitions)
+            # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
+            self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
             await to_its_end(self.join.take, partitions)
             await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
             self._generation = generation

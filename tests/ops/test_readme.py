@@ -135,5 +135,5 @@ def test_the_python_example_publishes_a_pair(deployed: Driftline) -> None:
     """As it stands in the README."""
     (example,) = blocks("README.md", "python")
     there = example.replace(BROKER, deployed.broker.bootstrap)
-    exec(there.replace('produce("', f'produce("{deployed.name}.'), {})  # our own document
+    exec(re.sub(r'"(predictions|outcomes)"', rf'"{deployed.name}.\1"', there), {})  # our own document
     eventually(lambda: deployed.stored_counters().joined == 1, "the pair is joined")
