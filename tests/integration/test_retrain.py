@@ -82,7 +82,7 @@ class Deployment:
 
     def live(self, rows: int) -> int:
         """Predictions of version 1 and their outcomes by the changed concept → when the first one was written."""
-        before_ms = time.time_ns() // 1_000_000 - 1
+        before_ms = time.time_ns() // 1_000_000 - 2 | 1  # earlier than all of them, and no whole second
         table = features(rows, seed=7)
         said, outcomes = concept(table, changed=False), concept(table, changed=True)
         where: list[tuple[int, int, int]] = []
@@ -206,7 +206,7 @@ def test_a_killed_loop_resumes_and_promotes_once(deployed: Deployment) -> None:
     """kill -9 while a run waits for labels; the next process takes the run over when the lease has run out."""
     deployed.register()
     first, _ = deployed.retrain()
-    change_ms = time.time_ns() // 1_000_000
+    change_ms = time.time_ns() // 1_000_000 | 1  # no whole second: exact
     deployed.alert(change_ms)
     eventually(lambda: [r for r in deployed.runs.of("loans") if r.state == "collecting"], "a run collects")
     first.kill()

@@ -15,7 +15,7 @@ from streams.records import Labelled, LabelledRow
 FEATURES = ("a", "b", "c")
 PROBLEM = Problem("loans", "binary", tuple(Feature(name) for name in FEATURES), (0, 1), 1)
 SECOND_MS = 1_000
-START_MS = 1_700_000_000_000
+START_MS = 1_700_000_000_001
 
 
 def features(rows: int, seed: int = 0) -> Floats:

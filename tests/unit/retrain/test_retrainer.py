@@ -103,6 +103,15 @@ def test_a_run_that_does_not_win_makes_way_for_a_newer_episode(tmp_path: Path) -
     assert loop.now_ms < START_MS + 60_000
 
 
+def test_training_begins_after_the_second_of_the_change(loop: Loop) -> None:
+    """A change dated to a whole second happened somewhere within it: its rows of the old concept stay out."""
+    second = START_MS // 1_000 * 1_000
+    dated = Drift("adwin", change_at=rfc3339(second), version="1")
+    assert loop.alerted(fingerprint="whole", drift=dated).since_ms == second + 1_000
+    exact = Drift("adwin", change_at=rfc3339(second + 250), version="1")
+    assert loop.alerted(fingerprint="exact", drift=exact).since_ms == second + 250
+
+
 def test_an_alert_without_a_change_point_takes_the_one_that_is_known(loop: Loop) -> None:
     """An accuracy rule only says that it is bad; a detector has said since when. Of another version it says nothing."""
     bare = {"labels": {"alertname": "ModelAccuracyDropped", "model": "loans"}, "drift": None}
