@@ -23,9 +23,10 @@ from faust.types import TP
 
 from streams.cli import report
 from streams.errors import DriftlineError, RestartMe
+from streams.exposition import MetricsPage, process_registry
 from streams.joining import JoinStage
 from streams.kafka import SafeProducer, is_readable
-from streams.metrics import MetricsPage, WorkerMetrics, process_registry
+from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch

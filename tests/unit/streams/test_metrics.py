@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import generate_latest
 
 from detectors.tally import Tally
-from streams.metrics import WorkerMetrics, process_registry
+from streams.exposition import process_registry
+from streams.metrics import WorkerMetrics
 from streams.monitor import ModelReport, VersionReport
 
 
