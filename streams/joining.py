@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import numpy as np
 import structlog
 from aiokafka.partitioner import murmur2
 
@@ -139,8 +140,8 @@ class JoinStage:
             self.checkpoint()
             if partition not in self.parts:
                 return  # fenced
-            if self._models.catalog.get(unknown.event.model) is None:
-                self._models.register(unknown.event)
+            if self._models.catalog.get(unknown.model) is None:
+                self._models.register(unknown)
 
     def _check_key(self, side: int, batch: Batch) -> None:
         """Sample one key a batch: producers with different partitioners never meet, and nothing else would say so."""
@@ -274,7 +275,7 @@ def key_partitioner(key: bytes, partition: int, partitions: int) -> str:
 
 def _cut(batch: Batch, position: int) -> Batch:
     """The part of a batch from ``position`` on."""
-    skip = sum(offset < position for offset in batch.offsets)
+    skip = int(np.searchsorted(batch.offsets, position))
     runs: list[tuple[int, int]] = []
     left = skip
     for at_ms, count in batch.runs:

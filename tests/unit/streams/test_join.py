@@ -11,14 +11,18 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from streams import partition, stored
+from streams import join as join_module
+from streams import partition, rows, stored, summarise, timeline
 from streams.catalog import Catalog
 from streams.events import Outcome, Prediction, Value
-from streams.join import PartitionJoin, UnknownModel
+from streams.join import PartitionJoin
 from streams.partition import InputPartition
 from streams.records import Counters, EffectSettings
+from streams.timeline import Piece, Window
 from tests.support.model_join import Declared, Logged, Oracle, Told, merged
 from tests.support.partition import Driver, catalog_of
+from tests.support.tables import expired, pending, remembered, waiting
+from tests.support.windows import prediction_events, take_outcomes, take_predictions, whole
 
 MODELS = {
     "loan": Declared("binary", (0, 1)),
@@ -37,8 +41,13 @@ Log = tuple[list[Logged], list[Logged]]
 def small_limits() -> Iterator[None]:
     """Splits and compaction within a few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "SUMMARY_ROWS", 3)
-        patch.setattr(partition, "LABELLED_ROWS", 2)
+        patch.setattr(summarise, "SUMMARY_ROWS", 3)
+        patch.setattr(summarise, "LABELLED_ROWS", 2)
+        patch.setattr(join_module, "CEILING_OFFSETS", 3)
+        patch.setattr(join_module, "TEXTS_KEPT", 2)
+        patch.setattr(timeline, "WINDOW_ROWS", 5)
+        patch.setattr(rows, "MINIMUM_ROWS", 2)
+        patch.setattr(stored, "BLOB_ROWS", 2)
         patch.setattr(partition, "COMPLETE_EVERY_MS", 20_000)
         patch.setattr(stored, "COMPACT_ROWS", 2)
         patch.setattr(stored, "COMPACT_FACTOR", 1)
@@ -168,25 +177,23 @@ def check_counters(counters: Counters, pending: int, waiting: int) -> None:
 
 def state(part: InputPartition) -> dict[str, object]:
     """Everything that decides what a partition does next. ``fresh``: nothing happened since the last checkpoint."""
-    join, settings = part.join, part.join.settings
-    waited = part.clock_ms - settings.horizon_ms - settings.dedupe_ms
+    join = part.join
     return {
         "fresh": part.processed == part.committed == part.position and part.timeline.clock_ms <= part.clock_ms,
-        "pending": [msgspec.structs.astuple(row) for row in join.pending.rows.values()],
-        "waiting": [msgspec.structs.astuple(row) for row in join.waiting.rows.values()],
-        "joined": [
-            msgspec.structs.astuple(row)
-            for row in join.joined.values()
-            if row.at_ms >= part.clock_ms - settings.dedupe_ms
-        ],
-        "expired": [item for item in join.expired.items() if item[1] >= waited],
+        "pending": pending(join),
+        "expired": expired(join),
+        "waiting": waiting(join),
+        "remembered": remembered(join),
+        "counted": (join.predictions.waiting, join.predictions.expired, join.outcomes.waiting, join.remembers),
+        "passed": join.passed,
         "counters": join.counters,
-        "refs": join.refs,
+        "refs": join.refs.items,
         "positions": (part.position, part.processed, part.committed),
         "times": (part.done_ms, part.clock_ms, part.complete_at_ms),
         "sequences": part.sequences,
         "number": part.owned.number,
         "stored rows": (part.layout.log_rows, list(part.layout.joined_blobs), part.layout.joined_rows),
+        "limits": join.settings,
     }
 
 
@@ -238,6 +245,52 @@ def test_crowded_logs_say_the_same_however_they_are_read(block: int) -> None:
         assert told == expected, f"seed {seed}"
 
 
+def busy(rng: random.Random) -> tuple[Log, EffectSettings]:
+    """A log in which the same ids meet many times within a window: retries, corrections, duplicates, early outcomes."""
+    both: Log = ([], [])
+    count, ids = rng.choice([10, 30, 90]), [f"p{n}" for n in range(rng.choice([3, 10, 60]))]
+    paces = rng.choice([[0, 0, 0, 1], [0, 1, 40, 200], [0, 400, 1_000, 2_500, -700]])
+    for side in (0, 1):
+        at_ms, offset = BASE_MS + rng.choice([0, 0, 300]), -1
+        for _ in range(count):
+            at_ms, offset = at_ms + rng.choice(paces), offset + rng.choice([1, 1, 1, 3])
+            name = rng.choice(ids)
+            model = rng.choice(["loan"] * 12 + ["iris", "price", "ghost"])
+            value: Value = rng.choice((1, 1, 1, 1, 0, True, 1.0, 7, "a", 0.5))
+            event: Prediction | Outcome
+            if side == 0:
+                event = Prediction(name, model, "1", value, rng.choice((None, at_ms - 90_000)))
+            else:
+                event = Outcome(name, value, None, rng.choice((None, None, None, None, "loan", "price")))
+            lost = rng.random() < 0.03
+            both[side].append(
+                Logged(offset, at_ms, None if lost else event, b"?" if lost else msgspec.json.encode(event))
+            )
+    ceiling = rng.choice([1, 3, 20, 100])
+    return both, EffectSettings(rng.choice([1_000, 3_000, 60_000]), rng.choice([0, 1_500, 60_000]), ceiling, ceiling, 0)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_large_windows_say_what_single_records_say(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duplicates, corrections and retries taken by columns equal those one by one, however often an id comes.
+
+    The whole log is one window, or a few; the ceilings are looked at once, or every dozen records.
+    """
+    monkeypatch.setattr(timeline, "WINDOW_ROWS", 10_000)
+    for seed in range(block * 50, (block + 1) * 50):
+        rng = random.Random(seed)
+        log, limits = busy(rng)
+        monkeypatch.setattr(join_module, "CEILING_OFFSETS", rng.choice([12, 1_000, 1_000]))
+        plan: list[Step] = [("close", 0, 0)] if rng.random() < 0.5 else []
+        for _ in range(rng.choice([0, 0, 3, 10])):
+            plan.append(
+                (rng.choice(["accept", "accept", "idle", "close", "crash"]), rng.randrange(2), rng.randrange(40))
+            )
+        expected = Oracle(limits, MODELS).run(merged(*log), BASE_MS + LATER_MS)
+        told, _ = told_by(log, limits, plan)
+        assert told == expected, f"seed {seed}"
+
+
 @profile(max_examples=60, deadline=None)
 @given(logs(), settings)
 def test_the_law_holds_after_any_prefix(log: Log, limits: EffectSettings) -> None:
@@ -267,83 +320,94 @@ def joined(limits: EffectSettings = LIMITS) -> tuple[PartitionJoin, Catalog]:
     return PartitionJoin(limits), catalog_of(MODELS)
 
 
+@pytest.fixture
+def ceilings_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ceilings are looked at before every record."""
+    monkeypatch.setattr(join_module, "CEILING_OFFSETS", 1)
+
+
 def test_the_horizon_is_the_last_moment_that_joins() -> None:
     """A difference of exactly the horizon joins, a millisecond more does not, whichever came first."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1"), predicted("p2")], [0, 1], catalog)
-    join.outcomes(11_000, [Outcome("p1", 1)], [0], catalog)
-    join.outcomes(11_001, [Outcome("p2", 1), Outcome("p3", 1), Outcome("p4", 1)], [1, 2, 3], catalog)
-    join.predictions(21_001, [predicted("p3")], [2], catalog)
-    join.predictions(21_002, [predicted("p4")], [3], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1"), predicted("p2")])
+    take_outcomes(join, catalog, 11_000, [Outcome("p1", 1)])
+    take_outcomes(join, catalog, 11_001, [Outcome("p2", 1), Outcome("p3", 1), Outcome("p4", 1)], first=1)
+    take_predictions(join, catalog, 21_001, [predicted("p3")], first=2)
+    take_predictions(join, catalog, 21_002, [predicted("p4")], first=3)
     assert (join.counters.joined, join.counters.late) == (2, 1)
     assert (join.counters.expired_predictions, join.counters.expired_outcomes) == (1, 1)
 
 
-def test_rows_that_are_due_expire_oldest_first_whoever_notices() -> None:
+def test_rows_that_are_due_expire_oldest_first_whoever_notices(ceilings_always: None) -> None:
     """An outcome that meets a row past its horizon must not change which expired ids are remembered.
 
     With a memory for one id, what is remembered is the newest that expired; it was the last one that was noticed.
     """
-    limits = msgspec.structs.replace(LIMITS, dedupe_rows=1)
-    join, catalog = joined(limits)
-    join.predictions(1_000, [predicted("old")], [0], catalog)
-    join.predictions(1_001, [predicted("new")], [1], catalog)
-    join.outcomes(12_000, [Outcome("new", 1)], [0], catalog)
+    join, catalog = joined(msgspec.structs.replace(LIMITS, dedupe_rows=1))
+    take_predictions(join, catalog, 1_000, [predicted("old")])
+    take_predictions(join, catalog, 1_001, [predicted("new")], first=1)
+    take_outcomes(join, catalog, 12_000, [Outcome("new", 1)])
     join.expire(12_000)
-    join.outcomes(12_001, [Outcome("new", 1)], [1], catalog)
+    take_outcomes(join, catalog, 12_001, [Outcome("new", 1)], first=1)
     assert join.counters.late == 2
 
 
-def test_a_row_beyond_the_ceiling_pushes_out_the_oldest() -> None:
+def test_a_row_beyond_the_ceiling_pushes_out_the_oldest(ceilings_always: None) -> None:
     """Its outcome is late then, and the law holds."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, max_pending=2))
-    join.predictions(1_000, [predicted(name) for name in ("p1", "p2", "p3")], [0, 1, 2], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p2", 1)], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted(name) for name in ("p1", "p2", "p3")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p2", 1)])
     assert (join.counters.joined, join.counters.late, join.counters.expired_predictions) == (1, 1, 1)
     assert join.pending_cut_short == 1
-    check_counters(join.counters, len(join.pending.rows), len(join.waiting.rows))
+    check_counters(join.counters, join.predictions.waiting, join.outcomes.waiting)
 
 
-def test_the_dedupe_memory_says_when_its_size_cut_it_short() -> None:
+def test_the_dedupe_memory_says_when_its_size_cut_it_short(ceilings_always: None) -> None:
     """The second of two joined ids pushes out the first, which is then unknown."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, dedupe_rows=1))
-    join.predictions(1_000, [predicted("p1"), predicted("p2")], [0, 1], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p2", 1)], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1"), predicted("p2")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p2", 1)])
+    take_predictions(join, catalog, 1_002, [predicted("p1"), predicted("p2")], first=2)
     assert join.dedupe_cut_short == 1
-    join.predictions(1_002, [predicted("p1"), predicted("p2")], [2, 3], catalog)
-    assert (join.counters.duplicates, len(join.pending.rows)) == (1, 1)
+    assert (join.counters.duplicates, join.predictions.waiting) == (1, 1)
 
 
 def test_a_retry_of_the_same_outcome_undoes_nothing() -> None:
     """It counts as a correction, and neither windows nor labelled rows hear of it: 1, 1.0 and true are one class."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1")], [0], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p1", 1.0), Outcome("p1", True)], [0, 1, 2], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p1", 1.0), Outcome("p1", True)])
     effects = join.take_effects()
     assert join.counters.corrections == 2
-    assert [len(pairs.corrections) for pairs in effects.pairs.values()] == [0]
-    assert len(effects.labelled) == 1
+    assert effects.corrected == []
+    assert [pairs["outcome_offset"].tolist() for pairs in effects.pairs] == [[0]]
 
 
 def test_an_undeclared_model_stops_the_run_where_it_stands() -> None:
     """Everything before it is taken in, it and what follows are fed again once the catalog knows the name."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, max_undeclared=1))
     run = [predicted("p1"), predicted("p2", model="new"), predicted("p3")]
-    with pytest.raises(UnknownModel) as stopped:
-        join.predictions(1_000, run, [0, 1, 2], catalog)
-    assert (stopped.value.index, stopped.value.event) == (1, run[1])
+    pieces = [whole(prediction_events(1_000, run, range(3)))]
+    assert join.first_unknown(pieces, catalog) == 1
+    (all_of_it,) = pieces
+    join.take(Window(([Piece(all_of_it.events, 0, 1)], [])), catalog)
     assert join.counters.predictions == 1
     more = catalog_of({**MODELS, "new": Declared("classification")})
-    join.predictions(1_000, run, [0, 1, 2], more, start=1)
-    assert (join.counters.predictions, len(join.pending.rows)) == (3, 3)
+    rest = [Piece(all_of_it.events, 1, 3)]
+    assert join.first_unknown(rest, catalog) == 0
+    assert join.first_unknown(rest, more) is None
+    join.take(Window((rest, [])), more)
+    assert (join.counters.predictions, join.predictions.waiting) == (3, 3)
 
 
 def test_names_beyond_the_bound_are_dead_and_the_stream_goes_on() -> None:
     """With the bound reached an undeclared model is a reason, not a stop."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1", model="new"), predicted("p2")], [7, 8], catalog)
-    assert [(d.side, d.offset, d.index, d.reason) for d in join.effects.dead] == [(0, 7, 0, "too_many_models")]
-    assert len(join.pending.rows) == 1
+    run = [predicted("p1", model="new"), predicted("p2")]
+    take_predictions(join, catalog, 1_000, run, first=7)
+    assert [(d.side, d.offset, d.reason) for d in join.effects.dead] == [(0, 7, "too_many_models")]
+    assert [d.raw for d in join.effects.dead] == [msgspec.json.encode(run[0])]
+    assert join.predictions.waiting == 1
 
 
 @pytest.mark.parametrize(
@@ -363,8 +427,8 @@ def test_an_outcome_that_the_model_cannot_have_leaves_the_prediction_waiting(
     """The bad outcome is dead under its reason, and the right one still joins."""
     good: dict[str, int | str] = {"loan": 1, "iris": "a", "price": 2, "free": "x"}
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1", good[model], model)], [0], catalog)
-    join.outcomes(1_001, [Outcome("p1", value), Outcome("p1", good[model])], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1", good[model], model)])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", value), Outcome("p1", good[model])])
     assert [d.reason for d in join.effects.dead] == [reason]
     assert (join.counters.joined, join.counters.dead_outcomes) == (1, 1)
 
@@ -374,8 +438,8 @@ def test_a_segment_for_every_row_does_not_fill_the_memory(monkeypatch: pytest.Mo
     monkeypatch.setattr("streams.join.MAX_REFS", 2)
     join, catalog = joined()
     events = [Prediction(f"p{n}", "loan", "1", 1, segment=segment) for n, segment in enumerate("abca")]
-    join.predictions(1_000, events, range(4), catalog)
+    take_predictions(join, catalog, 1_000, events)
     assert [(d.offset, d.reason) for d in join.effects.dead] == [(2, "too_many_segments")]
     assert len(join.refs) == 2
     assert join.counters == Counters(predictions=4, dead_predictions=1)
-    assert len(join.pending.rows) == 3
+    assert join.predictions.waiting == 3
