@@ -72,6 +72,17 @@ class Process:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int:
+        """How it ended, negative for a signal. Raises :class:`AssertionError` while it runs."""
+        if (code := self._process.poll()) is None:
+            raise AssertionError(f"{self.name} still runs")
+        return code
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def started(self, bound_s: float = BOUND_S) -> Self:
         """Wait until its ready file is there."""
         eventually(lambda: self.ready.exists() or not self.is_running, f"{self.name} is ready: {self.tail()}", bound_s)
@@ -93,9 +104,17 @@ class Process:
         """SIGSTOP: it stands still, and its connections stay open."""
         self._process.send_signal(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """SIGCONT: it goes on, and knows nothing of the time that has passed."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def signal_termination(self) -> None:
+        """SIGTERM, as a supervisor; does not wait."""
+        self._process.terminate()
+
     def terminate(self, bound_s: float = BOUND_S) -> int:
         """SIGTERM, as a supervisor → its exit code."""
-        self._process.terminate()
+        self.signal_termination()
         return self.wait(bound_s)
 
     def wait(self, bound_s: float = BOUND_S) -> int:
