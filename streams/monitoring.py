@@ -136,10 +136,10 @@ class MonitorStage:
     def _owns(self, partition: int) -> Callable[[str], bool]:
         return lambda model: murmur2_partition(model.encode(), self._partitions) == partition
 
-    def start(self, partition: int, earliest: int) -> int:
+    def start(self, partition: int, earliest: int, end: int) -> int:
         """Where to read a partition of ``summaries`` from.
 
-        Raises :class:`StateMismatch` when the log does not reach back to it.
+        Raises :class:`StateMismatch` when the log does not reach back to it, or ends before it.
         """
         part = self.parts[partition]
         if part.position is None:
@@ -148,6 +148,12 @@ class MonitorStage:
             raise StateMismatch(
                 f"{self._topics.summaries}-{partition}: offset {part.position} is next, the log starts at {earliest}",
                 "raise the topic's retention, then start over in a new deployment (redis.prefix and worker.group)",
+            )
+        elif part.position > end:
+            raise StateMismatch(
+                f"{self._topics.summaries}-{partition}: offset {part.position} is needed next, but the log ends at"
+                f" {end}: the topic was made anew",
+                "restore the topic, or start over in a new deployment (redis.prefix and worker.group)",
             )
         return part.position
 

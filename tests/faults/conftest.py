@@ -1,8 +1,9 @@
-"""The scale of the faults, and the numbers that each reports at the end of the run."""
+"""The scale of the faults, and how each tells its numbers."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from tests.support.redis import RedisServer
 
 FULL = "FAULTS"
 """`FAULTS=full` (make faults) runs every fault at its full length."""
-NUMBERS = pytest.StashKey[list[str]]()
 
 Note = Callable[[object], None]
 
@@ -27,12 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(7_200 if os.environ.get(FULL) == "full" else 600))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The numbers of each fault, whether it passed or not."""
-    for line in config.stash.get(NUMBERS, []):
-        terminalreporter.write_line(line)
-
-
 @pytest.fixture
 def full() -> bool:
     """Whether the faults run at their full length."""
@@ -41,10 +35,11 @@ def full() -> bool:
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
-    """Say a number of this fault in the summary."""
+    """Say a number of this fault on the terminal, at once: some of them run for half an hour."""
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
 
     def say(what: object) -> None:
-        request.config.stash.setdefault(NUMBERS, []).append(f"{request.node.name}: {what}")
+        terminal.write_line(f"{time.strftime('%H:%M:%S')} {request.node.name}: {what}")
 
     return say
 

@@ -29,9 +29,10 @@ def stage(worker: Process) -> str:
     if not taken:
         return "start-up"
     newest = max(datetime.fromisoformat(event["timestamp"]).timestamp() for event in taken)
-    if time.time() - newest < TAKEOVER_S:
+    assigned = worker.events("partitions.assigned")
+    if not assigned or time.time() - newest < TAKEOVER_S:
         return "takeover"
-    return "steady" if worker.events("partitions.assigned")[-1:][0]["inputs"] else "without partitions"
+    return "steady" if assigned[-1]["inputs"] else "without partitions"
 
 
 def test_kill_minus_nine(trial: Trial, full: bool, note: Note) -> None:
@@ -54,6 +55,8 @@ def test_kill_minus_nine(trial: Trial, full: bool, note: Note) -> None:
             at = stage(victim)
             victim.kill()
             killed[at] += victim.exit_code == KILLED  # it may have ended by itself just before
+            if killed.total() % 50 == 0:
+                note(f"{dict(killed)} so far, {trial.driftline.stored_counters().joined} pairs")
             if killed.total() == wanted:
                 break
         supervisor.started()
