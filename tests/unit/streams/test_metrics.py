@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from prometheus_client import generate_latest
 
 from detectors.tally import Tally
@@ -49,3 +52,23 @@ def test_a_monitor_partition_that_is_given_up_leaves_no_series() -> None:
     assert "driftline_drift_active{" not in text
     assert "driftline_watermark_timestamp_seconds{" not in text
     assert "driftline_drift_detections_total{" in text
+
+
+def test_a_checkpoints_age_grows_until_the_next_one_and_goes_with_its_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked at each scrape, so that a store that is waited for shows while nothing is written."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    metrics = made()
+    metrics[0].written("join", 2)
+    metrics[0].watched(2, 1_000, [])
+    now[0] = 140.0
+    text = page(metrics)
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="join"} 40.0' in text
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="monitor"} 40.0' in text
+    metrics[0].written("join", 2)
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="join"} 0.0' in page(metrics)
+    metrics[0].revoked([2])
+    metrics[0].unwatched([2])
+    assert "driftline_checkpoint_age_seconds{" not in page(metrics)
