@@ -16,6 +16,8 @@ from tests.support.redis import RedisServer
 FULL = "FAULTS"
 """`FAULTS=full` (make faults) runs every fault at its full length."""
 
+KILLS, FULL_KILLS = 6, 300
+
 Note = Callable[[object], None]
 
 
@@ -31,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def full() -> bool:
     """Whether the faults run at their full length."""
     return os.environ.get(FULL) == "full"
+
+
+@pytest.fixture
+def kills(full: bool) -> int:
+    """How many workers are killed; `FAULTS_KILLS` says another number."""
+    return int(os.environ.get(f"{FULL}_KILLS") or (FULL_KILLS if full else KILLS))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tests.faults.trial import KILLED, RESTART_ME, Trial
 from tests.support.driftline import Process, eventually
 from tests.support.supervisor import Supervisor
 
-KILLS, FULL_KILLS = 6, 300
 WORKERS = 3
 TAKEOVER_S = 2.0
 """A worker that was given partitions so recently is at its takeover."""
@@ -35,10 +34,9 @@ def stage(worker: Process) -> str:
     return "steady" if assigned[-1]["inputs"] else "without partitions"
 
 
-def test_kill_minus_nine(trial: Trial, full: bool, note: Note) -> None:
+def test_kill_minus_nine(trial: Trial, kills: int, note: Note) -> None:
     """Killed at their work, while they take partitions, and while they start, workers lose and repeat nothing."""
     rng = random.Random(20)
-    wanted = FULL_KILLS if full else KILLS
     killed: Counter[str] = Counter()
     trial.prepare()
     with Supervisor(trial.driftline, WORKERS) as supervisor, trial.traffic(Shape(rows_per_s=300)) as traffic:
@@ -55,13 +53,53 @@ def test_kill_minus_nine(trial: Trial, full: bool, note: Note) -> None:
             at = stage(victim)
             victim.kill()
             killed[at] += victim.exit_code == KILLED  # it may have ended by itself just before
-            if killed.total() % 50 == 0:
+            if killed.total() % 20 == 0:
                 note(f"{dict(killed)} so far, {trial.driftline.stored_counters().joined} pairs")
-            if killed.total() == wanted:
+            if killed.total() == kills:
                 break
         supervisor.started()
         trial.joined_more(500, "the workers go on")
         verdict = trial.verify(supervisor, traffic, allowed=(KILLED, RESTART_ME))
-        assert verdict.codes[KILLED] == wanted
+        assert verdict.codes[KILLED] == kills
         assert verdict.alerts
-    note(f"{wanted} kills ({dict(killed)}); {verdict}")
+    note(f"{kills} kills ({dict(killed)}); {verdict}")
+
+
+def test_a_zombies_writes_are_refused(trial: Trial, full: bool, note: Note) -> None:
+    """Frozen past its session with work in hand, a worker is fenced when it goes on: nothing is counted twice."""
+    trial.prepare()
+    with Supervisor(trial.driftline, 2) as supervisor, trial.traffic() as traffic:
+        supervisor.started()
+        for _ in range(5 if full else 1):
+            zombie = eventually(lambda: [w for w in supervisor.workers if stage(w) == "steady"], "a worker at work")[0]
+            (heir,) = [each for each in supervisor.workers if each is not zombie]
+            taken, fenced = len(heir.events("partitions.assigned")), len(zombie.events("partition.fenced"))
+            zombie.freeze()
+            try:
+                eventually(lambda: len(heir.events("partitions.assigned")) > taken, "its heir has its partitions")  # noqa: B023
+                trial.joined_more(1_000, "its heir goes on")
+            finally:
+                zombie.thaw()
+            eventually(lambda: len(zombie.events("partition.fenced")) > fenced, "its write is refused")  # noqa: B023
+            trial.joined_more(500, "both go on")
+        verdict = trial.verify(supervisor, traffic)
+    note(verdict)
+
+
+def test_a_storm_of_rebalances(trial: Trial, full: bool, note: Note) -> None:
+    """Workers that join and leave every five seconds: the work goes on, and each leaves with exit code 0."""
+    rng = random.Random(3)
+    rounds, left = (24 if full else 6), 0
+    trial.prepare()
+    with Supervisor(trial.driftline, 1) as supervisor, trial.traffic() as traffic:
+        supervisor.started()
+        for _ in range(rounds):
+            if len(supervisor.workers) < WORKERS and (left == 0 or rng.random() < 0.6):
+                supervisor.add()
+            elif len(ready := [each for each in supervisor.workers if each.ready.exists()]) > 1:
+                leaver = rng.choice(ready)
+                assert supervisor.leave(leaver) == 0, leaver.tail()
+                left += 1
+            time.sleep(5.0)
+        verdict = trial.verify(supervisor, traffic, allowed=(RESTART_ME,))
+    note(f"{rounds} rounds, {left} workers left; {verdict}")

@@ -38,6 +38,8 @@ class Shape:
     """Rows after which it begins anew: the drift is in each cycle."""
     poison: float = 0.0
     skew_ms: int = 0
+    record_skew_ms: int = 0
+    """How far the record times of predictions lie behind those of outcomes; 0: the broker gives them."""
     shuffle_rows: int = DELAY_ROWS
 
 
@@ -122,7 +124,9 @@ class Traffic:
 
     def _predict(self, producer: EventProducer, event: dict[str, Any]) -> None:
         self.sent["predictions"] += 1
-        producer.send(self._topics.predictions, event)
+        skew_ms = self._shape.record_skew_ms
+        at_ms = time.time_ns() // 1_000_000 - skew_ms if skew_ms else None
+        producer.send(self._topics.predictions, event, at_ms=at_ms)
 
     def _observe(self, producer: EventProducer, event: dict[str, Any]) -> None:
         self.sent["outcomes"] += 1

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from streams import codec
 from streams.audit_log import newest_cuts
@@ -133,6 +135,13 @@ class Process:
                 if isinstance(told, dict) and told.get("event") == name:
                     found.append(told)
         return found
+
+    def metric(self, name: str, over: Callable[[Iterable[float]], float] = max) -> float:
+        """A metric of its /metrics, over all of its series; 0 without any."""
+        with urllib.request.urlopen(self.url, timeout=30) as response:
+            families = text_string_to_metric_families(response.read().decode())
+            values = [sample.value for family in families for sample in family.samples if sample.name == name]
+        return over(values) if values else 0.0
 
     def said(self) -> str:
         """Everything on its stderr that is no JSON line of the log."""
