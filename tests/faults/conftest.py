@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,10 +45,11 @@ def kills(full: bool) -> int:
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
     """Say a number of this fault on the terminal, at once: some of them run for half an hour."""
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    terminal: Any = request.config.pluginmanager.getplugin("terminalreporter")
 
     def say(what: object) -> None:
         terminal.write_line(f"{time.strftime('%H:%M:%S')} {request.node.name}: {what}")
+        terminal.flush()
 
     return say
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Note
-from tests.faults.trial import Trial
+from tests.faults.trial import RESTART_ME, UNAVAILABLE, Trial
 from tests.support.driftline import Process, eventually
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer
@@ -66,6 +66,32 @@ def test_a_store_that_stands_still(
                 assert [len(each.events("partitions.assigned")) for each in workers] == assigned
                 verdict = trial.verify(supervisor, traffic)
     note(f"oldest checkpoint {age_s:.0f} s, lag {lag:.0f}; {verdict}")
+
+
+def test_a_takeover_that_waits_for_the_store(
+    kafka_broker: KafkaBroker, deployment: str, tmp_path: Path, full: bool, note: Note
+) -> None:
+    """A rebalance while the store stands still: past a request's timeout (90 s) Faust gives up; a restart helps."""
+    with RedisServer(tmp_path / "redis") as store:
+        trial = Trial(kafka_broker, store, deployment, tmp_path, worker__watchdog_s=WATCHDOG_S)
+        with trial.driftline, Supervisor(trial.driftline, 1) as supervisor:
+            trial.prepare()
+            with trial.traffic() as traffic:
+                (first,) = supervisor.started()
+                trial.joined_more(1_000, "the first pairs")
+                supervisor.add()
+                second = eventually(lambda: supervisor.workers[1:], "a second worker starts")[0]
+                eventually(
+                    lambda: len(first.events("partitions.assigned")) > 1 or second.events("partition.taken"),
+                    "it joins",
+                    poll_s=0.01,
+                )
+                store.pause()
+                time.sleep(100 if full else 8)
+                store.resume()
+                trial.joined_more(1_000, "the work goes on")
+                verdict = trial.verify(supervisor, traffic, allowed=(RESTART_ME, UNAVAILABLE))
+    note(verdict)
 
 
 def test_a_store_that_dies_and_comes_back(
