@@ -133,6 +133,10 @@ class Engine:
         inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
         summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
         partitions = {tp.partition for tp in inputs}
+        if len(inputs) != 2 * len(partitions):
+            # Faust leaves a topic out that was deleted under it, and would read the other one alone for ever.
+            await to_its_end(TopicAdmin(self.settings).verify)
+            raise RestartMe("predictions and outcomes of a partition were not assigned together", "restarting is safe")
         # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
         self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
         await to_its_end(self.join.take, partitions)

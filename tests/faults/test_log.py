@@ -144,26 +144,32 @@ def test_records_that_are_deleted_unread_stop_the_worker(interrupted: Trial, not
 
 
 def test_a_topic_that_is_made_anew_stops_the_worker(interrupted: Trial, note: Note) -> None:
-    """Its offsets begin again: nothing of it is taken for what was there before, at work nor at the next start."""
+    """Its offsets begin again: nothing of it is taken for what was there before, at work nor at the next start.
+
+    A worker that sees the topic missing meanwhile says that.
+    """
     trial, topics = interrupted, interrupted.driftline.topics
-    worker = trial.driftline.worker()
-    with trial.traffic() as traffic:
-        trial.joined_more(500, "the first pairs")
-        traffic.end()
-    eventually(lambda: trial.driftline.stored_counters().outcomes == traffic.sent["outcomes"], "all of it is read")
-    before = trial.driftline.counters()
-    admin = trial.broker.admin()
-    admin.delete_topics([topics.predictions])[topics.predictions].result()
-    eventually(lambda: topics.predictions not in admin.list_topics(timeout=10).topics, "it is gone")
-    trial.driftline.create_topics()
-    with EventProducer(trial.broker.bootstrap) as producer:
-        for number in range(40):
-            producer.send(topics.predictions, prediction(f"new-{number}", BINARY.model, 1))
-    refused(worker, f"{topics.predictions}-", "the topic was made anew", "restore the topic")
-    refused(trial.driftline.daemon("worker"), "the topic was made anew")
+    with Supervisor(trial.driftline, 1) as supervisor:
+        with trial.traffic() as traffic:
+            supervisor.started()
+            trial.joined_more(500, "the first pairs")
+            sent = traffic.end()
+        eventually(lambda: trial.driftline.stored_counters().outcomes == sent["outcomes"], "all of it is read")
+        before = trial.driftline.stored_counters()
+        admin = trial.broker.admin()
+        admin.delete_topics([topics.predictions])[topics.predictions].result()
+        eventually(lambda: topics.predictions not in admin.list_topics(timeout=10).topics, "it is gone")
+        trial.driftline.create_topics()
+        with EventProducer(trial.broker.bootstrap) as producer:
+            for number in range(40):
+                producer.send(topics.predictions, prediction(f"new-{number}", BINARY.model, 1))
+        (ended,) = eventually(supervisor.given_up, "the worker gives up")
+    assert ended.code == 78
+    assert "the topic was made anew" in ended.said or "topics are missing" in ended.said
+    refused(trial.driftline.daemon("worker"), "the topic was made anew", "restore the topic")
     assert "✗ offsets: " in examined(trial)
-    assert trial.driftline.counters() == before
-    note(worker.said())
+    assert trial.driftline.stored_counters() == before
+    note(ended.said)
 
 
 def delete_records(broker: KafkaBroker, topic: str) -> None:

@@ -17,6 +17,7 @@ from tests.support.supervisor import Supervisor
 WORKERS = 3
 TAKEOVER_S = 2.0
 """A worker that was given partitions so recently is at its takeover."""
+STAGE_BOUND_S = 400.0
 STAGES = ("steady", "takeover", "start-up")
 
 
@@ -43,9 +44,12 @@ def test_kill_minus_nine(trial: Trial, kills: int, note: Note) -> None:
         supervisor.started()
         trial.joined_more(500, "the first pairs")
         for wish in cycle(STAGES):
+            if wish == "steady":
+                trial.joined_more(100, "between the kills work is done", STAGE_BOUND_S)
             victims = eventually(
                 lambda: [each for each in supervisor.workers if stage(each) == wish],  # noqa: B023 - called at once
                 f"a worker at its {wish}",
+                STAGE_BOUND_S,
                 poll_s=0.05,
             )
             time.sleep(rng.uniform(0, 1.0))

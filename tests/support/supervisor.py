@@ -13,6 +13,8 @@ from tests.support.driftline import Driftline, Process, eventually
 RESTART = frozenset({69, 70, 75})
 """Exit codes after which a restart helps. A process that a signal killed is started again too."""
 POLL_S = 0.05
+START_BOUND_S = 400.0
+"""A worker imports for some seconds, and much longer while others use the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Supervisor:
             found = [each for each in self.workers if each.ready.exists()]
             return found if len(found) >= (self._wanted if workers is None else workers) else []
 
-        return eventually(ready, "the workers are ready")
+        return eventually(ready, "the workers are ready", START_BOUND_S)
 
     def add(self) -> None:
         """One more worker."""
