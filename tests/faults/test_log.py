@@ -110,9 +110,9 @@ def interrupted(kafka_broker: KafkaBroker, deployment: str, tmp_path: Path) -> I
 def refused(worker: Process, *says: str) -> None:
     """It ends with 78 and one line."""
     assert worker.wait() == 78, worker.tail()
-    assert len(worker.said().splitlines()) == 1
+    (reason,) = worker.reasons()
     for words in says:
-        assert words in worker.said()
+        assert words in reason
 
 
 def examined(trial: Trial) -> str:
@@ -140,7 +140,7 @@ def test_records_that_are_deleted_unread_stop_the_worker(interrupted: Trial, not
     refused(trial.driftline.daemon("worker"), "is next, but the log starts at", "raise the topic's retention")
     assert "✗ offsets: " in (told := examined(trial))
     assert "is next, the log starts at" in told
-    note(worker.said())
+    note(worker.reasons())
 
 
 def test_a_topic_that_is_made_anew_stops_the_worker(interrupted: Trial, note: Note) -> None:

@@ -148,6 +148,10 @@ class Process:
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(line for line in lines if not line.startswith("{"))
 
+    def reasons(self) -> list[str]:
+        """The lines that say why it ended: one, unless something is wrong."""
+        return [line for line in self.said().splitlines() if line.startswith("driftline: ")]
+
     def tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
