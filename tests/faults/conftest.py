@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/faults" in str(item.path):
             item.add_marker(pytest.mark.kafka)
-            item.add_marker(pytest.mark.timeout(7_200 if os.environ.get(FULL) == "full" else 600))
+            item.add_marker(pytest.mark.timeout(7_200 if os.environ.get(FULL) == "full" else 1_800))
 
 
 @pytest.fixture
