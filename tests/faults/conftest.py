@@ -46,10 +46,12 @@ def kills(full: bool) -> int:
 def note(request: pytest.FixtureRequest) -> Note:
     """Say a number of this fault on the terminal, at once: some of them run for half an hour."""
     terminal: Any = request.config.pluginmanager.getplugin("terminalreporter")
+    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
 
     def say(what: object) -> None:
-        terminal.write_line(f"{time.strftime('%H:%M:%S')} {request.node.name}: {what}")
-        terminal.flush()
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"\n{time.strftime('%H:%M:%S')} {request.node.name}: {what}")
+            terminal.flush()
 
     return say
 
