@@ -184,6 +184,11 @@ def redis_options(settings: RedisSettings) -> dict[str, Any]:
     return options
 
 
+def redis_context(settings: RedisSettings) -> ssl.SSLContext:
+    """The TLS context of a connection to the store. Raises what :func:`redis_options` raises."""
+    return (_tls("redis", settings) or Tls("redis", "", "", "", SecretStr(""))).context()
+
+
 def _require_private(scheme: str, query: dict[str, str], credentials: bool) -> None:
     """Refuse a password that others could read on its way, or that could be handed to a stranger."""
     allow = "or set redis.allow_plaintext_credentials=true if nobody else can listen"

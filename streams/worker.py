@@ -20,8 +20,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 import faust
 import structlog
 from faust.types import TP
+from faust.types.auth import CredentialsT
 
 from streams.cli import report
+from streams.credentials import KafkaAccess, kafka_access
 from streams.errors import DriftlineError, RestartMe
 from streams.exposition import MetricsPage, process_registry
 from streams.joining import JoinStage
@@ -30,8 +32,10 @@ from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
+from streams.permissions import require
 from streams.settings import Settings
-from streams.store import StateStore, connect, require_durable
+from streams.store import StateStore
+from streams.store_client import connect, require_durable
 from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
 
@@ -82,6 +86,7 @@ class Engine:
         self._generation = -1
         client = connect(settings.redis)
         require_durable(client, settings.redis)
+        require(settings, "worker")
         admin = TopicAdmin(settings)
         if created := admin.create():
             log.info("topics.created", topics=created)
@@ -269,6 +274,22 @@ class Engine:
         return self.consumer
 
 
+def credentials(access: KafkaAccess) -> CredentialsT | None:
+    """Faust's form of how to reach the broker.
+
+    The context is made here for SASL too: without one Faust would silently leave out the encryption.
+    """
+    context = access.tls.context() if access.tls is not None else None
+    if access.username:
+        return faust.SASLCredentials(
+            username=access.username,
+            password=access.password.get_secret_value(),
+            mechanism=access.mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
 class WorkerApp(faust.App):
     """The Faust app with our transport."""
 
@@ -278,6 +299,7 @@ class WorkerApp(faust.App):
         super().__init__(
             settings.worker.group,
             broker=servers,
+            broker_credentials=credentials(kafka_access(settings.kafka)),
             store="memory://",
             datadir=data_dir,
             web_enabled=False,
