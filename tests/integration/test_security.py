@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     ResourcePatternType,
@@ -51,7 +52,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def secure_broker(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[SecureKafkaBroker]:
-    with SecureKafkaBroker(tmp_path_factory.mktemp("secure-kafka"), authority, PASSWORDS) as broker:
+    with SecureKafkaBroker(tmp_path_factory.mktemp("secure-kafka"), authority, PASSWORDS) as broker, broker.relay:
         yield broker
 
 
@@ -155,6 +156,19 @@ def bindings(command: str) -> list[AclBinding]:
         for kind, name in resources
         for text in given["--operation"]
     ]
+
+
+def filter_of(binding: AclBinding) -> AclBindingFilter:
+    """What finds exactly this one."""
+    return AclBindingFilter(
+        binding.restype,
+        binding.name,
+        binding.resource_pattern_type,
+        binding.principal,
+        binding.host,
+        binding.operation,
+        binding.permission_type,
+    )
 
 
 @pytest.fixture
@@ -329,14 +343,34 @@ def test_a_permission_that_lacks_is_one_line(secured: Secured) -> None:
     assert labelled in lacking["detail"]
 
 
+def test_a_permission_that_is_taken_away_ends_the_worker(secured: Secured) -> None:
+    """While it runs: it says so and ends, and does not stand there without reading."""
+    driftline = secured.driftline
+    driftline.run("topics", "create", **secured.login("topics"))
+    worker = driftline.worker(**secured.login("worker"))
+    secured.publish_pairs("loans")
+    eventually(lambda: driftline.stored_counters().joined == ROWS, "the pairs are joined")
+    (reading,) = [
+        binding
+        for command in kafka_commands(secured.settings, "worker", "driftline-worker")
+        for binding in bindings(command)
+        if (binding.name, binding.operation) == (driftline.topics.predictions, AclOperation.READ)
+    ]
+    admin = secured.broker.admin()
+    for future in admin.delete_acls([filter_of(reading)]).values():
+        assert len(future.result()) == 1
+    assert "does not permit to read" in ended(worker, 77, ran=True)
+
+
 def test_a_user_that_is_removed_ends_every_process(secured: Secured) -> None:
     """A client would try to log in again for ever; a process says what is wrong and ends, and is not restarted."""
     driftline = secured.driftline
     driftline.run("topics", "create", **secured.login("topics"))
+    relayed = secured.broker.relay.address
     started = [
-        driftline.daemon("worker", **secured.login("worker")),
-        driftline.daemon("serve", **secured.login("serve")),
-        driftline.daemon("retrain", **secured.login("retrain")),
+        driftline.daemon("worker", **secured.login("worker", kafka__bootstrap=relayed)),
+        driftline.daemon("serve", **secured.login("serve", kafka__bootstrap=relayed)),
+        driftline.daemon("retrain", **secured.login("retrain", kafka__bootstrap=relayed)),
     ]
     for process in started:
         process.started()
@@ -348,9 +382,9 @@ def test_a_user_that_is_removed_ends_every_process(secured: Secured) -> None:
     for future in admin.alter_user_scram_credentials(removed).values():
         future.result()
     try:
-        secured.broker.restart()
+        assert secured.broker.relay.cut() > 0
         for process in started:
-            assert "the broker refuses to log us in" in ended(process, 77)
+            assert "the broker refuses to log us in" in ended(process, 77, ran=True)
         secured.require_no_secret()
     finally:
         iterations = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
@@ -365,12 +399,12 @@ def test_a_user_that_is_removed_ends_every_process(secured: Secured) -> None:
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def ended(process: Started, code: int) -> str:
-    """The one line that the process ends with."""
+def ended(process: Started, code: int, *, ran: bool = False) -> str:
+    """The one line that the process ends with: its only one, unless it ran."""
     assert process.wait() == code, process.tail()
-    said = process.said()
+    *before, said = process.said().splitlines()
     assert said.startswith("driftline: "), process.tail()
-    assert len(said.splitlines()) == 1, said
+    assert ran or not before, before
     assert " — " in said
     assert "Traceback" not in process.log.read_text()
     return said
