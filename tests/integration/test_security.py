@@ -39,7 +39,7 @@ from tests.support.secure_kafka import SecureKafkaBroker
 from tests.support.secure_redis import ADMIN_PASSWORD, SecureRedisServer
 from tests.unit.serving import models
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]  # each starts many processes
 PASSWORDS = {f"driftline-{process}": f"{process}-{secrets.token_hex(8)}" for process in PROCESSES}
 """Of every user, on Kafka and on Redis."""
 ROWS = 300
