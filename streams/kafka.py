@@ -200,11 +200,14 @@ class SafeProducer:
     def flush(self, timeout_s: float = 60.0) -> None:
         """Wait until everything is acknowledged. Raises what :meth:`check` raises, :class:`RestartMe` on a timeout."""
         deadline = time.monotonic() + timeout_s
-        left = 1
-        while left and (left_s := deadline - time.monotonic()) > 0:
-            left = self._producer.flush(min(left_s, FIRST_ANSWER_S))
+        while True:
+            left_s = deadline - time.monotonic()
+            left = self._producer.flush(max(0.0, min(left_s, FIRST_ANSWER_S)))
             self.check()  # a refusal may have been told to the other thread
-        if left:
+            if not left:
+                return
+            if left_s > 0:
+                continue
             raise RestartMe(f"{left} records are not acknowledged after {timeout_s:g} s", "is the broker reachable?")
 
     def close(self, timeout_s: float = 10.0) -> None:
