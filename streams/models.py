@@ -10,7 +10,7 @@ from streams.catalog import Catalog, guess_task
 from streams.codec import Undecodable, encode, headers, model_event_decoder
 from streams.errors import RestartMe
 from streams.events import MODEL_EVENT_TYPE, ModelEvent, ModelState, Prediction, Task
-from streams.kafka import SafeProducer, TopicReader
+from streams.log import Log, Publisher
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 class ModelEvents:
     """The model events read so far, folded into a :class:`Catalog`. Used from one thread at a time; blocking."""
 
-    def __init__(self, settings: Settings, producer: SafeProducer) -> None:
+    def __init__(self, settings: Settings, broker: Log, publisher: Publisher) -> None:
         self.catalog = Catalog()
         self._topic = Topics(settings.kafka.topic_prefix).model_events
         self._settings = settings
-        self._producer = producer
+        self._publisher = publisher
         self._decoder = model_event_decoder()
-        self._reader = TopicReader(settings.kafka, self._topic)
+        self._reader = broker.reader(self._topic)
 
     def start(self) -> None:
         """Read the whole topic, then register what the configuration declares and the log does not know."""
@@ -56,13 +56,13 @@ class ModelEvents:
 
     def _register(self, state: ModelState) -> None:
         event = ModelEvent("registered", state)
-        self._producer.send(
+        self._publisher.send(
             self._topic,
             encode(event),
             key=state.model.encode(),
             headers=headers(MODEL_EVENT_TYPE.format(what="registered"), SOURCE),
         )
-        self._producer.flush()
+        self._publisher.flush()
         deadline = time.monotonic() + CATCH_UP_S
         while self.catalog.get(state.model) is None:
             for record in self._reader.poll():

@@ -19,7 +19,8 @@ import msgspec
 from streams import codec
 from streams.audit_log import newest_cuts
 from streams.events import MODEL_EVENT_TYPE, Alert, ModelEvent, ModelState
-from streams.kafka import Record, TopicReader
+from streams.kafka import TopicReader
+from streams.log import Record
 from streams.records import Counters, Labelled
 from streams.settings import Settings, load
 from streams.topics import TopicAdmin, Topics
