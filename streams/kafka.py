@@ -90,6 +90,10 @@ class SafeProducer:
             except BufferError:
                 time.sleep(0.005)  # the poller frees the queue
                 self.check()
+            except KafkaException as error:  # refused before it was queued, such as one that is too large
+                with self._lock:
+                    self._failure = self._failure or f"{topic}: {error.args[0].str()}"
+                self.check()
 
     def check(self) -> None:
         """Raise :class:`RestartMe` if a delivery has failed."""
