@@ -30,6 +30,14 @@ class AnswerLost(Exception):
     """The connection broke: before, the request never came; after, it had its effect and nobody says so."""
 
 
+class Late(AnswerLost):
+    """The connection broke, and the request reaches the other side only before the ``calls``-th call after it."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(f"{calls} calls late")
+        self.calls = calls
+
+
 def undisturbed(_: Moment) -> None:
     """Let every call through."""
 
@@ -45,6 +53,7 @@ class Wire:
         self.calls = 0
         self.dead = False
         self._meet = meet
+        self._late: dict[int, Callable[[], object]] = {}
 
     def call(self, peer: Literal["log", "store"], name: str, action: Callable[[], T]) -> T:
         """Let the other side do something, and give its answer."""
@@ -52,11 +61,16 @@ class Wire:
             raise SimulatedCrash(f"{name}: the process is gone")
         self.calls += 1
         number = self.calls
+        if (late := self._late.pop(number, None)) is not None:
+            late()
         try:
             self._meet(Moment(number, "before", peer, name))
             answer = action()
             self._meet(Moment(number, "after", peer, name))
         except SimulatedCrash:
             self.dead = True
+            raise
+        except Late as delayed:
+            self._late[number + delayed.calls] = action
             raise
         return answer
