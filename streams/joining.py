@@ -98,7 +98,9 @@ class JoinStage:
         """Give up what was owned and become the owner of ``partitions``; republish what their last owners left."""
         self.parts.clear()
         self.acknowledged.clear()
-        for partition, owned in self._ownership.take(partitions).items():
+        taken = self._ownership.take(partitions)
+        self._models.catch_up()  # behind the take: the last owner has written its last checkpoint
+        for partition, owned in taken.items():
             part = InputPartition(owned, self._settings.worker, effect_settings(self._settings))
             for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
                 self._publish(part, entry.cut, entry.summaries)

@@ -33,8 +33,7 @@ class ModelEvents:
 
     def start(self) -> None:
         """Read the whole topic, then register what the configuration declares and the log does not know."""
-        for record in self._reader.read_to_end():
-            self._apply(record.offset, record.value, record.headers)
+        self.catch_up()
         for name, declared in self._settings.models.items():
             if declared.task is not None and self.catalog.get(name) is None:
                 self._register(
@@ -42,6 +41,15 @@ class ModelEvents:
                         name, 0, declared.task, declared.classes, declared.positive, mode=declared.mode or "observe"
                     )
                 )
+
+    def catch_up(self) -> None:
+        """Read to the topic's end: whoever takes a partition needs every model that its last owner knew.
+
+        A worker that has waited for its partitions, perhaps for days, would dead-letter the outcomes of a model that
+        became known meanwhile.
+        """
+        for record in self._reader.read_to_end():
+            self._apply(record.offset, record.value, record.headers)
 
     def refresh(self) -> None:
         """Take in what has come since; does not wait."""

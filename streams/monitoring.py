@@ -130,6 +130,7 @@ class MonitorStage:
         """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
         self.close()
         taken = self._ownership.take(partitions)
+        self._models.catch_up()
         self._metrics.unwatched(set(range(self._partitions)) - taken.keys())
         for partition, owned in taken.items():
             monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
