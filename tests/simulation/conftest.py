@@ -28,6 +28,12 @@ def long_run() -> Finished:
 
 
 @pytest.fixture(scope="package")
+def wide_run() -> Finished:
+    """The long script with two partitions of summaries, undisturbed."""
+    return finished(World(long(), monitors=2))
+
+
+@pytest.fixture(scope="package")
 def short_run() -> Finished:
     """The short script, undisturbed."""
     return finished(World(short()))

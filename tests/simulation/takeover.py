@@ -8,14 +8,13 @@ from streams.errors import RestartMe
 from tests.simulation.case import Case, tried
 from tests.simulation.traffic import Act
 from tests.simulation.verdict import Findings
-from tests.simulation.worker import EVERYTHING, Worker, begin, play
+from tests.simulation.worker import Worker, begin, play
 from tests.simulation.world import World
 from tests.support.memory.log import Sending
 from tests.support.memory.wire import Moment, SimulatedCrash, Wire
 
 Takes = tuple[list[int], list[int]]
 """Partitions of the inputs, and of the summaries."""
-ALL: Takes = (list(EVERYTHING[0]), list(EVERYTHING[1]))
 
 
 class Suspend:
@@ -45,9 +44,13 @@ class Suspend:
 
 
 def takeovers(
-    acts: tuple[Act, ...], takes: Takes, steps: int | None, sending: Sending, expected: Findings
+    acts: tuple[Act, ...], takes: Takes | None, steps: int | None, sending: Sending, expected: Findings
 ) -> Iterator[Case]:
-    """One run for every call. ``steps``: how far the successor comes before the other one wakes; None is to the end."""
+    """One run for every call.
+
+    ``takes``: all partitions unless some are given; ``steps``: how far the successor comes before the other one wakes,
+    None is to the end.
+    """
     number = 1
     while (case := _taken(acts, number, takes, steps, sending, expected)) is not None:
         yield case
@@ -88,11 +91,11 @@ def _abandoned(acts: tuple[Act, ...], steps: int, call: int, expected: Findings)
 
 
 def _taken(
-    acts: tuple[Act, ...], number: int, takes: Takes, steps: int | None, sending: Sending, expected: Findings
+    acts: tuple[Act, ...], number: int, takes: Takes | None, steps: int | None, sending: Sending, expected: Findings
 ) -> Case | None:
     """The run in which the worker is suspended before its ``number``-th call, or None if there are fewer."""
     world = World(acts)
-    suspend = Suspend(world, number, takes, steps, sending)
+    suspend = Suspend(world, number, takes or world.everything, steps, sending)
     case = tried(lambda: str(suspend.at), 1, world, lambda: _run(world, suspend, sending), expected)
     return None if suspend.at is None else case
 
@@ -117,7 +120,7 @@ def _supervised(world: World, workers: list[Worker]) -> list[Worker]:
     while True:
         inputs = {p for worker in workers for p in worker.join.parts}
         summaries = {p for worker in workers for p in worker.monitor.parts}
-        if (inputs, summaries) != (set(ALL[0]), set(ALL[1])):
+        if (inputs, summaries) != tuple(map(set, world.everything)):
             workers = [begin(world)]
         if not _go_on(workers):
             return workers

@@ -21,7 +21,7 @@ from streams.store import Owned, StateStore
 from tests.simulation.case import Case
 from tests.simulation.connection import broken_connections
 from tests.simulation.crash import crashes
-from tests.simulation.takeover import ALL, abandoned_takeovers, takeovers
+from tests.simulation.takeover import abandoned_takeovers, takeovers
 from tests.simulation.verdict import Finished
 from tests.simulation.world import World
 
@@ -190,7 +190,7 @@ def test_a_crash_shows_it(broken: Break, short_run: Finished, monkeypatch: Patch
 def test_a_takeover_shows_it(broken: Break, short_run: Finished, monkeypatch: Patch) -> None:
     """Two owners would both be believed, or the new one would know too little."""
     broken(monkeypatch)
-    assert is_noticed(takeovers(short_run.world.acts, ALL, 1, "in order", short_run.findings))
+    assert is_noticed(takeovers(short_run.world.acts, None, 1, "in order", short_run.findings))
 
 
 def test_a_takeover_that_dies_shows_it(short_run: Finished, monkeypatch: Patch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.traffic import short
 from tests.simulation.verdict import Finished, findings
-from tests.simulation.worker import EVERYTHING, Worker, begin, play
+from tests.simulation.worker import Worker, begin, play
 from tests.simulation.world import World
 from tests.support.memory.wire import Wire
 
@@ -15,8 +15,8 @@ def test_models_that_became_known_meanwhile_are_known(short_run: Finished) -> No
     standby = Worker(world, Wire())
     first = [begin(world)]
     play(first, 1)
-    assert first[0].models.catalog.get("house") is not None
-    assert standby.models.catalog.get("house") is None
-    standby.take(*EVERYTHING)
+    assert first[0].models.catalog.get("price") is not None
+    assert standby.models.catalog.get("price") is None
+    standby.take(*world.everything)
     play(owners := [standby])
     assert findings(world, owners).differences(short_run.findings) == []

@@ -13,7 +13,7 @@ from tests.simulation.verdict import Finished, finished, oracle
 from tests.simulation.world import TOPICS, World
 
 
-@pytest.fixture(params=["long_run", "short_run"])
+@pytest.fixture(params=["long_run", "wide_run", "short_run"])
 def run(request: pytest.FixtureRequest) -> Finished:
     """Each script."""
     found: Finished = request.getfixturevalue(request.param)
@@ -58,7 +58,7 @@ def test_dead_letters_are_those_of_the_topics(run: Finished) -> None:
 def test_windows_are_those_of_the_topics(run: Finished) -> None:
     """The longest one holds every pair with its newest outcome."""
     cells: Counter[tuple[str, str]] = Counter()
-    house = [0.0, 0.0]
+    price = [0.0, 0.0]
     for told in oracle(run.world).values():
         for (model, *_, predicted, outcome), n in told.cells.items():
             assert model == "fraud"
@@ -68,14 +68,23 @@ def test_windows_are_those_of_the_topics(run: Finished) -> None:
                 cells[str(predicted), str(was)] -= 1
                 cells[str(predicted), str(now)] += 1
             else:
-                house[1] += abs(float(predicted) - float(now)) - abs(float(predicted) - float(was))
+                price[1] += abs(float(predicted) - float(now)) - abs(float(predicted) - float(was))
         for pairs, sum_abs, *_ in told.moments.values():
-            house[0] += pairs
-            house[1] += sum_abs
-    reports = {each.model: each for each in run.findings.reports[0]}
+            price[0] += pairs
+            price[1] += sum_abs
+    reports = {each.model: each for found in run.findings.reports.values() for each in found}
     assert dict(reports["fraud"].versions[0].windows["30d"].confusion) == +cells
-    window = reports["house"].versions[0].windows["30d"]
-    assert [window.n, window.sum_abs] == house
+    window = reports["price"].versions[0].windows["30d"]
+    assert [window.n, window.sum_abs] == price
+
+
+def test_another_number_of_monitors_gives_the_same_alerts(long_run: Finished, wide_run: Finished) -> None:
+    """To the byte; each model is watched by one of them."""
+    assert wide_run.findings.alerts == long_run.findings.alerts
+    assert [[report.model for report in found] for _, found in sorted(wide_run.findings.reports.items())] == [
+        ["fraud"],
+        ["price"],
+    ]
 
 
 def test_the_long_script_has_every_fate(long_run: Finished) -> None:

@@ -1,4 +1,4 @@
-"""What producers write in the simulation: two models, and one of every odd event, over an hour of stream time."""
+"""What producers write in the simulation: two models, and one of every odd event, over some minutes of stream time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PARTITIONS = 2
 START_MS = 1_700_000_040_000
 """A full minute."""
 MINUTE_MS = 60_000
-MODELS = {"fraud": Declared("binary", (0, 1)), "house": Declared("regression")}
-"""``fraud`` is registered with a baseline before anything is read; nobody declares ``house``."""
+MODELS = {"fraud": Declared("binary", (0, 1)), "price": Declared("regression")}
+"""``fraud`` is registered with a baseline before anything is read; nobody declares ``price``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def short() -> Iterator[Act]:
         script.prediction(1.0 + 2 * number, f"f{number}", "fraud", number % 2)
         script.outcome(4.0 + 2 * number + number % 3, f"f{number}", number % 2)
     for number in range(3):
-        script.prediction(4.5 + 9 * number, f"h{number}", "house", 100.5 + number)
-        script.outcome(20 + 3 * number, f"h{number}", 100.0 + number)
+        script.prediction(4.5 + 9 * number, f"p{number}", "price", 100.5 + number)
+        script.outcome(20 + 3 * number, f"p{number}", 100.0 + number)
     script.prediction(26, "f3", "fraud", 1)
     script.prediction(27, "never", "fraud", 1)
     script.outcome(28, "nobody", 1)
@@ -81,7 +81,7 @@ def short() -> Iterator[Act]:
     script.outcome(70, "f2", 1)  # a correction
     yield script.act(180)
 
-    yield _Script().act(1_200)
+    yield _Script().act(500)
 
 
 def long() -> Iterator[Act]:
@@ -92,8 +92,8 @@ def long() -> Iterator[Act]:
         script.prediction(at, f"f{number}", "fraud", number % 2)
         script.outcome(at + 5 + number % 7, f"f{number}", number % 2)
     for number in range(8):
-        script.prediction(4.5 + 9 * number, f"h{number}", "house", 100.5 + number)
-        script.outcome(30 + 9 * number, f"h{number}", 100.0 + number)
+        script.prediction(4.5 + 9 * number, f"p{number}", "price", 100.5 + number)
+        script.outcome(30 + 9 * number, f"p{number}", 100.0 + number)
     script.prediction(20, "f3", "fraud", 1)  # a duplicate of one that waits or is joined
     script.outcome(6, "f9", 1)  # earlier than its prediction
     script.outcome(50, "early-twice", 1)
@@ -105,7 +105,7 @@ def long() -> Iterator[Act]:
     script.raw(1, 41, "poison", b"[]")
     script.raw(0, 42, "tombstone", None)
     script.prediction(43, "maybe", "fraud", "perhaps")
-    script.outcome(70, "f8", 1, model="house")  # of another model, they say
+    script.outcome(70, "f8", 1, model="price")  # of another model, they say
     yield script.act(120)
 
     script = _Script()
@@ -117,11 +117,11 @@ def long() -> Iterator[Act]:
     script.outcome(141, "f36", 1)
     script.outcome(150, "f36", 0)
     script.prediction(142, "f37", "fraud", 1)  # a duplicate of a pair
-    script.outcome(155, "h5", 90.0)
+    script.outcome(155, "p5", 90.0)
     yield script.act(240)
 
     script = _Script()
-    script.outcome(700, "never", 0)  # too late: its prediction expired
+    script.outcome(500, "never", 0)  # too late: its prediction expired
     for number in range(84, 98):
         script.prediction(622.0 + number, f"f{number}", "fraud", 1)
         script.outcome(628.0 + number, f"f{number}", 1)
@@ -129,4 +129,4 @@ def long() -> Iterator[Act]:
     script.outcome(715, "f5", 0)
     yield script.act(900)
 
-    yield _Script().act(3_600)
+    yield _Script().act(1_320)

@@ -13,7 +13,7 @@ from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
 from streams.store import StateStore
-from tests.simulation.world import COUNTS, FETCH_MS, INPUTS, SETTINGS, TICK_MS, TOPICS, World
+from tests.simulation.world import FETCH_MS, INPUTS, SETTINGS, TICK_MS, TOPICS, World
 from tests.support.memory.log import MemoryLog, Sending
 from tests.support.memory.redis import client_of
 from tests.support.memory.wire import Wire
@@ -47,12 +47,12 @@ class Worker:
         self.wire = wire
         self._log = MemoryLog(world.broker, wire)
         self._store = StateStore(client_of(world.store, wire), SETTINGS.redis.prefix, sleep=lambda _: None)
-        self._store.check_layout(COUNTS)
+        self._store.check_layout(world.counts)
         self.publisher = self._log.publisher(sending)
         self.models = ModelEvents(SETTINGS, self._log, self.publisher)
         self.models.start()
         metrics = WorkerMetrics(CollectorRegistry())
-        stage = SETTINGS, self._store, self._log, self.publisher, self.models, COUNTS, metrics, self._monotonic
+        stage = SETTINGS, self._store, self._log, self.publisher, self.models, world.counts, metrics, self._monotonic
         self.join = JoinStage(*stage)
         self.monitor = MonitorStage(*stage, PolledFeed)
         self._fetches = 0
@@ -150,13 +150,10 @@ class Worker:
         ) and all(part.monitor.watermark_ms >= world.target_ms for part in self.monitor.parts.values())
 
 
-EVERYTHING = range(COUNTS[TOPICS.predictions]), range(COUNTS[TOPICS.summaries])
-
-
 def begin(world: World, wire: Wire | None = None, sending: Sending = "in order") -> Worker:
     """A new process that owns all partitions."""
     worker = Worker(world, wire or Wire(), sending)
-    worker.take(*EVERYTHING)
+    worker.take(*world.everything)
     return worker
 
 

@@ -16,7 +16,7 @@ SETTINGS = Settings(
     kafka=KafkaSettings(partitions=PARTITIONS),
     redis=RedisSettings(prefix="sim"),
     worker=WorkerSettings(
-        horizon_s=600, dedupe_s=300, dedupe_rows=60, max_pending=200, checkpoint_events=25, allow_garbage=True
+        horizon_s=300, dedupe_s=300, dedupe_rows=60, max_pending=200, checkpoint_events=25, allow_garbage=True
     ),
     monitor=MonitorSettings(
         window_minutes=2,
@@ -28,20 +28,24 @@ SETTINGS = Settings(
     ),
 )
 TOPICS = Topics(SETTINGS.kafka.topic_prefix)
-COUNTS = {spec.name: spec.partitions for spec in specs(SETTINGS)} | {TOPICS.summaries: 1, TOPICS.monitor_checkpoints: 1}
 INPUTS = (TOPICS.predictions, TOPICS.outcomes)
 FETCH_MS, TICK_MS = 100, 1_900
 """From the timer to the next fetches, and to the timer: together longer than the margin of the join's clock."""
 
 
 class World:
-    """The broker, the store and the clock. An act begins when the one before it has been dealt with."""
+    """The broker, the store and the clock. An act begins when the one before it has been dealt with.
 
-    def __init__(self, acts: Iterable[Act]) -> None:
+    ``monitors``: the partitions of the summaries, each watched for itself.
+    """
+
+    def __init__(self, acts: Iterable[Act], monitors: int = 1) -> None:
         self.acts = tuple(acts)
         self.now_ms = START_MS - 60_000
         self.store = MemoryRedis()
-        self.broker = MemoryBroker(COUNTS, self._append_ms)
+        counts = {spec.name: spec.partitions for spec in specs(SETTINGS)}
+        counts |= dict.fromkeys((TOPICS.summaries, TOPICS.monitor_checkpoints), monitors)
+        self.broker = MemoryBroker(counts, self._append_ms)
         self.act = -1
         fraud = ModelState(
             "fraud",
@@ -65,6 +69,16 @@ class World:
     def _append_ms(self) -> int:
         self.now_ms += 1
         return self.now_ms
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The partitions of each topic."""
+        return {topic: len(logs) for topic, logs in self.broker.topics.items()}
+
+    @property
+    def everything(self) -> tuple[list[int], list[int]]:
+        """All input partitions, and all of the summaries."""
+        return list(range(self.counts[TOPICS.predictions])), list(range(self.counts[TOPICS.summaries]))
 
     @property
     def changes(self) -> tuple[int, int]:
