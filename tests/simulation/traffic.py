@@ -76,12 +76,12 @@ def short() -> Iterator[Act]:
 
     script = _Script()
     for number in range(14, 26):
-        script.prediction(61.0 + number, f"f{number}", "fraud", number % 2)
-        script.outcome(64.0 + number, f"f{number}", 1 - number % 2)
-    script.outcome(70, "f2", 1)  # a correction
-    yield script.act(180)
+        script.prediction(180.0 + number, f"f{number}", "fraud", number % 2)
+        script.outcome(183.0 + number, f"f{number}", 1 - number % 2)
+    script.outcome(190, "f2", 1)  # a correction
+    yield script.act(300)
 
-    yield _Script().act(500)
+    yield _Script().act(1_000)
 
 
 def long() -> Iterator[Act]:
@@ -110,15 +110,15 @@ def long() -> Iterator[Act]:
 
     script = _Script()
     for number in range(44, 84):
-        at = 130.0 + 2 * (number - 44)
+        at = 230.0 + 2 * (number - 44)
         script.prediction(at, f"f{number}", "fraud", number % 2)
         script.outcome(at + 4 + number % 5, f"f{number}", 1 - number % 2)  # all wrong
-    script.outcome(140, "f2", 1)  # corrections of pairs, one of them twice
-    script.outcome(141, "f36", 1)
-    script.outcome(150, "f36", 0)
-    script.prediction(142, "f37", "fraud", 1)  # a duplicate of a pair
-    script.outcome(155, "p5", 90.0)
-    yield script.act(240)
+    script.outcome(240, "f2", 1)  # corrections of pairs, one of them twice
+    script.outcome(241, "f36", 1)
+    script.outcome(250, "f36", 0)
+    script.prediction(242, "f37", "fraud", 1)  # a duplicate of a pair
+    script.outcome(255, "p5", 90.0)
+    yield script.act(380)
 
     script = _Script()
     script.outcome(500, "never", 0)  # too late: its prediction expired

@@ -157,6 +157,11 @@ def begin(world: World, wire: Wire | None = None, sending: Sending = "in order")
     return worker
 
 
+def have_finished_the_act(workers: list[Worker]) -> bool:
+    """Whether the workers together have, or none has begun yet."""
+    return workers[0].world.act < 0 or all(worker.has_finished_the_act for worker in workers)
+
+
 def play(workers: list[Worker], steps: int | None = None) -> None:
     """Let the workers go on in turn from where their world is, to its end or for some steps of each.
 
@@ -165,7 +170,7 @@ def play(workers: list[Worker], steps: int | None = None) -> None:
     world = workers[0].world
     taken = in_act = 0
     while steps is None or taken < steps:
-        if world.act < 0 or all(worker.has_finished_the_act for worker in workers):
+        if have_finished_the_act(workers):
             if world.is_over:
                 return
             world.go_on()
