@@ -8,7 +8,7 @@ from streams.errors import RestartMe
 from tests.simulation.case import Case, tried
 from tests.simulation.traffic import Act
 from tests.simulation.verdict import Findings
-from tests.simulation.worker import Worker, begin, play
+from tests.simulation.worker import STEPS_BOUND, Worker, begin, play
 from tests.simulation.world import World
 from tests.support.memory.log import Sending
 from tests.support.memory.wire import Moment, SimulatedCrash, Wire
@@ -90,6 +90,41 @@ def _abandoned(acts: tuple[Act, ...], steps: int, call: int, expected: Findings)
     return None
 
 
+def late_records(acts: tuple[Act, ...], steps: int, expected: Findings) -> Iterator[Case]:
+    """A crash before every call, whose queued records reach the broker only when a successor has made some steps."""
+    number = 1
+    while (case := _late(acts, number, steps, expected)) is not None:
+        yield case
+        number += 1
+
+
+def _late(acts: tuple[Act, ...], number: int, steps: int, expected: Findings) -> Case | None:
+    """The run that is cut before the ``number``-th call, or None if there are fewer."""
+    world = World(acts)
+
+    def cut(moment: Moment) -> None:
+        if (moment.number, moment.side) == (number, "before"):
+            raise SimulatedCrash(moment.name)
+
+    def go_on() -> list[Worker]:
+        successors = [begin(world)]
+        play(successors, steps)
+        if dead is not None:
+            dead.publisher.still_in_flight()
+        play(successors)
+        return _supervised(world, [begin(world)])
+
+    dead: Worker | None = None
+    try:
+        dead = Worker(world, Wire(cut))
+        dead.take(*world.everything)
+        play([dead])
+    except SimulatedCrash as crash:
+        place = f"before call {number} ({crash}), the queue arrives {steps} steps later"
+        return tried(lambda: place, 1, world, go_on, expected)
+    return None
+
+
 def _taken(
     acts: tuple[Act, ...], number: int, takes: Takes | None, steps: int | None, sending: Sending, expected: Findings
 ) -> Case | None:
@@ -117,13 +152,14 @@ def _supervised(world: World, workers: list[Worker]) -> list[Worker]:
 
     While a partition is nobody's, because the worker that took it has ended, the group is made anew.
     """
-    while True:
+    for _ in range(STEPS_BOUND * len(world.acts)):
         inputs = {p for worker in workers for p in worker.join.parts}
         summaries = {p for worker in workers for p in worker.monitor.parts}
         if (inputs, summaries) != tuple(map(set, world.everything)):
             workers = [begin(world)]
         if not _go_on(workers):
             return workers
+    raise AssertionError(f"act {world.act} does not end")
 
 
 def _go_on(workers: list[Worker]) -> bool:

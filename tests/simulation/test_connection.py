@@ -8,6 +8,8 @@ from tests.simulation.case import none_wrong
 from tests.simulation.connection import broken_connections
 from tests.simulation.verdict import Finished
 
+pytestmark = pytest.mark.timeout(1_800)  # hundreds of runs each, on a machine that may be busy with others
+
 
 @pytest.mark.parametrize("late", [None, 1, 2, 3, 4])
 def test_a_broken_connection_to_the_store_changes_nothing(late: int | None, short_run: Finished) -> None:

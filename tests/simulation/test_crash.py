@@ -10,6 +10,8 @@ from tests.simulation.verdict import Finished
 from tests.simulation.world import World
 from tests.support.memory.log import Sending
 
+pytestmark = pytest.mark.timeout(1_800)  # hundreds of runs each, on a machine that may be busy with others
+
 SECOND_CRASHES = 8
 """Different worlds that a second crash leaves: they cover the takeover, and the first checkpoint after it."""
 

@@ -25,6 +25,8 @@ from tests.simulation.takeover import abandoned_takeovers, takeovers
 from tests.simulation.verdict import Finished
 from tests.simulation.world import World
 
+pytestmark = pytest.mark.timeout(1_800)  # hundreds of runs each, on a machine that may be busy with others
+
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch], None]
 
