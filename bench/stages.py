@@ -24,7 +24,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "fetch: response": ("aiokafka.conn:AIOKafkaConnection._handle_frame",),
     "fetch: decompress": ("aiokafka.record._crecords.default_records:lz4_decode",),
     "fetch: records": ("streams.transport:BatchFetchResult.getall",),
-    "join: decode": ("streams.codec:EventDecoder.decode_all",),
+    "join: decode": ("streams.codec:EventDecoder.decode_columns",),
     "join: columns": ("streams.partition:InputPartition._decode",),
     "join: take in": ("streams.joining:JoinStage.accept",),
     "join: gather": ("streams.join:gather",),

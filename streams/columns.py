@@ -18,6 +18,8 @@ from streams.values import Codes, H, Ints, Places, Values, as_values
 
 Name = tuple[str, str, str]
 """Model, version, segment."""
+PREDICTIONS, OUTCOMES = 0, 1
+"""The sides of a join."""
 NOBODY = -1
 """The code of a model that an outcome does not claim."""
 
@@ -53,8 +55,8 @@ class Events:
             return True
         if max(-numbers.min(), numbers.max()) > MAX_MAGNITUDE or times.min() < 0 or times.max() > MAX_TIME_MS:
             return False
-        scores = set(self.scores) - {None}
-        return all(0.0 <= score <= 1.0 for score in scores if score is not None)
+        scores = np.array(self.scores, dtype=np.float64)  # None becomes NaN, which is neither
+        return not ((scores < 0.0) | (scores > 1.0)).any()
 
 
 def as_times(times: Sequence[object], at_ms: Ints) -> Ints:
@@ -84,22 +86,27 @@ def _places(items: Sequence[H]) -> tuple[Codes, list[H]]:
     return np.fromiter(map(add, items), dtype=np.int32, count=len(items)), places.items
 
 
-_ABSENT_PREDICTION = Prediction("-", "-", "-", 0)
-_ABSENT_OUTCOME = Outcome("-", 0)
+_ABSENT = {PREDICTIONS: Prediction("-", "-", "-", 0), OUTCOMES: Outcome("-", 0)}
 """Stand in for what could not be decoded; such rows are never looked at."""
 
 
+def fields_of(side: int, events: Sequence[Prediction | Outcome | None]) -> list[tuple[Any, ...]]:
+    """The fields of events, a tuple a field; None stands for what could not be decoded."""
+    rows = [_ABSENT[side] if event is None else event for event in events]
+    names = _ABSENT[side].__struct_fields__
+    return list(zip(*map(msgspec.structs.astuple, rows), strict=True)) if rows else [()] * len(names)
+
+
 def prediction_columns(
-    events: Sequence[Prediction | None],
+    fields: Sequence[tuple[Any, ...]],
     at_ms: Ints,
     offsets: Ints,
     raw: Sequence[bytes | None],
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
-    """Predictions as columns; None stands for what could not be decoded, and is in ``bad``."""
-    rows = [_ABSENT_PREDICTION if event is None else event for event in events] if bad else events
-    ids, models, versions, values, times, scores, segments = _columns(rows, 7)
+    """Predictions as columns, from the fields of :class:`~streams.events.Prediction`, a tuple a field."""
+    ids, models, versions, values, times, scores, segments = fields
     parts = [_places(models), _places(versions), _places(segments)]
     if all(len(distinct) == 1 for _, distinct in parts):
         codes, named = parts[0][0], [(models[0], versions[0], segments[0])]
@@ -121,16 +128,15 @@ def prediction_columns(
 
 
 def outcome_columns(
-    events: Sequence[Outcome | None],
+    fields: Sequence[tuple[Any, ...]],
     at_ms: Ints,
     offsets: Ints,
     raw: Sequence[bytes | None],
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
-    """Outcomes as columns; None stands for what could not be decoded, and is in ``bad``."""
-    rows = [_ABSENT_OUTCOME if event is None else event for event in events] if bad else events
-    ids, values, times, models, *_ = _columns(rows, 6)
+    """Outcomes as columns, from the fields of :class:`~streams.events.Outcome`, a tuple a field."""
+    ids, values, times, models, *_ = fields
     codes, named = _places(models)
     if None in named:
         nobody = named.index(None)
@@ -147,8 +153,3 @@ def outcome_columns(
         end_offset,
         bad or {},
     )
-
-
-def _columns(rows: Sequence[Any], fields: int) -> list[tuple[Any, ...]]:
-    """The fields of structs, a tuple a field."""
-    return list(zip(*map(msgspec.structs.astuple, rows), strict=True)) if rows else [()] * fields

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from streams.catalog import Catalog
-from streams.columns import NOBODY, Name
+from streams.columns import NOBODY, OUTCOMES, PREDICTIONS, Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Dead, Effects
 from streams.events import Value
 from streams.fit import MISSING, NO_ROOM, ModelsView, Problem, contradiction, misfit
@@ -51,7 +51,7 @@ from streams.rows import (
     one_behind_the_other,
 )
 from streams.stretch import Mask, Stretch, gather
-from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Window
+from streams.timeline import Piece, Window
 from streams.values import TEXT, Ints, Places, as_value
 
 CEILING_OFFSETS = 8_192

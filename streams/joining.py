@@ -20,6 +20,7 @@ from aiokafka.partitioner import murmur2
 
 from streams import stored
 from streams.codec import Header
+from streams.columns import OUTCOMES, PREDICTIONS
 from streams.log import Delivery, Log, Publisher
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
@@ -28,7 +29,6 @@ from streams.partition import Batch, Closed, DeadLetter, InputPartition
 from streams.records import Cut, EffectSettings, Summary
 from streams.settings import Settings
 from streams.store import Fenced, StateStore
-from streams.timeline import OUTCOMES, PREDICTIONS
 from streams.topics import Topics
 
 APPEND_MARGIN_MS = 1_000

@@ -25,7 +25,7 @@ from streams.codec import (
     outcome_decoder,
     prediction_decoder,
 )
-from streams.columns import Events, outcome_columns, prediction_columns
+from streams.columns import OUTCOMES, PREDICTIONS, Events, fields_of, outcome_columns, prediction_columns
 from streams.effects import Dead, Effects
 from streams.errors import GarbageInput, StateMismatch
 from streams.events import Outcome, Prediction, Task
@@ -35,7 +35,7 @@ from streams.rows import Rows
 from streams.settings import WorkerSettings
 from streams.store import Command, Owned
 from streams.summarise import all_pairs, labelled, version_parts
-from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Timeline, Window
+from streams.timeline import Piece, Timeline, Window
 from streams.values import Ints
 
 COMPLETE_EVERY_MS = 3_600_000
@@ -128,13 +128,13 @@ class InputPartition:
     def _decode(self, side: int, batch: Batch, at_ms: Ints) -> Events:
         decoder, columns = self._decoders[side], self._columns[side]
         offsets = np.asarray(batch.offsets, dtype=np.int64)
-        if (plain := decoder.decode_all(batch.values)) is not None:
+        if (plain := decoder.decode_columns(batch.values)) is not None:
             with suppress(OverflowError):  # a number that no column holds
                 events = columns(plain, at_ms, offsets, batch.values, batch.next_offset)
                 if events.within_bounds:
                     return events
         found, bad = self._decode_each(side, batch.values)
-        return columns(found, at_ms, offsets, batch.values, batch.next_offset, bad)
+        return columns(fields_of(side, found), at_ms, offsets, batch.values, batch.next_offset, bad)
 
     def _decode_each(
         self, side: int, values: Sequence[bytes | None]

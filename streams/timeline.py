@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.columns import Events
+from streams.columns import OUTCOMES, PREDICTIONS, Events
 from streams.values import Ints
 
-PREDICTIONS, OUTCOMES = 0, 1
 WINDOW_ROWS = 16_384
 """Rows of one input in one window, at most: what its columns need should fit the processor's cache."""
 

@@ -50,8 +50,8 @@ STOP_GRACE_S = 9.0
 WATCH_EVERY_S = 1.0
 STORE_SLOW_S = 1.0
 """A call of the store that takes longer counts as waiting for it."""
-MAX_HELD = 500_000
-"""Records of a partition read ahead of their turn before its leading input is paused."""
+MAX_HELD = 50_000
+"""Records of a partition read ahead of their turn before its leading input is paused; they wait with their bytes."""
 
 BROKER = "is the broker reachable? restarting is safe"
 UNFINISHED = "nothing is lost: the next owner reads on from the checkpoint before"

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from streams.catalog import Catalog
-from streams.columns import Events, outcome_columns, prediction_columns
+from streams.columns import OUTCOMES, PREDICTIONS, Events, fields_of, outcome_columns, prediction_columns
 from streams.events import Outcome, Prediction
 from streams.join import PartitionJoin
 from streams.records import DeadReason
@@ -31,7 +31,9 @@ def prediction_events(
     """Predictions of one record time, or of one each; None is one that could not be decoded, and is in ``bad``."""
     raw = [msgspec.json.encode(event) for event in events]
     times, places = _times(at_ms, len(events)), np.array(offsets, dtype=np.int64)
-    return prediction_columns(events, times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {}))
+    return prediction_columns(
+        fields_of(PREDICTIONS, events), times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {})
+    )
 
 
 def outcome_events(
@@ -40,7 +42,9 @@ def outcome_events(
     """Outcomes, as :func:`prediction_events`."""
     raw = [msgspec.json.encode(event) for event in events]
     times, places = _times(at_ms, len(events)), np.array(offsets, dtype=np.int64)
-    return outcome_columns(events, times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {}))
+    return outcome_columns(
+        fields_of(OUTCOMES, events), times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {})
+    )
 
 
 def whole(events: Events) -> Piece:

@@ -12,9 +12,9 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from streams import timeline as timeline_module
-from streams.columns import Events
+from streams.columns import OUTCOMES, PREDICTIONS, Events
 from streams.events import Outcome, Prediction
-from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Timeline, Window
+from streams.timeline import Piece, Timeline, Window
 from tests.support.windows import outcome_events, prediction_events
 
 Place = tuple[int, int, int]
