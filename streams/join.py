@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,8 @@ from streams.catalog import Catalog
 from streams.columns import NOBODY, OUTCOMES, PREDICTIONS, Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Dead, Effects
 from streams.events import Value
+from streams.fates import Fates, Observed, Predicted
 from streams.fit import MISSING, NO_ROOM, ModelsView, Problem, contradiction, misfit
-from streams.id_index import Written
 from streams.records import Counters, EffectSettings
 from streams.rows import (
     EXPIRED,
@@ -61,50 +60,6 @@ MAX_REFS = 10_000
 TEXTS_KEPT = 50_000
 """Distinct texts (classes, models that outcomes claim) before those that no row needs are let go."""
 
-NONE: Ints = np.empty(0, dtype=np.int64)
-
-
-@dataclass(slots=True)
-class _Predicted:
-    """What becomes of a stretch of predictions. Rows ``start`` … of the table are new and may still be taken back."""
-
-    start: int
-    written: Written | None = None
-    dead: Ints = field(default_factory=lambda: NONE)
-    known: Ints = field(default_factory=lambda: NONE)
-    """Predictions of ids that are known already, and the ``owners``, the rows that have them."""
-    owners: Ints = field(default_factory=lambda: NONE)
-    fresh: Ints = field(default_factory=lambda: NONE)
-    """The predictions of the new rows, one a row; some are gone already, repeated within the stretch."""
-    replaced: Ints = field(default_factory=lambda: NONE)
-    """The older row of each new row's id, or -1."""
-    early: Ints = field(default_factory=lambda: NONE)
-    """The waiting outcome of each new row's id, or -1."""
-    meets: Mask = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
-    """Whether a new row pairs with its early outcome."""
-    crowded: Mask = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
-    """Whether an outcome of a new row's id waits, or has waited until just before."""
-
-
-@dataclass(slots=True)
-class _Observed:
-    """What becomes of a stretch of outcomes: ``paired`` of them are the first of the rows ``partners``."""
-
-    paired: Ints = field(default_factory=lambda: NONE)
-    partners: Ints = field(default_factory=lambda: NONE)
-    dead: Ints = field(default_factory=lambda: NONE)
-    """Outcomes that do not fit the predictions of ``mismatched``."""
-    mismatched: Ints = field(default_factory=lambda: NONE)
-    late: int = 0
-    retries: int = 0
-    start: int = 0
-    """Rows ``start`` … of the table of outcomes are new: those that begin to wait. They may still be taken back."""
-    written: Written | None = None
-    shared: bool = False
-    """Whether several of them are of one waiting prediction."""
-    seconds: Ints = field(default_factory=lambda: NONE)
-    """Outcomes of ids that have had one: looked at one by one, in order."""
-
 
 class PartitionJoin:
     """The join of one partition. Feed it windows in order; take :attr:`effects` at a checkpoint."""
@@ -124,7 +79,7 @@ class PartitionJoin:
         self.effects = Effects()
         self.dedupe_cut_short = 0
         self.pending_cut_short = 0
-        self._view = ModelsView(self.texts)
+        self._fates = Fates(settings, self.predictions, self.outcomes, ModelsView(self.texts))
 
     # ------------------------------------------------------------------------------------------------------ windows
 
@@ -150,7 +105,7 @@ class PartitionJoin:
         outcomes = gather(
             window.sides[OUTCOMES], lambda name: NOBODY if name is None else self.texts.add(name), self.texts
         )
-        self._view.update(self.refs.items, catalog)
+        self._fates.view.update(self.refs.items, catalog)
         for ours, theirs in self._between_ceilings(predictions, outcomes):
             self._take(ours, theirs, catalog)
             self.expire(int(max(side.at_ms[-1] for side in (ours, theirs) if len(side))))
@@ -185,8 +140,8 @@ class PartitionJoin:
         short = int(max(ends) - min(ends)) <= min(self.settings.horizon_ms, self.settings.dedupe_ms)
         self.predictions.reserve(len(predictions))
         self.outcomes.reserve(len(outcomes))
-        predicted = self._predict(predictions)
-        observed = self._observe(outcomes, predicted)
+        predicted = self._fates.predict(predictions)
+        observed = self._fates.observe(outcomes, predicted)
         again = len(predicted.known) or (predicted.written is not None and len(predicted.written.repeated))
         if observed is None or (not short and (again or observed.shared or len(observed.seconds))):
             if observed is not None and observed.written is not None:
@@ -198,147 +153,9 @@ class PartitionJoin:
         self._apply_observed(predictions, outcomes, predicted, observed, catalog)
         return True
 
-    # ----------------------------------------------------------------------------------------- telling what becomes
-
-    def _predict(self, side: Stretch) -> _Predicted:
-        """What becomes of predictions; the new rows are in the table."""
-        table = self.predictions
-        told = _Predicted(table.end)
-        if not len(side):
-            return told
-        alive = ~side.bad & (side.refs >= 0)
-        alive[alive] = self._view.fits(side.kinds[alive], side.numbers[alive], side.refs[alive])
-        told.dead = np.flatnonzero(~alive & ~side.bad)
-        owners = table.find(side.keys)
-        there = alive & (owners >= 0)
-        if there.any():
-            at = np.flatnonzero(there)
-            rows, states = owners[at], table.states[owners[at]]
-            waits = (states == WAITING) & (table.rows["at_ms"][rows] >= side.at_ms[at] - self.settings.horizon_ms)
-            joined = (states == JOINED) & (table.joined_ms[rows] >= side.at_ms[at] - self.settings.dedupe_ms)
-            known = at[waits | joined]
-            told.known, told.owners = known, owners[known]
-            alive[known] = False
-        told.fresh = np.flatnonzero(alive)
-        told.replaced = owners[told.fresh]
-        told.written = table.append(side.rows(told.fresh))
-        self._early(side, told)
-        return told
-
-    def _early(self, side: Stretch, told: _Predicted) -> None:
-        """The outcomes that wait for new predictions, and which of them fit."""
-        told.early = np.full(len(told.fresh), -1, dtype=np.int64)
-        told.meets = np.zeros(len(told.fresh), dtype=np.bool_)
-        told.crowded = told.meets
-        if not self.outcomes.waiting or told.written is None:
-            return
-        found = self.outcomes.find(side.keys[told.fresh])
-        found[told.written.repeated] = -1
-        told.crowded = (found >= 0) & (self.outcomes.states[found] == WAITING)
-        at = np.flatnonzero(told.crowded)
-        rows = self.outcomes.rows[found[at]]
-        waits = rows["at_ms"] >= side.at_ms[told.fresh[at]] - self.settings.horizon_ms
-        at, rows = at[waits], rows[waits]
-        told.early[at] = found[at]
-        refs = side.refs[told.fresh[at]]
-        told.meets[at] = self._view.fits(rows["kind"], rows["number"], refs) & self._view.claimed(rows["ref"], refs)
-
-    def _observe(self, side: Stretch, predicted: _Predicted) -> _Observed | None:
-        """What becomes of outcomes; None if that depends on an order that columns do not tell.
-
-        Those that begin to wait are in the table.
-        """
-        told = _Observed(start=self.outcomes.end)
-        if not len(side):
-            return told
-        table, settings = self.predictions, self.settings
-        owners = table.find(side.keys)
-        alive = ~side.bad
-        at = np.flatnonzero(alive & (owners >= 0))
-        rows = owners[at]
-        states, made_ms, times = table.states[rows], table.rows["at_ms"][rows], side.at_ms[at]
-        new = rows >= predicted.start
-        if not self._orders_apart(at, rows, new & (made_ms > times), predicted):
-            return None
-        met = np.zeros(len(rows), dtype=np.bool_)
-        met[new] = predicted.meets[rows[new] - predicted.start]
-        waits = (states == WAITING) & ~met
-        due = waits & (made_ms < times - settings.horizon_ms)
-        waits &= ~due & (made_ms <= times + settings.horizon_ms)
-        late = ((states == EXPIRED) | due) & (made_ms >= times - settings.horizon_ms - settings.dedupe_ms)
-        joined = (states == JOINED) & (table.joined_ms[rows] >= times - settings.dedupe_ms)
-        joined |= met
-        taken = waits | late | joined
-        second = self._first_ones(side, at[waits], rows[waits], told)
-        after = late & due
-        if after.any():
-            after[after] = np.isin(rows[after], told.partners)  # an earlier outcome was still in time
-        told.late = int(np.count_nonzero(late & ~after))
-        retries, others = self._repeats(side, at[joined], rows[joined], met[joined])
-        told.retries = retries
-        alive[at[taken]] = False
-        if (divided := self._new_waits(side, np.flatnonzero(alive))) is None:
-            return None
-        begin, again = divided
-        if len(begin):
-            told.written = self.outcomes.append(side.rows(begin))
-            again = np.concatenate([again, begin[told.written.repeated]])
-        told.seconds = np.sort(np.concatenate([second, at[after], others, again]))
-        return told
-
-    def _orders_apart(self, at: Ints, rows: Ints, before: Mask, predicted: _Predicted) -> bool:
-        """Whether outcomes that come before the new predictions of their ids meet nothing else of these ids."""
-        if not before.any():
-            return True
-        ahead = np.unique(rows[before])
-        if np.count_nonzero(np.isin(rows, ahead)) > len(ahead):
-            return False  # another outcome of the id
-        new = ahead - predicted.start
-        return bool((predicted.replaced[new] < 0).all() and not predicted.crowded[new].any())
-
-    def _first_ones(self, side: Stretch, at: Ints, rows: Ints, told: _Observed) -> Ints:
-        """Note which outcomes pair with the waiting predictions ``rows`` and which do not fit → the seconds."""
-        refs = self.predictions.rows["ref"][rows]
-        fits = self._view.fits(side.kinds[at], side.numbers[at], refs) & self._view.claimed(side.refs[at], refs)
-        told.shared = not self.predictions.first_of(rows).all()
-        if not fits.all():
-            told.dead, told.mismatched = at[~fits], rows[~fits]
-            at, rows = at[fits], rows[fits]
-        if not told.shared:
-            told.paired, told.partners = at, rows
-            return NONE
-        first = self.predictions.first_of(rows)
-        told.paired, told.partners = at[first], rows[first]
-        return at[~first]
-
-    def _repeats(self, side: Stretch, at: Ints, rows: Ints, met: Mask) -> tuple[int, Ints]:
-        """(how many outcomes of remembered pairs only say the same again, the others)."""
-        if not len(at):
-            return 0, NONE
-        table = self.predictions
-        refs = table.rows["ref"][rows]
-        same = self._view.fits(side.kinds[at], side.numbers[at], refs) & self._view.claimed(side.refs[at], refs)
-        same &= (table.outcomes[rows] == side.numbers[at]) & ~met
-        same &= (table.outcome_kinds[rows] == TEXT) == (side.kinds[at] == TEXT)
-        _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
-        same &= counts[inverse] == 1  # or one of several may change what the next is compared with
-        return int(np.count_nonzero(same)), at[~same]
-
-    def _new_waits(self, side: Stretch, at: Ints) -> tuple[Ints, Ints] | None:
-        """(outcomes that begin to wait, outcomes of ids for which one waits already); None if some id has both."""
-        if not len(at) or not self.outcomes.waiting:
-            return at, NONE
-        rows = self.outcomes.find(side.keys[at])
-        waits = rows >= 0
-        waits &= self.outcomes.states[rows] == WAITING
-        waits &= self.outcomes.rows["at_ms"][rows] >= side.at_ms[at] - self.settings.horizon_ms
-        if waits.any() and np.isin(rows[~waits], rows[waits]).any():
-            return None
-        return at[~waits], at[waits]
-
     # -------------------------------------------------------------------------------------------------- applying it
 
-    def _apply_predicted(self, side: Stretch, told: _Predicted, catalog: Catalog) -> None:
+    def _apply_predicted(self, side: Stretch, told: Predicted, catalog: Catalog) -> None:
         counters, table = self.counters, self.predictions
         counters.predictions += len(side)
         counters.dead_predictions += int(np.count_nonzero(side.bad))
@@ -380,7 +197,7 @@ class PartitionJoin:
         if not len(known):
             return
         theirs = self.predictions.rows["ref"][owners]
-        models = self._view.models
+        models = self._fates.view.models
         shared = models[side.refs[known]] != models[theirs]
         self.counters.duplicates += int(np.count_nonzero(~shared))
         for index, ref in zip(known[shared].tolist(), theirs[shared].tolist(), strict=True):
@@ -401,7 +218,7 @@ class PartitionJoin:
         self._remove(PREDICTIONS, table, np.concatenate([due, expired]))
 
     def _apply_observed(
-        self, predictions: Stretch, side: Stretch, predicted: _Predicted, told: _Observed, catalog: Catalog
+        self, predictions: Stretch, side: Stretch, predicted: Predicted, told: Observed, catalog: Catalog
     ) -> None:
         counters = self.counters
         self._pair_up(self._early_pairs(predicted, predictions, catalog), self._pairs(side, told.paired, told.partners))
@@ -414,7 +231,7 @@ class PartitionJoin:
         for index in told.seconds.tolist():
             self._second(side, index, catalog)
 
-    def _early_pairs(self, predicted: _Predicted, side: Stretch, catalog: Catalog) -> Rows:
+    def _early_pairs(self, predicted: Predicted, side: Stretch, catalog: Catalog) -> Rows:
         """The pairs of outcomes that waited and new predictions, complete with the prediction; the others are dead."""
         table, waiting = self.predictions, self.outcomes
         new = np.flatnonzero(predicted.early >= 0)
@@ -620,13 +437,13 @@ class PartitionJoin:
         return as_value(int(side.kinds[index]), float(side.numbers[index]), self.texts.items)
 
     def _contradiction(self, kind: int, number: float, claim: int, ref: int, catalog: Catalog) -> Problem:
-        name = self.refs.items[ref][0]
+        name, texts = self.refs.items[ref][0], self.texts.items
         model = catalog.get(name)
-        value = as_value(int(kind), float(number), self.texts.items)
-        found = (
-            None if model is None else contradiction(value, None if claim == NOBODY else self.texts.items[claim], model)
-        )
-        return found or ("too_many_models", f"model {name!r} is not known")
+        if model is None:
+            return "too_many_models", f"model {name!r} is not known"
+        value = as_value(int(kind), float(number), texts)
+        found = contradiction(value, None if claim == NOBODY else texts[claim], model)
+        return found or ("wrong_task", f"{name} is a regression now, and the prediction of this id is no number")
 
     def tidy(self) -> None:
         """Let go of texts that no row needs. Only between checkpoints: effects name texts by their places."""
@@ -645,7 +462,7 @@ class PartitionJoin:
             codes = np.array([kept.add(self.texts.items[place]) for place in places.tolist()], dtype=column.dtype)
             column[rows] = codes[at]
         self.texts = kept
-        self._view = ModelsView(kept)
+        self._fates.view = ModelsView(kept)
 
     def take_effects(self) -> Effects:
         """The effects since the last call."""

@@ -433,6 +433,17 @@ def test_an_outcome_that_the_model_cannot_have_leaves_the_prediction_waiting(
     assert (join.counters.joined, join.counters.dead_outcomes) == (1, 1)
 
 
+def test_a_class_that_waited_while_its_model_became_a_regression_joins_nothing() -> None:
+    """A name seen first is guessed from its first prediction; a later declaration may say otherwise."""
+    join, catalog = joined()
+    take_predictions(join, catalog, 1_000, [predicted("p1", "x", "free"), predicted("p2", 3, "free")])
+    regression = catalog_of({**MODELS, "free": Declared("regression")})
+    regression.position = catalog.position + 1
+    take_outcomes(join, regression, 1_001, [Outcome("p1", 2.0), Outcome("p2", 2.0)])
+    assert [dead.reason for dead in join.effects.dead] == ["wrong_task"]
+    assert (join.counters.joined, join.predictions.waiting) == (1, 1)
+
+
 def test_a_segment_for_every_row_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a new version or segment is dead, a known one goes on, and the law holds."""
     monkeypatch.setattr("streams.join.MAX_REFS", 2)
