@@ -33,7 +33,7 @@ from streams.topics import Topics
 
 APPEND_MARGIN_MS = 1_000
 """How far the broker's append times may step back between partitions."""
-CUTS_REMEMBERED = 8
+CUTS_REMEMBERED = 32
 """Cuts whose append times are kept: an empty fetch may have begun before the newest of them."""
 WARN_EVERY_S = 60.0
 
