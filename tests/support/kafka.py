@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -125,10 +125,19 @@ class KafkaBroker(Server):
             admin.list_topics(timeout=ADMIN_TIMEOUT_S)
             admin.create_topics([NewTopic(probe, 1)], request_timeout=ADMIN_TIMEOUT_S)[probe].result()
             self._ask_for_a_group(probe)
+            if not self._takes_idempotent_records(probe):
+                return False
             admin.delete_topics([probe], request_timeout=ADMIN_TIMEOUT_S)[probe].result()
         except KafkaException:
             return False
         return True
+
+    def _takes_idempotent_records(self, topic: str) -> bool:
+        # Until the coordinator of producer ids is loaded, records queue up in their producer. Then they go out by
+        # partition, not in the order in which they were sent: outcomes before their predictions.
+        producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, **QUIET})
+        producer.produce(topic, b"probe")
+        return producer.flush(ADMIN_TIMEOUT_S) == 0
 
     def _ask_for_a_group(self, topic: str) -> None:
         # By a consumer: AdminClient.list_consumer_group_offsets crashes the interpreter while no coordinator answers.
