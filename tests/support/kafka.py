@@ -137,7 +137,7 @@ class KafkaBroker(Server):
         # partition, not in the order in which they were sent: outcomes before their predictions.
         producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, **QUIET})
         producer.produce(topic, b"probe")
-        return producer.flush(ADMIN_TIMEOUT_S) == 0
+        return bool(producer.flush(ADMIN_TIMEOUT_S) == 0)
 
     def _ask_for_a_group(self, topic: str) -> None:
         # By a consumer: AdminClient.list_consumer_group_offsets crashes the interpreter while no coordinator answers.
