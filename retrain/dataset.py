@@ -54,7 +54,7 @@ class References:
         if self._model not in record.models:
             return
         index = record.models.index(self._model)
-        for row in record.rows:
+        for row in record.rows():
             if row.model == index:
                 self._add(record.partition, row)
         if len(self._rows) > 2 * self._maximum:

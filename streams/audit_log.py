@@ -262,10 +262,7 @@ class _Audit:
             for record in self._counted(reader.topic, reader.read_to_end()):
                 if (batch := self._ours(_labelled, record)) is None:
                     continue
-                flat = offsets.setdefault(batch.partition, array("q"))
-                for row in batch.rows:
-                    flat.append(row.prediction_offset)
-                    flat.append(row.outcome_offset)
+                offsets.setdefault(batch.partition, array("q")).frombytes(batch.offsets.tobytes())
         for p, found in evidence.items():
             found.pairs = np.array(offsets[p], dtype=np.int64).reshape(-1, 2)
 
@@ -336,7 +333,7 @@ def _note(notes: Mapping[int, SummaryNotes], summary: Summary | None) -> None:
             epoch=summary.epoch,
             part=summary.part,
             parts=summary.parts,
-            pairs=sum(len(version.seconds) for version in versions),
+            pairs=sum(version.pairs for version in versions),
             cells=sum(cell[4] for version in versions for cell in version.cells)
             + sum(moment[2] for version in versions for moment in version.moments),
             predictions=sum(n for version in versions for n in version.predictions.values()),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
 ID_BYTES = 16
 UUID_CHARACTERS = 36
 
@@ -27,18 +30,28 @@ def compact_id(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=ID_BYTES).digest()
 
 
-def compact_ids(texts: Sequence[str]) -> list[bytes]:
-    """:func:`compact_id` of each: canonical UUIDs, the usual case, are parsed all at once."""
-    if set(map(len, texts)) == {UUID_CHARACTERS}:
-        joined = "".join(texts)
-        digits = joined.replace("-", "")
-        dashes = "-" * len(texts)
-        placed = all(joined[at::UUID_CHARACTERS] == dashes for at in (8, 13, 18, 23))
-        if placed and len(digits) == 2 * ID_BYTES * len(texts) and digits == digits.lower():
-            try:
-                parsed = bytes.fromhex(digits)
-            except ValueError:
-                parsed = b""  # one of them is not hexadecimal
-            if len(parsed) == ID_BYTES * len(texts):
-                return [parsed[at : at + ID_BYTES] for at in range(0, len(parsed), ID_BYTES)]
-    return list(map(compact_id, texts))
+def id_keys(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """:func:`compact_id` of each, shape (n, 2): canonical UUIDs, the usual case, are parsed all at once."""
+    if not texts:
+        return np.empty((0, 2), dtype=np.uint64)
+    parsed = _parsed(texts)
+    if parsed is None:
+        parsed = b"".join(map(compact_id, texts))
+    return np.frombuffer(parsed, dtype="<u8").reshape(-1, 2)
+
+
+def _parsed(texts: Sequence[str]) -> bytes | None:
+    """Canonical UUIDs as bytes, one behind the other; None if one of them is something else."""
+    if set(map(len, texts)) != {UUID_CHARACTERS}:
+        return None
+    joined = "".join(texts)
+    digits = joined.replace("-", "")
+    dashes = "-" * len(texts)
+    placed = all(joined[at::UUID_CHARACTERS] == dashes for at in (8, 13, 18, 23))
+    if not placed or len(digits) != 2 * ID_BYTES * len(texts) or digits != digits.lower():
+        return None
+    try:
+        parsed = bytes.fromhex(digits)
+    except ValueError:
+        return None  # one of them is not hexadecimal
+    return parsed if len(parsed) == ID_BYTES * len(texts) else None  # fewer where blanks were skipped

@@ -1,9 +1,9 @@
 """The join of predictions and outcomes of one partition: a pure state machine over one ordered stream.
 
-The caller feeds *runs*, events of one topic that share a record time, in the order (record time, predictions before
-outcomes, offset); :mod:`streams.timeline` makes that order. Effects therefore depend on the log alone, never on how
-fetches interleave or where checkpoints fall: whatever is past its time leaves before a run is looked at, oldest first,
-and a checkpoint's clock only does the same earlier.
+The caller feeds *windows*, stretches of both inputs in the order (record time, predictions before outcomes, offset);
+:mod:`streams.timeline` makes that order. Effects depend on the log alone, never on how fetches interleave, where
+windows end or where checkpoints fall: whether a row still waits or is still remembered follows from the times of the
+records, and what the ceilings push out is decided whenever an input passes a multiple of :data:`CEILING_OFFSETS`.
 
 What becomes of an event:
 
@@ -17,373 +17,626 @@ outcome     joined                 the first one of its prediction
             expired                no prediction within the horizon
 either      dead                   its contents contradict what is known: :data:`streams.records.DeadReason`
 ==========  =====================  ================================================================================
+
+A window is taken in by columns: find all ids, tell what becomes of every row, then apply it. Rows of different ids do
+not meet, so their order among each other does not matter. Where the rows of one id meet within a window in a way that
+columns cannot tell, nothing is changed and the window is halved, at worst into runs of one input and one time.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import TypeVar, cast
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from streams import bulk
-from streams.catalog import Catalog, is_classification
-from streams.events import ModelState, Outcome, Prediction, Value, milliseconds
-from streams.ids import compact_id
-from streams.join_rows import (
-    MINUTE_MS,
-    Dead,
-    Effects,
-    JoinedRow,
-    LabelledPair,
-    Pairs,
-    PendingRow,
-    Ref,
-    Side,
-    WaitingRow,
-)
-from streams.records import Correction, Counters, DeadReason, EffectSettings
+import numpy as np
 
+from streams.catalog import Catalog
+from streams.columns import NOBODY, Name
+from streams.effects import MINUTE_MS, PAIR, Corrected, Dead, Effects
+from streams.events import Value
+from streams.fit import MISSING, NO_ROOM, ModelsView, Problem, contradiction, misfit
+from streams.id_index import Written
+from streams.records import Counters, EffectSettings
+from streams.rows import EXPIRED, GONE, JOINED, WAITING, PredictionTable, Rows, RowTable
+from streams.stretch import Mask, Stretch, gather
+from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Window
+from streams.values import TEXT, Ints, Places, as_value
+
+CEILING_OFFSETS = 8_192
+"""The ceilings are looked at when an input passes a multiple of it; in between they are exceeded by as many rows."""
 MAX_REFS = 10_000
 """Models × versions × segments of one partition: a producer that puts an id there must not fill the memory."""
-Row = TypeVar("Row", PendingRow | WaitingRow, JoinedRow)
+TEXTS_KEPT = 50_000
+"""Distinct texts (classes, models that outcomes claim) before those that no row needs are let go."""
+
+NONE: Ints = np.empty(0, dtype=np.int64)
 
 
-class UnknownModel(Exception):  # a signal to the caller, not an error
-    """A prediction names a model that the catalog does not have: register it, then feed the rest of the run."""
+@dataclass(slots=True)
+class _Predicted:
+    """What becomes of a stretch of predictions. Rows ``start`` … of the table are new and may still be taken back."""
 
-    def __init__(self, index: int, event: Prediction) -> None:
-        super().__init__(event.model)
-        self.index = index
-        self.event = event
+    start: int
+    written: Written | None = None
+    dead: Ints = field(default_factory=lambda: NONE)
+    known: Ints = field(default_factory=lambda: NONE)
+    """Predictions of ids that are known already, and the ``owners``, the rows that have them."""
+    owners: Ints = field(default_factory=lambda: NONE)
+    fresh: Ints = field(default_factory=lambda: NONE)
+    """The predictions of the new rows, one a row; some are gone already, repeated within the stretch."""
+    replaced: Ints = field(default_factory=lambda: NONE)
+    """The older row of each new row's id, or -1."""
+    early: Ints = field(default_factory=lambda: NONE)
+    """The waiting outcome of each new row's id, or -1."""
+    meets: Mask = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    """Whether a new row pairs with its early outcome."""
+    crowded: Mask = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    """Whether an outcome of a new row's id waits, or has waited until just before."""
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What becomes of a stretch of outcomes: ``paired`` of them are the first of the rows ``partners``."""
+
+    paired: Ints = field(default_factory=lambda: NONE)
+    partners: Ints = field(default_factory=lambda: NONE)
+    dead: Ints = field(default_factory=lambda: NONE)
+    """Outcomes that do not fit the predictions of ``mismatched``."""
+    mismatched: Ints = field(default_factory=lambda: NONE)
+    late: int = 0
+    retries: int = 0
+    start: int = 0
+    """Rows ``start`` … of the table of outcomes are new: those that begin to wait. They may still be taken back."""
+    written: Written | None = None
+    shared: bool = False
+    """Whether several of them are of one waiting prediction."""
+    seconds: Ints = field(default_factory=lambda: NONE)
+    """Outcomes of ids that have had one: looked at one by one, in order."""
 
 
 class PartitionJoin:
-    """The join of one partition. Feed it runs in order; take :attr:`effects` at a checkpoint."""
+    """The join of one partition. Feed it windows in order; take :attr:`effects` at a checkpoint."""
 
     def __init__(self, settings: EffectSettings) -> None:
         self.settings = settings
-        self.pending = Side()
-        self.waiting = Side()
-        self.joined: OrderedDict[bytes, JoinedRow] = OrderedDict()
-        self.expired: OrderedDict[bytes, int] = OrderedDict()
+        self.predictions = PredictionTable()
+        self.outcomes = RowTable()
+        self.remembered: deque[tuple[Ints, Ints]] = deque()
+        """The pairs of the dedupe window, oldest first: the predictions' offsets, and when each was complete."""
+        self.remembers = 0
         self.counters = Counters()
-        self.refs: list[Ref] = []
-        self.refs_index: dict[Ref, int] = {}
-        self.refs_cache: dict[bulk.Name, int] = {}
-        """``refs_index`` by the names as events spell them (a version may be a number, a segment missing)."""
+        self.refs: Places[Name] = Places()
+        self.texts: Places[str] = Places()
+        self.passed = [-1, -1]
+        """Of each input, how many multiples of ``CEILING_OFFSETS`` its records have passed."""
         self.effects = Effects()
         self.dedupe_cut_short = 0
         self.pending_cut_short = 0
+        self._view = ModelsView(self.texts)
 
-    # ------------------------------------------------------------------------------------------------ predictions
+    # ------------------------------------------------------------------------------------------------------ windows
 
-    def predictions(
-        self, at_ms: int, events: Sequence[Prediction | None], offsets: Sequence[int], catalog: Catalog, start: int = 0
-    ) -> None:
-        """Feed a run of predictions from index ``start``; ``None`` stands for one that could not be decoded.
+    def first_unknown(self, predictions: Sequence[Piece], catalog: Catalog) -> int | None:
+        """The first prediction whose model must be registered before it is taken in."""
+        if catalog.undeclared >= self.settings.max_undeclared:
+            return None
+        before = 0
+        for piece in predictions:
+            events = piece.events
+            unknown = [code for code, name in enumerate(events.named) if catalog.get(name[0]) is None]
+            if unknown:
+                rows = piece.start + np.flatnonzero(np.isin(events.names[piece.start : piece.end], unknown))
+                found = next((row for row in rows.tolist() if row not in events.bad), None)
+                if found is not None:
+                    return before + int(found) - piece.start
+            before += len(piece)
+        return None
 
-        Raises :class:`UnknownModel` at a prediction of a model that must be registered first; everything before it has
-        been taken in, nothing after.
+    def take(self, window: Window, catalog: Catalog) -> None:
+        """Take in everything of a window."""
+        predictions = gather(window.sides[PREDICTIONS], lambda name: self._ref(name, catalog), self.texts)
+        outcomes = gather(
+            window.sides[OUTCOMES], lambda name: NOBODY if name is None else self.texts.add(name), self.texts
+        )
+        self._view.update(self.refs.items, catalog)
+        for ours, theirs in self._between_ceilings(predictions, outcomes):
+            self._take(ours, theirs, catalog)
+            self.expire(int(max(side.at_ms[-1] for side in (ours, theirs) if len(side))))
+
+    def _ref(self, name: Name, catalog: Catalog) -> int:
+        if catalog.get(name[0]) is None:
+            return MISSING
+        place = self.refs.find(name)
+        if place < 0:
+            place = self.refs.add(name) if len(self.refs) < MAX_REFS else NO_ROOM
+        return place
+
+    def _take(self, predictions: Stretch, outcomes: Stretch, catalog: Catalog) -> None:
+        if self._together(predictions, outcomes, catalog):
+            return
+        times = np.unique(np.concatenate([predictions.at_ms, outcomes.at_ms]))
+        if len(times) == 1:
+            self._take(predictions, outcomes.slice(0, 0), catalog)
+            self._take(predictions.slice(0, 0), outcomes, catalog)
+            return
+        middle = times[len(times) // 2]
+        split = [int(np.searchsorted(side.at_ms, middle)) for side in (predictions, outcomes)]
+        self._take(predictions.slice(0, split[0]), outcomes.slice(0, split[1]), catalog)
+        self._take(predictions.slice(split[0], len(predictions)), outcomes.slice(split[1], len(outcomes)), catalog)
+
+    def _together(self, predictions: Stretch, outcomes: Stretch, catalog: Catalog) -> bool:
+        """Take in two stretches at once → False, and nothing changed, if the order within them may matter."""
+        ends = [side.at_ms[at] for side in (predictions, outcomes) if len(side) for at in (0, -1)]
+        if not ends:
+            return True
+        # Within so short a time nothing of the window itself expires or is forgotten.
+        short = int(max(ends) - min(ends)) <= min(self.settings.horizon_ms, self.settings.dedupe_ms)
+        self.predictions.reserve(len(predictions))
+        self.outcomes.reserve(len(outcomes))
+        predicted = self._predict(predictions)
+        observed = self._observe(outcomes, predicted)
+        again = len(predicted.known) or (predicted.written is not None and len(predicted.written.repeated))
+        if observed is None or (not short and (again or observed.shared or len(observed.seconds))):
+            if observed is not None and observed.written is not None:
+                self.outcomes.undo(observed.start, observed.written)
+            if predicted.written is not None:
+                self.predictions.undo(predicted.start, predicted.written)
+            return False
+        self._apply_predicted(predictions, predicted, catalog)
+        self._apply_observed(predictions, outcomes, predicted, observed, catalog)
+        return True
+
+    # ----------------------------------------------------------------------------------------- telling what becomes
+
+    def _predict(self, side: Stretch) -> _Predicted:
+        """What becomes of predictions; the new rows are in the table."""
+        table = self.predictions
+        told = _Predicted(table.end)
+        if not len(side):
+            return told
+        alive = ~side.bad & (side.refs >= 0)
+        alive[alive] = self._view.fits(side.kinds[alive], side.numbers[alive], side.refs[alive])
+        told.dead = np.flatnonzero(~alive & ~side.bad)
+        owners = table.find(side.keys)
+        there = alive & (owners >= 0)
+        if there.any():
+            at = np.flatnonzero(there)
+            rows, states = owners[at], table.states[owners[at]]
+            waits = (states == WAITING) & (table.rows["at_ms"][rows] >= side.at_ms[at] - self.settings.horizon_ms)
+            joined = (states == JOINED) & (table.joined_ms[rows] >= side.at_ms[at] - self.settings.dedupe_ms)
+            known = at[waits | joined]
+            told.known, told.owners = known, owners[known]
+            alive[known] = False
+        told.fresh = np.flatnonzero(alive)
+        told.replaced = owners[told.fresh]
+        told.written = table.append(side.rows(told.fresh))
+        self._early(side, told)
+        return told
+
+    def _early(self, side: Stretch, told: _Predicted) -> None:
+        """The outcomes that wait for new predictions, and which of them fit."""
+        told.early = np.full(len(told.fresh), -1, dtype=np.int64)
+        told.meets = np.zeros(len(told.fresh), dtype=np.bool_)
+        told.crowded = told.meets
+        if not self.outcomes.waiting or told.written is None:
+            return
+        found = self.outcomes.find(side.keys[told.fresh])
+        found[told.written.repeated] = -1
+        told.crowded = (found >= 0) & (self.outcomes.states[found] == WAITING)
+        at = np.flatnonzero(told.crowded)
+        rows = self.outcomes.rows[found[at]]
+        waits = rows["at_ms"] >= side.at_ms[told.fresh[at]] - self.settings.horizon_ms
+        at, rows = at[waits], rows[waits]
+        told.early[at] = found[at]
+        refs = side.refs[told.fresh[at]]
+        told.meets[at] = self._view.fits(rows["kind"], rows["number"], refs) & self._view.claimed(rows["ref"], refs)
+
+    def _observe(self, side: Stretch, predicted: _Predicted) -> _Observed | None:
+        """What becomes of outcomes; None if that depends on an order that columns do not tell.
+
+        Those that begin to wait are in the table.
         """
-        self.expire(at_ms)
-        if start == 0 and None not in events:
-            run = cast(Sequence[Prediction], events)
-            if bulk.predictions(self, at_ms, run, offsets, catalog):
-                return
-        for index in range(start, len(events)):
-            event = events[index]
-            if event is None:
-                self._count_dead(0)
-                continue
-            model = catalog.get(event.model)
-            if model is None:
-                if catalog.undeclared < self.settings.max_undeclared:
-                    raise UnknownModel(index, event)
-                self._kill(0, offsets[index], index, "too_many_models", f"model {event.model!r} is not declared")
-                continue
-            if (problem := _misfit(event.prediction, model)) is not None:
-                self._kill(0, offsets[index], index, *problem)
-                continue
-            self._predict(at_ms, event, offsets[index], index, model)
+        told = _Observed(start=self.outcomes.end)
+        if not len(side):
+            return told
+        table, settings = self.predictions, self.settings
+        owners = table.find(side.keys)
+        alive = ~side.bad
+        at = np.flatnonzero(alive & (owners >= 0))
+        rows = owners[at]
+        states, made_ms, times = table.states[rows], table.rows["at_ms"][rows], side.at_ms[at]
+        new = rows >= predicted.start
+        if not self._orders_apart(at, rows, new & (made_ms > times), predicted):
+            return None
+        met = np.zeros(len(rows), dtype=np.bool_)
+        met[new] = predicted.meets[rows[new] - predicted.start]
+        waits = (states == WAITING) & ~met
+        due = waits & (made_ms < times - settings.horizon_ms)
+        waits &= ~due & (made_ms <= times + settings.horizon_ms)
+        late = ((states == EXPIRED) | due) & (made_ms >= times - settings.horizon_ms - settings.dedupe_ms)
+        joined = (states == JOINED) & (table.joined_ms[rows] >= times - settings.dedupe_ms)
+        joined |= met
+        taken = waits | late | joined
+        told.shared = not table.first_of(rows[waits]).all()
+        told.paired, told.partners, told.dead, told.mismatched, second = self._first_ones(side, at[waits], rows[waits])
+        after = late & due
+        after[after] = np.isin(rows[after], told.partners)  # an earlier outcome was still in time
+        told.late = int(np.count_nonzero(late & ~after))
+        retries, others = self._repeats(side, at[joined], rows[joined], met[joined])
+        told.retries = retries
+        alive[at[taken]] = False
+        if (divided := self._new_waits(side, np.flatnonzero(alive))) is None:
+            return None
+        begin, again = divided
+        if len(begin):
+            told.written = self.outcomes.append(side.rows(begin))
+            again = np.concatenate([again, begin[told.written.repeated]])
+        told.seconds = np.sort(np.concatenate([second, at[after], others, again]))
+        return told
 
-    def _predict(self, at_ms: int, event: Prediction, offset: int, index: int, model: ModelState) -> None:
-        key = compact_id(event.prediction_id)
-        known = self.pending.rows.get(key)
-        if known is not None:
-            self._again(self._model_of(known), event, offset, index)
+    def _orders_apart(self, at: Ints, rows: Ints, before: Mask, predicted: _Predicted) -> bool:
+        """Whether outcomes that come before the new predictions of their ids meet nothing else of these ids."""
+        if not before.any():
+            return True
+        ahead = np.unique(rows[before])
+        if np.count_nonzero(np.isin(rows, ahead)) > len(ahead):
+            return False  # another outcome of the id
+        new = ahead - predicted.start
+        return bool((predicted.replaced[new] < 0).all() and not predicted.crowded[new].any())
+
+    def _first_ones(self, side: Stretch, at: Ints, rows: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """(outcomes that pair, their rows, outcomes that do not fit, their rows, outcomes that come second)."""
+        refs = self.predictions.rows["ref"][rows]
+        fits = self._view.fits(side.kinds[at], side.numbers[at], refs) & self._view.claimed(side.refs[at], refs)
+        dead, mismatched = at[~fits], rows[~fits]
+        if len(dead):
+            at, rows = at[fits], rows[fits]
+        first = self.predictions.first_of(rows)
+        if first.all():
+            return at, rows, dead, mismatched, NONE
+        return at[first], rows[first], dead, mismatched, at[~first]
+
+    def _repeats(self, side: Stretch, at: Ints, rows: Ints, met: Mask) -> tuple[int, Ints]:
+        """(how many outcomes of remembered pairs only say the same again, the others)."""
+        if not len(at):
+            return 0, NONE
+        table = self.predictions
+        refs = table.rows["ref"][rows]
+        same = self._view.fits(side.kinds[at], side.numbers[at], refs) & self._view.claimed(side.refs[at], refs)
+        same &= (table.outcomes[rows] == side.numbers[at]) & ~met
+        same &= (table.outcome_kinds[rows] == TEXT) == (side.kinds[at] == TEXT)
+        _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
+        same &= counts[inverse] == 1  # or one of several may change what the next is compared with
+        return int(np.count_nonzero(same)), at[~same]
+
+    def _new_waits(self, side: Stretch, at: Ints) -> tuple[Ints, Ints] | None:
+        """(outcomes that begin to wait, outcomes of ids for which one waits already); None if some id has both."""
+        if not len(at) or not self.outcomes.waiting:
+            return at, NONE
+        rows = self.outcomes.find(side.keys[at])
+        waits = rows >= 0
+        waits &= self.outcomes.states[rows] == WAITING
+        waits &= self.outcomes.rows["at_ms"][rows] >= side.at_ms[at] - self.settings.horizon_ms
+        if waits.any() and np.isin(rows[~waits], rows[waits]).any():
+            return None
+        return at[~waits], at[waits]
+
+    # -------------------------------------------------------------------------------------------------- applying it
+
+    def _apply_predicted(self, side: Stretch, told: _Predicted, catalog: Catalog) -> None:
+        counters, table = self.counters, self.predictions
+        counters.predictions += len(side)
+        counters.dead_predictions += int(np.count_nonzero(side.bad))
+        for index in told.dead.tolist():
+            self._kill_prediction(side, index, catalog)
+        known, owners = told.known, told.owners
+        if told.written is None:
             return
-        pair = self.joined.get(key)
-        if pair is not None:
-            self._again(self.refs[pair.ref][0], event, offset, index)
-            return
-        name = (event.model, str(event.version), event.segment or "")
-        if not self.has_room_for(name):
-            self._kill(0, offset, index, "too_many_segments", f"{MAX_REFS} versions and segments are known already")
-            return
-        ref = self.intern(name)
-        outcome = self.waiting.rows.get(key)
-        event_ms = at_ms if event.predicted_at is None else milliseconds(event.predicted_at)
-        row = PendingRow(key, offset, at_ms, event_ms, ref, event.prediction, event.score)
-        self.counters.predictions += 1
-        self._note_prediction(ref, at_ms)
-        if isinstance(outcome, WaitingRow):
-            if (problem := _contradiction(outcome, event.model, model)) is None:
-                self.waiting.pop(key)
-                self._pair(at_ms, row, outcome, model)
-                return
-            self.waiting.pop(key)
-            self.counters.dead_outcomes += 1
-            self.effects.dead.append(Dead(1, outcome.offset, -1, *problem))
-        self.pending.put(row)
-        self.keep_to_the_ceiling()
+        repeated = told.written.repeated
+        if len(repeated):
+            again = told.fresh[repeated]
+            known, owners = np.concatenate([known, again]), np.concatenate([owners, table.find(side.keys[again])])
+        self._apply_known(side, known, owners)
+        new = np.ones(len(told.fresh), dtype=np.bool_)
+        new[repeated] = False
+        fresh = told.fresh if new.all() else told.fresh[new]
+        if len(fresh):
+            self.effects.predicted.append((side.refs[fresh], side.at_ms[fresh] // MINUTE_MS))
+        self._apply_replaced(told.replaced[new & (told.replaced >= 0)])
 
-    def keep_to_the_ceiling(self) -> None:
-        """Let the oldest predictions expire early when too many wait."""
-        while len(self.pending.rows) > self.settings.max_pending:
-            oldest = next(iter(self.pending.rows.items()))
-            self.pending_cut_short += 1
-            self._expire_pending(*oldest)
-
-    def _again(self, known_model: str, event: Prediction, offset: int, index: int) -> None:
-        if known_model != event.model:
-            self._kill(0, offset, index, "shared_id", f"the id belongs to model {known_model!r}")
-            return
-        self.counters.predictions += 1
-        self.counters.duplicates += 1
-
-    def _note_prediction(self, ref: int, at_ms: int) -> None:
-        minutes = self.pairs(ref).predictions
-        minute = at_ms // MINUTE_MS
-        minutes[minute] = minutes.get(minute, 0) + 1
-
-    # --------------------------------------------------------------------------------------------------- outcomes
-
-    def outcomes(self, at_ms: int, events: Sequence[Outcome | None], offsets: Sequence[int], catalog: Catalog) -> None:
-        """Feed a run of outcomes; ``None`` stands for one that could not be decoded."""
-        self.expire(at_ms)
-        rows: Sequence[int] = range(len(events))
-        if None not in events:
-            rows = bulk.outcomes(self, at_ms, cast(Sequence[Outcome], events), offsets, catalog)
-        for index in rows:
-            event = events[index]
-            if event is None:
-                self._count_dead(1)
-            else:
-                self._observe(at_ms, event, offsets[index], index, catalog)
-
-    def _observe(self, at_ms: int, event: Outcome, offset: int, index: int, catalog: Catalog) -> None:
-        key = compact_id(event.prediction_id)
-        event_ms = at_ms if event.observed_at is None else milliseconds(event.observed_at)
-        row = WaitingRow(key, offset, at_ms, event_ms, event.outcome, event.model)
-        prediction = self.pending.rows.get(key)
-        if isinstance(prediction, PendingRow):
-            name = self._model_of(prediction)
-            model = catalog.get(name)
-            problem = None if model is None else _contradiction(row, name, model)
-            if model is None or problem is not None:
-                self._kill(1, offset, index, *(problem or ("too_many_models", f"model {name!r} is not known")))
-                return
-            self.counters.outcomes += 1
-            self.pending.pop(key)
-            self._pair(at_ms, prediction, row, model)
-            return
-        pair = self.joined.get(key)
-        if pair is not None:
-            self._correct(at_ms, pair, row, index, catalog)
-            return
-        if key in self.expired:
-            self.counters.outcomes += 1
-            self.counters.late += 1
-            return
-        earlier = self.waiting.rows.get(key)
-        if isinstance(earlier, WaitingRow):
-            self._correct_unpaired(earlier, row, index)
-            return
-        self.counters.outcomes += 1
-        self.waiting.put(row)
-        if len(self.waiting.rows) > self.settings.max_pending:
-            self.pending_cut_short += 1
-            self._expire_waiting(next(iter(self.waiting.rows)))
-
-    def _correct(self, at_ms: int, pair: JoinedRow, row: WaitingRow, index: int, catalog: Catalog) -> None:
-        name = self.refs[pair.ref][0]
-        model = catalog.get(name)
-        problem = _contradiction(row, name, model) if model is not None else None
-        if problem is not None:
-            self._kill(1, row.offset, index, *problem)
-            return
-        self.counters.outcomes += 1
-        self.counters.corrections += 1
-        if row.value == pair.outcome:
-            return  # a retry of the same outcome: nothing to undo
-        self.pairs(pair.ref).corrections.append(
-            Correction(
-                at_ms // 1000,
-                pair.at_ms // MINUTE_MS,
-                pair.cohort_minute,
-                pair.prediction,
-                pair.outcome,
-                row.value,
-            )
-        )
-        pair.outcome = row.value
-        self.effects.corrected.append(pair)
-        self.effects.labelled.append(
-            LabelledPair(pair.ref, pair.prediction_offset, row.offset, pair.prediction_ms, at_ms, row.value)
-        )
-
-    def _correct_unpaired(self, earlier: WaitingRow, row: WaitingRow, index: int) -> None:
-        """A second outcome before the prediction: the first stays; a different value goes where a person sees it."""
-        if row.value == earlier.value:
-            self.counters.outcomes += 1
-            self.counters.corrections += 1
-            return
-        self._kill(1, row.offset, index, "correction_unpaired", "the prediction of the first outcome is not here yet")
-
-    # ------------------------------------------------------------------------------------------------------ pairs
-
-    def _pair(self, at_ms: int, prediction: PendingRow, outcome: WaitingRow, model: ModelState) -> None:
-        """``at_ms`` is the later of the two record times: the pair is complete now."""
-        self.counters.joined += 1
-        pairs = self.pairs(prediction.ref)
-        minute, cohort = at_ms // MINUTE_MS, prediction.event_ms // MINUTE_MS
-        pairs.seconds.append(at_ms // 1000)
-        pairs.offsets.append(outcome.offset)
-        if is_classification(model.task):
-            pairs.errors.append(prediction.value != outcome.value)
-            cell = (minute, cohort, prediction.value, outcome.value)
-            pairs.cells[cell] = pairs.cells.get(cell, 0) + 1
+    def _kill_prediction(self, side: Stretch, index: int, catalog: Catalog) -> None:
+        self.counters.dead_predictions += 1
+        ref = int(side.refs[index])
+        problem: Problem | None
+        if ref == MISSING:
+            problem = "too_many_models", "its model is not declared, and as many as may be are not"
+        elif ref == NO_ROOM:
+            problem = "too_many_segments", f"{MAX_REFS} models, versions and segments are known already"
         else:
-            error = float(prediction.value) - float(outcome.value)
-            pairs.errors.append(error)
-            pairs.add_moment(minute, cohort, error)
-        delay_s = max(0, outcome.event_ms - prediction.event_ms) // 1000
-        bucket = delay_s.bit_length()
-        pairs.delays[bucket] = pairs.delays.get(bucket, 0) + 1
-        joined = JoinedRow(
-            prediction.id,
-            at_ms,
-            prediction.ref,
-            prediction.value,
-            outcome.value,
-            prediction.offset,
-            prediction.at_ms,
-            cohort,
-        )
-        self.remember([joined])
-        self.effects.labelled.append(
-            LabelledPair(
-                prediction.ref, prediction.offset, outcome.offset, prediction.at_ms, outcome.at_ms, outcome.value
-            )
-        )
+            model = catalog.get(self.refs.items[ref][0])
+            problem = None if model is None else misfit(self._value(side, index), model)
+        self._bury(PREDICTIONS, side, index, problem or ("wrong_task", "its value is none of its model's"))
 
-    def pairs(self, ref: int) -> Pairs:
-        """What happened to one (model, version, segment) since the last checkpoint."""
-        pairs = self.effects.pairs.get(ref)
-        if pairs is None:
-            pairs = self.effects.pairs[ref] = Pairs()
+    def _bury(self, number: int, side: Stretch, index: int, problem: Problem) -> None:
+        self.effects.dead.append(Dead(number, int(side.offsets[index]), *problem, raw=side.raw[index]))
+
+    def _apply_known(self, side: Stretch, known: Ints, owners: Ints) -> None:
+        """Predictions of ids that other predictions have: duplicates, if they are of the same model."""
+        if not len(known):
+            return
+        theirs = self.predictions.rows["ref"][owners]
+        models = self._view.models
+        shared = models[side.refs[known]] != models[theirs]
+        self.counters.duplicates += int(np.count_nonzero(~shared))
+        for index, ref in zip(known[shared].tolist(), theirs[shared].tolist(), strict=True):
+            self.counters.dead_predictions += 1
+            model = self.refs.items[ref][0]
+            self._bury(PREDICTIONS, side, index, ("shared_id", f"the id belongs to model {model!r}"))
+
+    def _apply_replaced(self, rows: Ints) -> None:
+        """Older rows whose ids have come back: what had expired is remembered no longer."""
+        if not len(rows):
+            return
+        table = self.predictions
+        due = rows[table.states[rows] == WAITING]
+        self.counters.expired_predictions += len(due)
+        table.leave(due)
+        expired = rows[table.states[rows] == EXPIRED]
+        table.forget_expired(expired)
+        self._remove(PREDICTIONS, table, np.concatenate([due, expired]))
+
+    def _apply_observed(
+        self, predictions: Stretch, side: Stretch, predicted: _Predicted, told: _Observed, catalog: Catalog
+    ) -> None:
+        counters = self.counters
+        self._pair_up(self._early_pairs(predicted, predictions, catalog), self._pairs(side, told.paired, told.partners))
+        counters.outcomes += len(side)
+        counters.dead_outcomes += int(np.count_nonzero(side.bad))
+        for index, row in zip(told.dead.tolist(), told.mismatched.tolist(), strict=True):
+            self._kill_outcome(side, index, int(self.predictions.rows["ref"][row]), catalog)
+        counters.late += told.late
+        counters.corrections += told.retries
+        for index in told.seconds.tolist():
+            self._second(side, index, catalog)
+
+    def _early_pairs(self, predicted: _Predicted, side: Stretch, catalog: Catalog) -> Rows:
+        """The pairs of outcomes that waited and new predictions, complete with the prediction; the others are dead."""
+        table, waiting = self.predictions, self.outcomes
+        new = np.flatnonzero(predicted.early >= 0)
+        if not len(new):
+            return np.zeros(0, dtype=PAIR)
+        rows = predicted.early[new]
+        outcomes = waiting.rows[rows]
+        waiting.leave(rows)
+        self._remove(OUTCOMES, waiting, rows)
+        for index in np.flatnonzero(~predicted.meets[new]).tolist():
+            outcome = outcomes[index]
+            ref = int(table.rows["ref"][predicted.start + new[index]])
+            self.counters.dead_outcomes += 1
+            problem = self._contradiction(outcome["kind"], outcome["number"], outcome["ref"], ref, catalog)
+            self.effects.dead.append(Dead(OUTCOMES, int(outcome["offset"]), *problem, raw=None, at_hand=False))
+        fits = predicted.meets[new]
+        outcomes, partners = outcomes[fits], predicted.start + new[fits]
+        pairs = self._with_predictions(partners)
+        pairs["outcome_offset"], pairs["outcome_at_ms"] = outcomes["offset"], outcomes["at_ms"]
+        pairs["outcome_event_ms"], pairs["outcome"] = outcomes["event_ms"], outcomes["number"]
+        pairs["outcome_kind"], pairs["joined_ms"] = outcomes["kind"], pairs["at_ms"]
+        self._joined(pairs, partners)
         return pairs
 
-    def remember(self, rows: Sequence[JoinedRow]) -> None:
-        """Keep pairs for the dedupe window, and no more of them than the settings allow."""
-        self.joined.update((row.id, row) for row in rows)
-        self.effects.remembered.extend(rows)
-        while len(self.joined) > self.settings.dedupe_rows:
-            self.joined.popitem(last=False)
-            self.dedupe_cut_short += 1
+    def _pairs(self, side: Stretch, at: Ints, partners: Ints) -> Rows:
+        """The pairs of outcomes of a stretch, complete with the later of the two."""
+        pairs = self._with_predictions(partners)
+        pairs["outcome_offset"], pairs["outcome_at_ms"] = side.offsets[at], side.at_ms[at]
+        pairs["outcome_event_ms"], pairs["outcome"] = side.event_ms[at], side.numbers[at]
+        pairs["outcome_kind"] = side.kinds[at]
+        pairs["joined_ms"] = np.maximum(pairs["at_ms"], pairs["outcome_at_ms"])
+        self._joined(pairs, partners)
+        return pairs
 
-    def has_room_for(self, ref: Ref) -> bool:
-        """Whether a model, version and segment is known, or may still become so."""
-        return ref in self.refs_index or len(self.refs) < MAX_REFS
+    def _with_predictions(self, partners: Ints) -> Rows:
+        pairs = np.zeros(len(partners), dtype=PAIR)
+        rows = self.predictions.rows[partners]
+        for name in rows.dtype.names or ():
+            pairs[name] = rows[name]
+        return pairs
 
-    def intern(self, ref: Ref) -> int:
-        """The number of a model, version and segment."""
-        number = self.refs_index.get(ref)
-        if number is None:
-            number = self.refs_index[ref] = len(self.refs)
-            self.refs.append(ref)
-        return number
+    def _joined(self, pairs: Rows, partners: Ints) -> None:
+        if len(partners):
+            self._remove(PREDICTIONS, self.predictions, partners)
+            self.predictions.pair(partners, pairs["joined_ms"], pairs["outcome"], pairs["outcome_kind"])
 
-    def _model_of(self, row: PendingRow | WaitingRow) -> str:
-        return self.refs[row.ref][0] if isinstance(row, PendingRow) else row.model or ""
+    def _pair_up(self, early: Rows, later: Rows) -> None:
+        """Note pairs in the order in which they became complete."""
+        pairs = later if not len(early) else np.concatenate([early, later])
+        if not len(pairs):
+            return
+        by_prediction = pairs["joined_ms"] > pairs["outcome_at_ms"]
+        by_prediction[: len(early)] = True
+        if by_prediction.any():
+            last = np.where(by_prediction, pairs["offset"], pairs["outcome_offset"])
+            pairs = pairs[np.lexsort((last, ~by_prediction, pairs["joined_ms"]))]
+        self.counters.joined += len(pairs)
+        self.effects.pairs.append(pairs)
+        self.remembered.append((pairs["offset"].copy(), pairs["joined_ms"].copy()))
+        self.remembers += len(pairs)
 
-    # ----------------------------------------------------------------------------------------------- the dead, expiry
+    def _kill_outcome(self, side: Stretch, index: int, ref: int, catalog: Catalog) -> None:
+        self.counters.dead_outcomes += 1
+        problem = self._contradiction(side.kinds[index], side.numbers[index], side.refs[index], ref, catalog)
+        self._bury(OUTCOMES, side, index, problem)
 
-    def _kill(self, side: int, offset: int, index: int, reason: DeadReason, detail: str) -> None:
-        self._count_dead(side)
-        self.effects.dead.append(Dead(side, offset, index, reason, detail))
+    def _second(self, side: Stretch, index: int, catalog: Catalog) -> None:
+        """An outcome of an id that has one already: of a remembered pair, or one that waits."""
+        at, table = int(side.at_ms[index]), self.predictions
+        (row,) = table.find(side.keys[index : index + 1]).tolist()
+        value = self._value(side, index)
+        if row >= 0 and table.states[row] == JOINED and table.joined_ms[row] >= at - self.settings.dedupe_ms:
+            self._correct(side, index, row, catalog)
+            return
+        (row,) = self.outcomes.find(side.keys[index : index + 1]).tolist()
+        if row < 0 or self.outcomes.states[row] != WAITING:
+            raise LookupError(
+                f"the outcome at offset {int(side.offsets[index])} comes second, and no first one is there"
+            )
+        first = self.outcomes.rows[row]
+        if as_value(int(first["kind"]), float(first["number"]), self.texts.items) == value:
+            self.counters.corrections += 1
+            return
+        self.counters.dead_outcomes += 1
+        detail = "the prediction of the first outcome is not here yet"
+        self._bury(OUTCOMES, side, index, ("correction_unpaired", detail))
 
-    def _count_dead(self, side: int) -> None:
-        if side == 0:
-            self.counters.predictions += 1
-            self.counters.dead_predictions += 1
-        else:
-            self.counters.outcomes += 1
-            self.counters.dead_outcomes += 1
+    def _correct(self, side: Stretch, index: int, row: int, catalog: Catalog) -> None:
+        table, texts = self.predictions, self.texts.items
+        made = table.rows[row]
+        ref = int(made["ref"])
+        now = self._value(side, index)
+        model = catalog.get(self.refs.items[ref][0])
+        claim = int(side.refs[index])
+        if model is not None:
+            problem = contradiction(now, None if claim == NOBODY else texts[claim], model)
+            if problem is not None:
+                self.counters.dead_outcomes += 1
+                self._bury(OUTCOMES, side, index, problem)
+                return
+        self.counters.corrections += 1
+        was = as_value(int(table.outcome_kinds[row]), float(table.outcomes[row]), texts)
+        if was == now:
+            return  # a retry of the same outcome: nothing to undo
+        table.outcomes[row], table.outcome_kinds[row] = side.numbers[index], side.kinds[index]
+        self.effects.corrected.append(
+            Corrected(
+                ref,
+                int(side.at_ms[index]),
+                int(side.offsets[index]),
+                int(table.joined_ms[row]),
+                int(made["event_ms"]),
+                int(made["offset"]),
+                int(made["at_ms"]),
+                as_value(int(made["kind"]), float(made["number"]), texts),
+                was,
+                now,
+            )
+        )
 
-    def _expire_pending(self, key: bytes, row: PendingRow | WaitingRow) -> None:
-        self.pending.pop(key)
-        self.counters.expired_predictions += 1
-        self.expired.pop(key, None)
-        self.expired[key] = row.at_ms
-        self.effects.forgotten.append((key, row.at_ms))
-        if len(self.expired) > self.settings.dedupe_rows:
-            self.expired.popitem(last=False)
-
-    def _expire_waiting(self, key: bytes) -> None:
-        self.waiting.pop(key)
-        self.counters.expired_outcomes += 1
+    # ---------------------------------------------------------------------------------------------- letting rows go
 
     def expire(self, clock_ms: int) -> None:
         """Let go of everything whose time is up at ``clock_ms``: no record still to come is earlier than it."""
-        oldest = clock_ms - self.settings.horizon_ms
-        for row in _older(self.pending.rows, oldest):
-            self._expire_pending(row.id, row)
-        for row in _older(self.waiting.rows, oldest):
-            self._expire_waiting(row.id)
-        for pair in _older(self.joined, clock_ms - self.settings.dedupe_ms):
-            del self.joined[pair.id]
-        limit = oldest - self.settings.dedupe_ms
-        while self.expired:
-            key, at_ms = next(iter(self.expired.items()))
-            if at_ms >= limit:
-                break
-            del self.expired[key]
+        table, settings = self.predictions, self.settings
+        oldest = clock_ms - settings.horizon_ms
+        self._expire_predictions(table.due(oldest))
+        self._expire_outcomes(self.outcomes.due(oldest))
+        while self.remembered and self.remembered[0][1][0] < clock_ms - settings.dedupe_ms:
+            times = self.remembered[0][1]
+            self._forget(int(np.searchsorted(times, clock_ms - settings.dedupe_ms)))
+        table.forget_expired(table.expired_before(oldest - settings.dedupe_ms))
+
+    def _expire_predictions(self, rows: Ints) -> None:
+        if len(rows):
+            self.counters.expired_predictions += len(rows)
+            self.predictions.expire(rows)
+            self.effects.expired.append(self.predictions.rows["offset"][rows])
+
+    def _expire_outcomes(self, rows: Ints) -> None:
+        if len(rows):
+            self.counters.expired_outcomes += len(rows)
+            self.outcomes.leave(rows)
+            self._remove(OUTCOMES, self.outcomes, rows)
+
+    def _forget(self, count: int) -> None:
+        """The ``count`` oldest pairs are remembered no longer; all of them are in the first chunk."""
+        offsets, times = self.remembered.popleft()
+        if count < len(offsets):
+            self.remembered.appendleft((offsets[count:], times[count:]))
+        self.remembers -= min(count, len(offsets))
+        self.predictions.states[self.predictions.at(offsets[:count])] = GONE
+
+    def _between_ceilings(self, predictions: Stretch, outcomes: Stretch) -> Iterator[tuple[Stretch, Stretch]]:
+        """The parts of a window between which the ceilings are looked at."""
+        sides = (predictions, outcomes)
+        blocks = [side.offsets // CEILING_OFFSETS for side in sides]
+        done = [0, 0]
+        while done[0] < len(predictions) or done[1] < len(outcomes):
+            ends, passing = [len(side) for side in sides], -1
+            first = [int(np.searchsorted(blocks[at], self.passed[at], side="right")) for at in (0, 1)]
+            times = [int(side.at_ms[at]) if at < len(side) else None for side, at in zip(sides, first, strict=True)]
+            ours, theirs = times
+            if ours is not None and (theirs is None or ours <= theirs):
+                passing = PREDICTIONS
+                ends = [first[0], int(np.searchsorted(outcomes.at_ms, ours, side="left"))]
+            elif theirs is not None:
+                passing = OUTCOMES
+                ends = [int(np.searchsorted(predictions.at_ms, theirs, side="right")), first[1]]
+            ends = [max(end, begun) for end, begun in zip(ends, done, strict=True)]
+            if ends != done:
+                yield predictions.slice(done[0], ends[0]), outcomes.slice(done[1], ends[1])
+            done = ends
+            if passing >= 0:
+                at = first[passing]
+                self.passed[passing] = int(blocks[passing][at])
+                self._keep_to_the_ceilings(int(sides[passing].at_ms[at]))
+
+    def _keep_to_the_ceilings(self, at_ms: int) -> None:
+        """Let the oldest rows go early where there are too many."""
+        self.expire(at_ms)
+        settings, table = self.settings, self.predictions
+        if (over := table.waiting - settings.max_pending) > 0:
+            self.pending_cut_short += over
+            self._expire_predictions(table.oldest(over))
+        if (over := self.outcomes.waiting - settings.max_pending) > 0:
+            self.pending_cut_short += over
+            self._expire_outcomes(self.outcomes.oldest(over))
+        while (over := self.remembers - settings.dedupe_rows) > 0:
+            over = min(over, len(self.remembered[0][0]))
+            self.dedupe_cut_short += over
+            self._forget(over)
+        if (over := table.expired - settings.dedupe_rows) > 0:
+            table.forget_expired(table.oldest_expired(over))
+
+    def _remove(self, side: int, table: RowTable, rows: Ints) -> None:
+        """Rows that the store has are there no longer."""
+        stored = rows[rows < table.stored]
+        if len(stored):
+            self.effects.removed[side].append(table.rows["offset"][stored])
+
+    # ---------------------------------------------------------------------------------------------------- in words
+
+    def _value(self, side: Stretch, index: int) -> Value:
+        return as_value(int(side.kinds[index]), float(side.numbers[index]), self.texts.items)
+
+    def _contradiction(self, kind: int, number: float, claim: int, ref: int, catalog: Catalog) -> Problem:
+        name = self.refs.items[ref][0]
+        model = catalog.get(name)
+        value = as_value(int(kind), float(number), self.texts.items)
+        found = (
+            None if model is None else contradiction(value, None if claim == NOBODY else self.texts.items[claim], model)
+        )
+        return found or ("too_many_models", f"model {name!r} is not known")
+
+    def tidy(self) -> None:
+        """Let go of texts that no row needs. Only between checkpoints: effects name texts by their places."""
+        if len(self.texts) <= TEXTS_KEPT:
+            return
+        kept: Places[str] = Places()
+        table, waiting = self.predictions, self.outcomes
+        columns: list[tuple[Mask, Any]] = [
+            (each.rows["kind"][: each.end] == TEXT, each.rows["number"][: each.end]) for each in (table, waiting)
+        ]
+        columns.append((table.outcome_kinds[: table.end] == TEXT, table.outcomes[: table.end]))
+        claims = waiting.rows["ref"][: waiting.end]
+        columns.append((claims != NOBODY, claims))
+        for rows, column in columns:
+            places, at = np.unique(column[rows].astype(np.int64), return_inverse=True)
+            codes = np.array([kept.add(self.texts.items[place]) for place in places.tolist()], dtype=column.dtype)
+            column[rows] = codes[at]
+        self.texts = kept
+        self._view = ModelsView(kept)
 
     def take_effects(self) -> Effects:
-        """The effects since the last call; the caller also takes over ``added`` and ``removed`` of both sides."""
+        """The effects since the last call."""
         effects, self.effects = self.effects, Effects()
         return effects
-
-
-def _older(rows: Mapping[bytes, Row], limit_ms: int) -> list[Row]:
-    """Rows are in the order of their times, so only the front is looked at."""
-    found = []
-    for row in rows.values():
-        if row.at_ms >= limit_ms:
-            break
-        found.append(row)
-    return found
-
-
-Problem = tuple[DeadReason, str]
-
-
-def _misfit(value: Value, model: ModelState) -> Problem | None:
-    """Why ``value`` cannot be a prediction of ``model``."""
-    if not is_classification(model.task):
-        if isinstance(value, bool | str):
-            return "wrong_task", f"{value!r} is not a number, and {model.model} is a regression"
-        return None
-    if model.classes is not None and value not in model.classes:
-        return "unknown_class", f"{value!r} is none of the classes of {model.model}: {model.classes}"
-    if isinstance(value, float) and not value.is_integer():
-        return "wrong_task", f"{value!r} is a fraction, and {model.model} predicts classes"
-    return None
-
-
-def _contradiction(outcome: WaitingRow, name: str, model: ModelState) -> Problem | None:
-    """Why ``outcome`` cannot be the outcome of a prediction of ``model``."""
-    if outcome.model is not None and outcome.model != name:
-        return "shared_id", f"the outcome is for model {outcome.model!r}, the prediction of this id is of {name!r}"
-    return _misfit(outcome.value, model)

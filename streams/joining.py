@@ -139,8 +139,8 @@ class JoinStage:
             self.checkpoint()
             if partition not in self.parts:
                 return  # fenced
-            if self._models.catalog.get(unknown.event.model) is None:
-                self._models.register(unknown.event)
+            if self._models.catalog.get(unknown.model) is None:
+                self._models.register(unknown)
 
     def _check_key(self, side: int, batch: Batch) -> None:
         """Sample one key a batch: producers with different partitioners never meet, and nothing else would say so."""

@@ -158,7 +158,7 @@ class MonitorPartition:
         """Let everything that the records read so far make certain have its effect."""
         for summary in self.inputs.admit():
             self.watch(summary.model).take(summary)
-            self.pairs += sum(len(part.seconds) for part in summary.versions)
+            self.pairs += sum(part.pairs for part in summary.versions)
         to_s = max(self.fed_s, self.inputs.watermark_ms // 1000)
         happened: list[tuple[int, int, str, int, Raised | Notice]] = []
         for model in sorted(self.watches):

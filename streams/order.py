@@ -192,7 +192,7 @@ class Inputs:
 
     def _keep_until_fed(self, record: Summary) -> None:
         """Its counts are in the state now; the record itself is needed until its last error is fed."""
-        last_s = max((part.seconds[-1] for part in record.versions if part.seconds), default=-1)
+        last_s = max((part.last_second for part in record.versions), default=-1)
         heapq.heappush(self._unfed, (last_s, _key(record, record.part)))
 
     def _is_ours(self, model: str) -> bool:
@@ -304,16 +304,12 @@ class OrderedErrors:
         self.first_second: int | None = None
         """The second of the first error that waits."""
 
-    def add(self, partition: int, seconds: list[int], offsets: list[int], errors: bytes | list[float]) -> None:
-        """Take in errors, ``seconds`` rising; bytes are 0 or 1 each."""
-        if not seconds:
+    def add(self, partition: int, seconds: Ints, offsets: Ints, errors: Floats) -> None:
+        """Take in errors, ``seconds`` rising."""
+        if not len(seconds):
             return
-        values = np.frombuffer(errors, dtype=np.uint8) if isinstance(errors, bytes) else np.asarray(errors)
-        at = np.array(seconds, dtype=np.int64)
-        self._added.append(
-            Errors(at, np.full(len(at), partition), np.array(offsets, dtype=np.int64), values.astype(np.float64))
-        )
-        first = int(at[0])
+        self._added.append(Errors(seconds, np.full(len(seconds), partition), offsets, errors))
+        first = int(seconds[0])
         self.first_second = first if self.first_second is None else min(self.first_second, first)
 
     def release(self, before_s: int) -> Errors | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 
-from streams import stored
+from streams import stored, summarise
 from streams.catalog import Catalog, is_classification
 from streams.codec import (
     MAX_VALUE_BYTES,
@@ -23,28 +24,18 @@ from streams.codec import (
     outcome_decoder,
     prediction_decoder,
 )
+from streams.columns import Events, outcome_columns, prediction_columns
+from streams.effects import Dead, Effects
 from streams.errors import GarbageInput, StateMismatch
-from streams.events import Outcome, Prediction
-from streams.join import PartitionJoin, UnknownModel
-from streams.join_rows import LabelledPair, Pairs
-from streams.records import (
-    Cut,
-    DeadReason,
-    EffectSettings,
-    Labelled,
-    LabelledRow,
-    Range,
-    Summary,
-    VersionPart,
-)
+from streams.events import Outcome, Prediction, Task
+from streams.join import PartitionJoin
+from streams.records import Cut, DeadReason, EffectSettings, Range, Summary, VersionPart
+from streams.rows import Rows
 from streams.settings import WorkerSettings
 from streams.store import Command, Owned
-from streams.timeline import OUTCOMES, PREDICTIONS, Run, Timeline
+from streams.summarise import all_pairs, labelled, version_parts
+from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Timeline, Window
 
-SUMMARY_ROWS = 18_000
-"""Pairs in one summary record: at most 28 bytes each, so a record stays below 512 kB."""
-LABELLED_ROWS = 9_000
-"""Rows in one labelled record: about 50 bytes each."""
 COMPLETE_EVERY_MS = 3_600_000
 
 
@@ -97,7 +88,7 @@ class InputPartition:
         self.owned = owned
         self.worker = worker
         self.join = PartitionJoin(effects)
-        self.timeline: Timeline[Any] = Timeline()
+        self.timeline = Timeline()
         self.position: list[int | None] = [None, None]
         """Next offset to read of each input."""
         self.processed = [0, 0]
@@ -112,39 +103,31 @@ class InputPartition:
         self._dead: list[DeadLetter] = []
         self._garbage = [_Garbage(worker, "predictions"), _Garbage(worker, "outcomes")]
         self._decoders: tuple[EventDecoder[Any], EventDecoder[Any]] = (prediction_decoder(), outcome_decoder())
+        self._columns: tuple[Callable[..., Events], Callable[..., Events]] = (prediction_columns, outcome_columns)
         self._checks: tuple[Callable[[Any], None], Callable[[Any], None]] = (check_prediction, check_outcome)
 
     # -------------------------------------------------------------------------------------------------- taking in
 
     def accept(self, side: int, batch: Batch) -> None:
-        """Decode a batch that starts at :attr:`position` and queue its runs.
+        """Decode a batch that starts at :attr:`position` and queue its records.
 
         Raises :class:`GarbageInput` when too much of the input cannot be decoded; nothing of it is committed then.
         """
         events, bad = self._decode(side, batch.values)
         self._garbage[side].add(len(events), len(bad))
-        start = 0
-        for at_ms, count in batch.runs:
-            end = start + count
-            self.timeline.add(
-                Run(
-                    side,
-                    at_ms,
-                    events[start:end],
-                    batch.offsets[start:end],
-                    batch.values[start:end],
-                    {i - start: bad[i] for i in bad if start <= i < end} if bad else {},
-                    end_offset=batch.offsets[end] if end < len(events) else batch.next_offset,
-                )
-            )
-            start = end
         self.position[side] = batch.next_offset
-        if not batch.runs and not self.timeline.stretch(side, batch.next_offset):
+        if events:
+            times = [at_ms for at_ms, _ in batch.runs]
+            at_ms = np.repeat(np.array(times, dtype=np.int64), [count for _, count in batch.runs])
+            offsets = np.array(batch.offsets, dtype=np.int64)
+            in_order = self.timeline.in_order(side, at_ms)
+            columns = self._columns[side](events, in_order, offsets, batch.values, batch.next_offset, bad)
+            self.timeline.add(side, columns)
+        elif not self.timeline.stretch(side, batch.next_offset):
             self.processed[side] = batch.next_offset  # only markers: nothing waits, so the position may move on
 
-    def _decode(
-        self, side: int, values: Sequence[bytes | None]
-    ) -> tuple[list[Prediction | Outcome | None], dict[int, tuple[DeadReason, str]]]:
+    def _decode(self, side: int, values: Sequence[bytes | None]) -> tuple[list[Any], dict[int, tuple[DeadReason, str]]]:
+        """Every event, None for what is none, and why."""
         decoder, check = self._decoders[side], self._checks[side]
         if (plain := decoder.decode_all(values)) is not None:
             return plain, {}
@@ -191,37 +174,59 @@ class InputPartition:
 
     # --------------------------------------------------------------------------------------------------- joining
 
-    def advance(self, catalog: Catalog) -> UnknownModel | None:
-        """Join every run whose turn is certain. A model that must be registered first stops it and is returned."""
-        while (run := self.timeline.next()) is not None:
-            try:
-                if run.side == PREDICTIONS:
-                    self.join.predictions(run.at_ms, run.events, run.offsets, catalog, run.start)
-                else:
-                    self.join.outcomes(run.at_ms, run.events, run.offsets, catalog)
-            except UnknownModel as unknown:
-                self._bury(run, run.start, unknown.index)
-                self.pending_events += unknown.index - run.start
-                run.start = unknown.index
-                self.processed[run.side] = run.offsets[unknown.index]
-                return unknown
-            self._bury(run, run.start, len(run.events))
-            self.pending_events += len(run.events) - run.start
-            self.processed[run.side] = run.end_offset
-            self.done_ms[run.side] = run.at_ms
-            self.timeline.done(run)
+    def advance(self, catalog: Catalog) -> Prediction | None:
+        """Join everything whose turn is certain.
+
+        A prediction whose model must be registered first stops it and is returned; nothing from it on is processed.
+        """
+        while window := self.timeline.next():
+            unknown = self.join.first_unknown(window.sides[PREDICTIONS], catalog)
+            if unknown is not None:
+                event, window = self._up_to(window, unknown)
+                self._take(window, catalog)
+                return event
+            self._take(window, catalog)
         return None
 
-    def _bury(self, run: Run[Any], start: int, end: int) -> None:
-        """Make dead letters of what the codec refused and of what the join refused in records start..end of a run."""
-        for index, (reason, detail) in run.bad.items():
-            if start <= index < end:
-                value = _letter(run.offsets[index], run.values[index])
-                self._dead.append(DeadLetter(run.side, run.offsets[index], reason, detail, value))
-        for dead in self.join.effects.dead:
-            value = _letter(dead.offset, run.values[dead.index]) if dead.index >= 0 else _reference(dead.offset)
-            self._dead.append(DeadLetter(dead.side, dead.offset, dead.reason, dead.detail, value))
-        self.join.effects.dead.clear()
+    def _up_to(self, window: Window, row: int) -> tuple[Prediction, Window]:
+        """(the prediction in a row of a window, what comes before it)."""
+        before: list[Piece] = []
+        for piece in window.sides[PREDICTIONS]:
+            if row < len(piece):
+                at = piece.start + row
+                if row:
+                    before.append(Piece(piece.events, piece.start, at))
+                at_ms = int(piece.events.at_ms[at])
+                event = cast(Prediction, self._decoders[PREDICTIONS].decode_any(piece.events.raw[at]))
+                return event, Window((before, [cut for each in window.sides[OUTCOMES] if (cut := each.before(at_ms))]))
+            before.append(piece)
+            row -= len(piece)
+        raise IndexError(f"the window has no prediction {row}")
+
+    def _take(self, window: Window, catalog: Catalog) -> None:
+        if not window:
+            return
+        self.join.take(window, catalog)
+        for side, pieces in enumerate(window.sides):
+            for piece in pieces:
+                self._bury_undecodable(side, piece)
+                self.processed[side] = piece.end_offset
+                self.done_ms[side] = int(piece.events.at_ms[piece.end - 1])
+                self.pending_events += len(piece)
+            self.timeline.done(side, sum(map(len, pieces)))
+        self._bury(self.join.effects.dead)
+        self.join.effects.dead = []
+
+    def _bury_undecodable(self, side: int, piece: Piece) -> None:
+        for index, (reason, detail) in piece.events.bad.items():
+            if piece.start <= index < piece.end:
+                offset = int(piece.events.offsets[index])
+                self._dead.append(DeadLetter(side, offset, reason, detail, _letter(offset, piece.events.raw[index])))
+
+    def _bury(self, dead: Sequence[Dead]) -> None:
+        for each in dead:
+            value = _letter(each.offset, each.raw) if each.at_hand else _reference(each.offset)
+            self._dead.append(DeadLetter(each.side, each.offset, each.reason, each.detail, value))
 
     # --------------------------------------------------------------------------------------------------- closing
 
@@ -233,9 +238,11 @@ class InputPartition:
     def close(self, catalog: Catalog) -> Closed:
         """End the checkpoint: everything since the last one, ready to be written. Mutates the state as if written."""
         self.clock_ms = max(self.clock_ms, self.timeline.clock_ms)
-        self.join.expire(self.clock_ms)
-        effects = self.join.take_effects()
-        touched = self._summaries(effects.pairs, catalog)
+        join = self.join
+        join.expire(self.clock_ms)
+        effects = join.take_effects()
+        pairs = all_pairs(effects)
+        touched = self._summaries(pairs, effects, catalog)
         complete = self.clock_ms - self.complete_at_ms >= COMPLETE_EVERY_MS
         if complete:
             self.complete_at_ms = self.clock_ms
@@ -247,79 +254,51 @@ class InputPartition:
             predictions=Range(self.committed[PREDICTIONS], self.processed[PREDICTIONS]),
             outcomes=Range(self.committed[OUTCOMES], self.processed[OUTCOMES]),
             clock_ms=self.clock_ms,
-            counters=msgspec.structs.replace(self.join.counters),
-            pending=len(self.join.pending.rows),
-            waiting=len(self.join.waiting.rows),
+            counters=msgspec.structs.replace(join.counters),
+            pending=join.predictions.waiting,
+            waiting=join.outcomes.waiting,
             models=dict(self.sequences) if complete else {model: self.sequences[model] for model, _ in touched},
             complete=complete,
             model_events=catalog.position,
-            settings=self.join.settings,
+            settings=join.settings,
         )
-        commands, meta = stored.checkpoint(self, effects, cut, touched)
-        labelled = list(self._labelled(effects.labelled, number))
+        commands, meta = stored.checkpoint(self, effects, pairs, cut, touched)
+        records = labelled(pairs, effects.corrected, join.refs.items, join.texts.items)
+        values = [msgspec.msgpack.encode(record(self.owned.partition, self.owned.epoch, number)) for record in records]
         dead, self._dead = self._dead, []
         self.committed = list(self.processed)
         self.pending_events = 0
-        return Closed(dead, labelled, commands, meta, cut, touched)
+        join.tidy()
+        return Closed(dead, values, commands, meta, cut, touched)
 
-    def _summaries(self, pairs: dict[int, Pairs], catalog: Catalog) -> list[tuple[str, Summary]]:
-        by_model: dict[str, list[tuple[str, str, Pairs]]] = {}
-        for ref, found in pairs.items():
-            model, version, segment = self.join.refs[ref]
-            by_model.setdefault(model, []).append((version, segment, found))
+    def _summaries(self, pairs: Rows, effects: Effects, catalog: Catalog) -> list[tuple[str, Summary]]:
+        names = self.join.refs.items
+
+        def task(ref: int) -> Task:
+            state = catalog.get(names[ref][0])
+            if state is None:
+                raise LookupError(f"model {names[ref][0]!r} left the catalog")
+            return state.task
+
+        found = version_parts(pairs, effects, self.join.texts.items, lambda ref: is_classification(task(ref)))
+        by_model: dict[str, list[int]] = {}
+        for ref in found:
+            by_model.setdefault(names[ref][0], []).append(ref)
         summaries: list[tuple[str, Summary]] = []
         for model in sorted(by_model):
-            state = catalog.get(model)
-            if state is None:
-                raise LookupError(f"model {model!r} left the catalog")
+            refs = sorted(by_model[model], key=lambda ref: names[ref][1:])
             sequence = self.sequences[model] = self.sequences.get(model, 0) + 1
-            versions = [
-                part
-                for version, segment, found in sorted(by_model[model], key=lambda x: x[:2])
-                for part in _parts(version, segment, found, is_classification(state.task))
+            for ref in refs:
+                for each in found[ref]:
+                    _, each.version, each.segment = names[ref]
+            chunks = list(_split([each for ref in refs for each in found[ref]]))
+            kind = task(refs[0])
+            owned = self.owned
+            summaries += [
+                (model, Summary(owned.partition, owned.epoch, sequence, model, kind, chunk, part, len(chunks)))
+                for part, chunk in enumerate(chunks)
             ]
-            records = list(_split(versions))
-            for part, chunk in enumerate(records):
-                summaries.append(
-                    (
-                        model,
-                        Summary(
-                            self.owned.partition,
-                            self.owned.epoch,
-                            sequence,
-                            model,
-                            state.task,
-                            chunk,
-                            part,
-                            len(records),
-                        ),
-                    )
-                )
         return summaries
-
-    def _labelled(self, pairs: Sequence[LabelledPair], sequence: int) -> Iterator[bytes]:
-        for start in range(0, len(pairs), LABELLED_ROWS):
-            chunk = pairs[start : start + LABELLED_ROWS]
-            models: dict[str, int] = {}
-            versions: dict[str, int] = {}
-            at: dict[int, tuple[int, int]] = {}
-            for ref in sorted({pair.ref for pair in chunk}):
-                model, version, _ = self.join.refs[ref]
-                at[ref] = models.setdefault(model, len(models)), versions.setdefault(version, len(versions))
-            rows = [
-                LabelledRow(
-                    pair.prediction_offset,
-                    pair.outcome_offset,
-                    pair.prediction_ms,
-                    pair.outcome_ms,
-                    *at[pair.ref],
-                    pair.outcome,
-                )
-                for pair in chunk
-            ]
-            yield msgspec.msgpack.encode(
-                Labelled(self.owned.partition, self.owned.epoch, sequence, list(models), list(versions), rows)
-            )
 
 
 def _letter(offset: int, value: bytes | None) -> bytes | None:
@@ -332,32 +311,16 @@ def _reference(offset: int) -> bytes:
     return msgspec.json.encode({"offset": offset, "note": "the original record is at this offset of its topic"})
 
 
-def _parts(version: str, segment: str, pairs: Pairs, classification: bool) -> Iterator[VersionPart]:
-    """One or more parts: the first carries the counts, each at most SUMMARY_ROWS pairs in (second, offset) order."""
-    ordered = sorted(zip(pairs.seconds, pairs.offsets, pairs.errors, strict=True))  # offsets differ: no ties
-    for start in range(0, max(1, len(ordered)), SUMMARY_ROWS):
-        rows = ordered[start : start + SUMMARY_ROWS]
-        seconds, offsets, errors = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
-        part = VersionPart(version, segment, seconds, offsets, bytes(map(int, errors)) if classification else errors)
-        if start == 0:
-            part.cells = [(*cell, n) for cell, n in pairs.cells.items()]
-            part.moments = [(*at, int(m[0]), m[1], m[2], m[3]) for at, m in pairs.moments.items()]
-            part.corrections = pairs.corrections
-            part.predictions = pairs.predictions
-            part.delays = pairs.delays
-        yield part
-
-
 def _split(parts: list[VersionPart]) -> Iterator[list[VersionPart]]:
     """Group parts into records of at most SUMMARY_ROWS pairs; there is always at least one record."""
     chunk: list[VersionPart] = []
     rows = 0
     for part in parts:
-        if chunk and rows + len(part.seconds) > SUMMARY_ROWS:
+        if chunk and rows + part.pairs > summarise.SUMMARY_ROWS:
             yield chunk
             chunk, rows = [], 0
         chunk.append(part)
-        rows += len(part.seconds)
+        rows += part.pairs
     yield chunk
 
 

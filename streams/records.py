@@ -6,11 +6,15 @@ pairs are MessagePack, because they carry one entry a pair.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from streams.events import Value
+from streams.values import Ints, as_value, as_values
 
 
 class Range(msgspec.Struct, array_like=True, frozen=True):
@@ -103,23 +107,66 @@ class Correction(msgspec.Struct, array_like=True, gc=False):
 class VersionPart(msgspec.Struct):
     """What one checkpoint learnt about one version (and segment) of a model.
 
-    ``seconds``, ``offsets`` and ``errors`` have one entry a pair, sorted by (second, outcome offset): stream second of
-    completion, the outcome's offset, and 0/1 (classification) or prediction − outcome (regression). ``cells`` count
-    pairs by (minute of completion, minute of prediction, predicted, outcome); for a regression they are
-    ``moments``: (minute of completion, minute of prediction, n, Σ|e|, Σe², Σe). ``predictions`` counts predictions by
-    minute of arrival; ``delays`` counts pairs by label delay, in powers of two seconds.
+    ``seconds`` (uint32), ``offsets`` (int64) and ``errors`` have one entry a pair, little-endian, sorted by (second,
+    outcome offset): stream second of completion, the outcome's offset, and 0/1 (uint8, classification) or prediction −
+    outcome (float64, ``fractions``). ``cells`` count pairs by (minute of completion, minute of prediction, predicted,
+    outcome); for a regression they are ``moments``: (minute of completion, minute of prediction, n, Σ|e|, Σe², Σe).
+    ``predictions`` counts predictions by minute of arrival; ``delays`` counts pairs by label delay, in powers of two
+    seconds.
     """
 
     version: str
     segment: str
-    seconds: list[int]
-    offsets: list[int]
-    errors: bytes | list[float]
+    seconds: bytes
+    offsets: bytes
+    errors: bytes
+    fractions: bool = False
     cells: list[tuple[int, int, Value, Value, int]] = []
     moments: list[tuple[int, int, int, float, float, float]] = []
     corrections: list[Correction] = []
     predictions: dict[int, int] = {}
     delays: dict[int, int] = {}
+
+    @classmethod
+    def of(
+        cls,
+        version: str,
+        segment: str,
+        seconds: Sequence[int] | Ints,
+        offsets: Sequence[int] | Ints,
+        errors: NDArray[np.uint8] | NDArray[np.float64],
+        **counts: Any,
+    ) -> VersionPart:
+        """A part from its columns."""
+        fractions = errors.dtype != np.uint8
+        return cls(
+            version,
+            segment,
+            np.asarray(seconds, dtype="<u4").tobytes(),
+            np.asarray(offsets, dtype="<i8").tobytes(),
+            np.asarray(errors, dtype="<f8" if fractions else "u1").tobytes(),
+            fractions,
+            **counts,
+        )
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs it has."""
+        return len(self.offsets) // 8
+
+    @property
+    def last_second(self) -> int:
+        """The second of its last pair, -1 if it has none."""
+        return int(np.frombuffer(self.seconds[-4:], dtype="<u4")[0]) if self.seconds else -1
+
+    def columns(self) -> tuple[Ints, Ints, NDArray[np.float64]]:
+        """(seconds, outcome offsets, errors), one entry a pair."""
+        errors = np.frombuffer(self.errors, dtype="<f8" if self.fractions else "u1")
+        return (
+            np.frombuffer(self.seconds, dtype="<u4").astype(np.int64),
+            np.frombuffer(self.offsets, dtype="<i8"),
+            errors.astype(np.float64),
+        )
 
 
 class Summary(msgspec.Struct):
@@ -153,8 +200,10 @@ class LabelledRow(msgspec.Struct, array_like=True, gc=False):
 class Labelled(msgspec.Struct):
     """The pairs of one checkpoint of one partition.
 
-    At least once: per prediction offset the highest outcome offset wins. ``model`` and ``version`` of a row index
-    ``models`` and ``versions``; both offsets are in input partition ``partition``.
+    At least once: per prediction offset the highest outcome offset wins. One entry a pair, little-endian: offsets and
+    record times are int64; ``model`` and ``version`` (uint16) index ``models`` and ``versions``; an outcome is a kind
+    (uint8; 0 a whole number, 1 a fraction, 2 a boolean, 3 a text) and a float64, for a text its index in ``texts``.
+    Both offsets are in input partition ``partition``.
     """
 
     partition: int
@@ -162,7 +211,61 @@ class Labelled(msgspec.Struct):
     sequence: int
     models: list[str]
     versions: list[str]
-    rows: list[LabelledRow]
+    prediction_offsets: bytes
+    outcome_offsets: bytes
+    prediction_ms: bytes
+    outcome_ms: bytes
+    model: bytes
+    version: bytes
+    kinds: bytes
+    outcomes: bytes
+    texts: list[str] = []
+
+    @classmethod
+    def of(
+        cls,
+        partition: int,
+        epoch: int,
+        sequence: int,
+        models: list[str],
+        versions: list[str],
+        rows: Sequence[LabelledRow],
+    ) -> Labelled:
+        """A record from its rows."""
+        values = as_values([row.outcome for row in rows])
+
+        return cls(
+            partition,
+            epoch,
+            sequence,
+            models,
+            versions,
+            np.array([row.prediction_offset for row in rows], dtype="<i8").tobytes(),
+            np.array([row.outcome_offset for row in rows], dtype="<i8").tobytes(),
+            np.array([row.prediction_ms for row in rows], dtype="<i8").tobytes(),
+            np.array([row.outcome_ms for row in rows], dtype="<i8").tobytes(),
+            np.array([row.model for row in rows], dtype="<u2").tobytes(),
+            np.array([row.version for row in rows], dtype="<u2").tobytes(),
+            values.kinds.tobytes(),
+            values.numbers.tobytes(),
+            list(values.texts),
+        )
+
+    @property
+    def offsets(self) -> Ints:
+        """(prediction offset, outcome offset) of each pair, shape (n, 2)."""
+        return np.stack(
+            [np.frombuffer(each, dtype="<i8") for each in (self.prediction_offsets, self.outcome_offsets)], 1
+        )
+
+    def rows(self) -> list[LabelledRow]:
+        """The pairs, one by one."""
+        times = (np.frombuffer(each, dtype="<i8").tolist() for each in (self.prediction_ms, self.outcome_ms))
+        codes = (np.frombuffer(each, dtype="<u2").tolist() for each in (self.model, self.version))
+        numbers = np.frombuffer(self.outcomes, dtype="<f8").tolist()
+        values = [as_value(kind, number, self.texts) for kind, number in zip(self.kinds, numbers, strict=True)]
+        predictions, outcomes = self.offsets.T.tolist()
+        return list(map(LabelledRow, predictions, outcomes, *times, *codes, values))
 
 
 class MonitorCut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):

@@ -3,51 +3,83 @@
 Keys of partition p (all with the hash tag): ``meta`` (guard, offsets, counters, times), ``log`` (a list of deltas of
 the waiting rows, now and then replaced by one snapshot), ``joined`` (a list of deltas of the remembered pairs),
 ``refs`` (a list of interned model/version/segment), ``outbox`` (a hash: what may not be in Kafka yet). Rows that meet
-within one checkpoint never touch the log.
+within one checkpoint never touch the log. Rows are stored as they are in memory, 56 bytes each; texts are spelt in each
+delta, so that it can be read by itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
+from streams.columns import NOBODY
+from streams.effects import Effects
 from streams.events import Value
-from streams.join_rows import Effects, JoinedRow, PendingRow, Side, WaitingRow
 from streams.records import Counters, Cut, Summary
+from streams.rows import EXPIRED, GONE, JOINED, ROW, WAITING, PredictionTable, Rows, RowTable, States
 from streams.store import Command, Owned
+from streams.values import TEXT, Ints, Kinds, Places, as_values, localised
 
 if TYPE_CHECKING:
     from streams.partition import InputPartition
 
-COMPACT_FACTOR = 4
+COMPACT_FACTOR = 2
 COMPACT_ROWS = 20_000
+BLOB_ROWS = 100_000
+"""Rows of a snapshot in one element of the list."""
 PARTS = ("log", "joined", "refs", "outbox")
+
+PAIR_ROW = np.dtype(
+    [
+        *((name, ROW[name]) for name in ROW.names or ()),
+        ("outcome_kind", "u1"),
+        ("outcome", "<f8"),
+        ("joined_ms", "<i8"),
+    ],
+    align=True,
+)
+"""A remembered pair."""
 
 _encode = msgspec.msgpack.encode
 
 
 class Delta(msgspec.Struct, array_like=True):
-    """What one checkpoint changed in the waiting rows; removals are applied before additions (an id can come back)."""
+    """What one checkpoint changed in the waiting rows; removals are applied before additions.
 
-    pending_removed: list[bytes]
-    pending_added: list[PendingRow]
-    waiting_removed: list[bytes]
-    waiting_added: list[WaitingRow]
-    expired: list[tuple[bytes, int]]
+    Rows are :data:`streams.rows.ROW`, in the order of their offsets; ``removed`` and ``expired`` are offsets (int64).
+    An expired prediction is a row that is remembered. ``texts`` and ``claims`` are what kinds TEXT and the refs of
+    outcomes stand for.
+    """
+
+    predictions: bytes
+    predictions_removed: bytes
+    expired: bytes
+    outcomes: bytes
+    outcomes_removed: bytes
+    texts: list[str]
+    claims: list[str]
+
+    @property
+    def size(self) -> int:
+        """Rows that it names."""
+        rows = len(self.predictions) + len(self.outcomes)
+        offsets = len(self.predictions_removed) + len(self.outcomes_removed) + len(self.expired)
+        return rows // ROW.itemsize + offsets // 8
 
 
 class Remembered(msgspec.Struct, array_like=True):
-    """What one checkpoint changed in the dedupe memory; outcomes are replaced before pairs are added.
-
-    An id can come back: a correction is of the pair that was there before.
+    """What one checkpoint changed in the dedupe memory: pairs (:data:`PAIR_ROW`) in the order of their completion, and
+    outcomes that were replaced since, by the offset of the prediction.
     """
 
     last_ms: int
-    rows: list[JoinedRow]
-    corrected: list[tuple[bytes, Value]]
+    pairs: bytes
+    texts: list[str]
+    corrected: list[tuple[int, Value]]
 
 
 class OutboxEntry(msgspec.Struct, array_like=True):
@@ -75,24 +107,25 @@ _outbox = msgspec.msgpack.Decoder(OutboxEntry)
 _counters = msgspec.json.Decoder(Counters)
 
 
+# ------------------------------------------------------------------------------------------------------- writing
+
+
 def checkpoint(
-    part: InputPartition, effects: Effects, cut: Cut, summaries: list[tuple[str, Summary]]
+    part: InputPartition, effects: Effects, pairs: Rows, cut: Cut, summaries: list[tuple[str, Summary]]
 ) -> tuple[list[Command], dict[str, str | bytes | int]]:
     """The Redis commands and the meta fields of one checkpoint."""
-    name, layout = part.owned.name, part.layout
+    name, layout, join = part.owned.name, part.layout, part.join
     commands: list[Command] = []
     _log(commands, part, effects, name("log"))
-    if effects.remembered or effects.corrected:
-        rows = effects.remembered
-        last_ms = max((row.at_ms for row in rows), default=0)
-        corrected = [(row.id, row.outcome) for row in effects.corrected]
-        commands.append(("RPUSH", name("joined"), _encode(Remembered(last_ms, rows, corrected))))
-        layout.joined_blobs.append((len(rows), last_ms))
-        layout.joined_rows += len(rows)
+    if len(pairs) or effects.corrected:
+        last_ms = int(pairs["joined_ms"][-1]) if len(pairs) else 0
+        commands.append(("RPUSH", name("joined"), _encode(_remember(part, effects, pairs, last_ms))))
+        layout.joined_blobs.append((len(pairs), last_ms))
+        layout.joined_rows += len(pairs)
     _trim(commands, part, name("joined"))
-    if len(part.join.refs) > layout.refs:
-        commands.append(("RPUSH", name("refs"), *(_encode(ref) for ref in part.join.refs[layout.refs :])))
-        layout.refs = len(part.join.refs)
+    if len(join.refs) > layout.refs:
+        commands.append(("RPUSH", name("refs"), *(_encode(ref) for ref in join.refs.items[layout.refs :])))
+        layout.refs = len(join.refs)
     if layout.published:
         commands.append(("HDEL", name("outbox"), *layout.published))
         layout.published = []
@@ -104,57 +137,117 @@ def checkpoint(
         "outcomes_ms": part.done_ms[1],
         "clock_ms": part.clock_ms,
         "complete_at_ms": part.complete_at_ms,
-        "counters": msgspec.json.encode(part.join.counters),
+        "counters": msgspec.json.encode(join.counters),
         "sequences": msgspec.json.encode(part.sequences),
+        "passed": msgspec.json.encode(join.passed),
+        "remembers": join.remembers,
+        "expired": join.predictions.expired,
     }
     return commands, meta
 
 
 def _log(commands: list[Command], part: InputPartition, effects: Effects, key: str) -> None:
-    pending, waiting, layout = part.join.pending, part.join.waiting, part.layout
-    delta = Delta(
-        list(pending.removed), _rows(pending.added), list(waiting.removed), _rows(waiting.added), effects.forgotten
-    )
-    for side in (pending, waiting):
-        side.added, side.removed = {}, {}
-    size = _size(delta)
-    if not size:
+    join, layout = part.join, part.layout
+    predictions, outcomes = join.predictions, join.outcomes
+    removed, outcomes_removed = map(_offsets, effects.removed)
+    expired = _offsets(effects.expired)
+    delta = _rows_of(part, predictions.stored, outcomes.stored, removed, outcomes_removed, expired)
+    predictions.stored, outcomes.stored = predictions.end, outcomes.end
+    if not delta.size:
         return
-    layout.log_rows += size
-    live = len(pending.rows) + len(waiting.rows) + len(part.join.expired)
-    if layout.log_rows > COMPACT_FACTOR * live + COMPACT_ROWS:
-        delta = Delta([], _rows(pending.rows), [], _rows(waiting.rows), list(part.join.expired.items()))
-        commands.append(("DEL", key))
-        layout.log_rows = live
-    commands.append(("RPUSH", key, _encode(delta)))
+    layout.log_rows += delta.size
+    live = predictions.waiting + predictions.expired + outcomes.waiting
+    if layout.log_rows <= COMPACT_FACTOR * live + COMPACT_ROWS:
+        commands.append(("RPUSH", key, _encode(delta)))
+        return
+    commands.append(("DEL", key))
+    remembered = predictions.rows["offset"][predictions.select(EXPIRED)].tobytes()
+    snapshot = _rows_of(part, 0, 0, expired=remembered)
+    commands.extend(("RPUSH", key, _encode(each)) for each in _pieces(snapshot))
+    layout.log_rows = snapshot.size
 
 
-def _size(delta: Delta) -> int:
-    removed = len(delta.pending_removed) + len(delta.waiting_removed)
-    return removed + len(delta.pending_added) + len(delta.waiting_added) + len(delta.expired)
+def _offsets(chunks: Sequence[Ints]) -> bytes:
+    return b"".join(chunk.tobytes() for chunk in chunks)
 
 
-def _rows(rows: Mapping[bytes, Any]) -> list[Any]:
-    return list(rows.values())
+def _pieces(snapshot: Delta) -> Iterable[Delta]:
+    """A snapshot as several deltas: a list's element should not grow without bound."""
+    step = BLOB_ROWS * ROW.itemsize
+    largest = max(len(snapshot.predictions), len(snapshot.outcomes))
+    for start in range(0, max(largest, 1), step):
+        last = start + step >= largest
+        yield Delta(
+            snapshot.predictions[start : start + step],
+            b"",
+            snapshot.expired if last else b"",
+            snapshot.outcomes[start : start + step],
+            b"",
+            snapshot.texts,
+            snapshot.claims,
+        )
+
+
+def _rows_of(
+    part: InputPartition,
+    first_prediction: int,
+    first_outcome: int,
+    removed: bytes = b"",
+    outcomes_removed: bytes = b"",
+    expired: bytes = b"",
+) -> Delta:
+    """The waiting and the expired rows from a row on."""
+    join = part.join
+    table = join.predictions
+    states = table.states[first_prediction : table.end]
+    predictions = table.rows[first_prediction : table.end][(states == WAITING) | (states == EXPIRED)]
+    outcomes = join.outcomes.rows[join.outcomes.select(WAITING, first_outcome)]
+    kinds = np.concatenate([predictions["kind"], outcomes["kind"]])
+    numbers, texts = localised(kinds, np.concatenate([predictions["number"], outcomes["number"]]), join.texts.items)
+    if texts:
+        predictions, outcomes = predictions.copy(), outcomes.copy()
+        predictions["number"], outcomes["number"] = np.split(numbers, [len(predictions)])
+    claims: list[str] = []
+    if (outcomes["ref"] != NOBODY).any():
+        present, own = np.unique(outcomes["ref"], return_inverse=True)
+        nobody = int(present[0] == NOBODY)
+        claims = [join.texts.items[place] for place in present[nobody:].tolist()]
+        outcomes = outcomes.copy()
+        outcomes["ref"] = own - nobody
+    return Delta(predictions.tobytes(), removed, expired, outcomes.tobytes(), outcomes_removed, texts, claims)
+
+
+def _remember(part: InputPartition, effects: Effects, pairs: Rows, last_ms: int) -> Remembered:
+    rows = np.zeros(len(pairs), dtype=PAIR_ROW)
+    for name in PAIR_ROW.names or ():
+        rows[name] = pairs[name]
+    kinds = np.concatenate([rows["kind"], rows["outcome_kind"]])
+    numbers, texts = localised(kinds, np.concatenate([rows["number"], rows["outcome"]]), part.join.texts.items)
+    if texts:
+        rows["number"], rows["outcome"] = np.split(numbers, 2)
+    corrected = [(each.prediction_offset, each.now) for each in effects.corrected]
+    return Remembered(last_ms, rows.tobytes(), texts, corrected)
 
 
 def _trim(commands: list[Command], part: InputPartition, key: str) -> None:
-    """Drop the oldest deltas of the dedupe memory that are too old, or that newer ones push out, whole.
+    """Drop the oldest deltas of the dedupe memory whose pairs are all forgotten, whole.
 
     Corrections alone count no row: what they correct is in older deltas, so the oldest delta never needs them.
     """
-    layout, settings = part.layout, part.join.settings
+    layout = part.layout
     drop = 0
     while layout.joined_blobs:
-        count, last_ms = layout.joined_blobs[0]
-        young = last_ms >= part.clock_ms - settings.dedupe_ms
-        if count and young and layout.joined_rows - count < settings.dedupe_rows:
+        count, _ = layout.joined_blobs[0]
+        if count and layout.joined_rows - count < part.join.remembers:
             break
         layout.joined_blobs.popleft()
         layout.joined_rows -= count
         drop += 1
     if drop:
         commands.append(("LTRIM", key, drop, -1))
+
+
+# ------------------------------------------------------------------------------------------------------- reading
 
 
 def read_commands(owned: Owned) -> list[Command]:
@@ -180,49 +273,97 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     part.timeline = type(part.timeline)((part.done_ms[0], part.done_ms[1]))
     part.clock_ms, part.complete_at_ms = int(meta["clock_ms"]), int(meta["complete_at_ms"])
     join.counters = _counters.decode(meta["counters"])
+    join.passed = msgspec.json.decode(meta["passed"], type=list[int])
     part.sequences = msgspec.json.decode(meta["sequences"], type=dict[str, int])
     for item in refs:
-        join.intern(msgspec.msgpack.decode(item, type=tuple[str, str, str]))
+        join.refs.add(msgspec.msgpack.decode(item, type=tuple[str, str, str]))
     layout.refs = len(join.refs)
-    for blob in log:
-        _apply(part, _delta.decode(blob))
-    for blob in joined:
-        delta = _remembered.decode(blob)
-        for key, outcome in delta.corrected:
-            if key in join.joined:
-                join.joined[key].outcome = outcome
-        for row in delta.rows:
-            join.joined.pop(row.id, None)
-            join.joined[row.id] = row
-        layout.joined_blobs.append((len(delta.rows), delta.last_ms))
-        layout.joined_rows += len(delta.rows)
-    while len(join.joined) > join.settings.dedupe_rows:
-        join.joined.popitem(last=False)
-    items = outbox.items() if isinstance(outbox, dict) else _pairs(outbox)
+    deltas = [_delta.decode(blob) for blob in log]
+    memory = [_remembered.decode(blob) for blob in joined]
+    layout.log_rows = sum(delta.size for delta in deltas)
+    layout.joined_blobs.extend((len(each.pairs) // PAIR_ROW.itemsize, each.last_ms) for each in memory)
+    layout.joined_rows = sum(count for count, _ in layout.joined_blobs)
+    _load_outcomes(join.outcomes, deltas, join.texts)
+    _load_predictions(part, deltas, memory, int(meta["remembers"]), int(meta["expired"]))
+    items = outbox.items() if isinstance(outbox, dict) else zip(outbox[::2], outbox[1::2], strict=True)
     return [_outbox.decode(value) for _, value in sorted((int(number), value) for number, value in items)]
 
 
-def _pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
+def _load_outcomes(table: RowTable, deltas: Sequence[Delta], texts: Places[str]) -> None:
+    chunks = []
+    for delta in deltas:
+        rows = np.frombuffer(delta.outcomes, dtype=ROW).copy()
+        _respell(rows["kind"], rows["number"], delta.texts, texts)
+        claims = np.array([texts.add(claim) for claim in delta.claims] + [NOBODY], dtype=np.int32)
+        rows["ref"] = claims[rows["ref"]]
+        chunks.append(rows)
+    rows = _kept(chunks, [delta.outcomes_removed for delta in deltas])
+    table.replace(rows, np.full(len(rows), WAITING, dtype=np.uint8))
 
 
-def _apply(part: InputPartition, delta: Delta) -> None:
+def _load_predictions(
+    part: InputPartition, deltas: Sequence[Delta], memory: Sequence[Remembered], remembers: int, expired: int
+) -> None:
     join = part.join
-    for side, removed, added in (
-        (join.pending, delta.pending_removed, delta.pending_added),
-        (join.waiting, delta.waiting_removed, delta.waiting_added),
-    ):
-        _replay(side, removed, added)
-    for key, at_ms in delta.expired:
-        join.expired.pop(key, None)
-        join.expired[key] = at_ms
-    while len(join.expired) > join.settings.dedupe_rows:
-        join.expired.popitem(last=False)
-    part.layout.log_rows += _size(delta)
+    table: PredictionTable = join.predictions
+    chunks = [np.frombuffer(delta.predictions, dtype=ROW).copy() for delta in deltas]
+    for delta, rows in zip(deltas, chunks, strict=True):
+        _respell(rows["kind"], rows["number"], delta.texts, join.texts)
+    waiting = _kept(chunks, [delta.predictions_removed for delta in deltas])
+    states: States = np.full(len(waiting), WAITING, dtype=np.uint8)
+    gone = np.frombuffer(b"".join(delta.expired for delta in deltas), dtype="<i8")
+    states[np.isin(waiting["offset"], gone)] = EXPIRED
+    forgotten = np.flatnonzero(states == EXPIRED)
+    states[forgotten[: len(forgotten) - expired]] = GONE
+    pairs = _pairs(memory, join.texts)[-remembers:] if remembers else np.zeros(0, dtype=PAIR_ROW)
+    rows = np.zeros(len(waiting) + len(pairs), dtype=ROW)
+    for name in ROW.names or ():
+        rows[name] = np.concatenate([waiting[name], pairs[name]])
+    order = np.argsort(rows["offset"], kind="stable")
+    table.replace(rows[order], np.concatenate([states, np.full(len(pairs), JOINED, dtype=np.uint8)])[order])
+    at = table.at(pairs["offset"])
+    table.joined_ms[at], table.outcomes[at] = pairs["joined_ms"], pairs["outcome"]
+    table.outcome_kinds[at] = pairs["outcome_kind"]
+    if len(pairs):
+        join.remembered.append((pairs["offset"].copy(), pairs["joined_ms"].copy()))
+    join.remembers = len(pairs)
 
 
-def _replay(side: Side, removed: Iterable[bytes], added: Iterable[PendingRow | WaitingRow]) -> None:
-    for key in removed:
-        side.rows.pop(key, None)
-    for row in added:
-        side.rows[row.id] = row
+def _pairs(memory: Sequence[Remembered], texts: Places[str]) -> Rows:
+    """The remembered pairs in the order of their completion, with their last outcomes."""
+    chunks: list[Rows] = []
+    places: dict[int, tuple[int, int]] = {}
+    for each in memory:
+        rows = np.frombuffer(each.pairs, dtype=PAIR_ROW).copy()
+        _respell(rows["kind"], rows["number"], each.texts, texts)
+        _respell(rows["outcome_kind"], rows["outcome"], each.texts, texts)
+        chunks.append(rows)
+        if each.corrected:
+            places = {
+                int(offset): (number, row)
+                for number, chunk in enumerate(chunks)
+                for row, offset in enumerate(chunk["offset"])
+            }
+        for offset, value in each.corrected:
+            if (at := places.get(offset)) is not None:
+                values = as_values([value])
+                chunk = chunks[at[0]]
+                _respell(values.kinds, values.numbers, values.texts, texts)
+                chunk["outcome"][at[1]], chunk["outcome_kind"][at[1]] = values.numbers[0], values.kinds[0]
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=PAIR_ROW)
+
+
+def _kept(chunks: Sequence[Rows], removed: Sequence[bytes]) -> Rows:
+    """What is left of rows added and removed in turn; an offset is never added twice."""
+    rows = np.concatenate(chunks) if chunks else np.zeros(0, dtype=ROW)
+    gone = np.frombuffer(b"".join(removed), dtype="<i8")
+    kept: Rows = rows[~np.isin(rows["offset"], gone)]
+    return kept
+
+
+def _respell(kinds: Kinds, numbers: Any, own: Sequence[str], texts: Places[str]) -> None:
+    """Make places in ``own`` places in ``texts``, in place."""
+    rows = kinds == TEXT
+    if rows.any():
+        codes = np.array([texts.add(text) for text in own], dtype=np.float64)
+        numbers[rows] = codes[numbers[rows].astype(np.int64)]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
+import numpy as np
 
 from detectors.baseline import Baseline, Metric
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
@@ -117,9 +118,10 @@ class ModelWatch:
         """Take in the errors of a record from a second on: what was before is fed already."""
         metric: Metric = "mae" if summary.task == "regression" else "accuracy"
         for part in summary.versions:
-            skip = sum(second < from_s for second in part.seconds) if from_s else 0
+            seconds, offsets, errors = part.columns()
+            skip = int(np.searchsorted(seconds, from_s))
             buffer = self._errors.setdefault((part.version, metric), OrderedErrors())
-            buffer.add(summary.partition, part.seconds[skip:], part.offsets[skip:], part.errors[skip:])
+            buffer.add(summary.partition, seconds[skip:], offsets[skip:], errors[skip:])
 
     # --------------------------------------------------------------------------------------------------- moving on
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from streams import join
 from streams.events import Label, Outcome, Prediction, Task, Value
 from streams.records import Counters, EffectSettings
 
@@ -88,6 +89,7 @@ class Oracle:
         self.waiting: list[_Row] = []
         self.remembered: list[_Row] = []
         self.expired: list[_Row] = []
+        self.passed = [-1, -1]
 
     def run(self, log: Sequence[tuple[int, int, Logged]], clock_ms: int) -> Told:
         """What the whole log says once the clock has reached ``clock_ms``."""
@@ -110,15 +112,28 @@ class Oracle:
     def expire_prediction(self, row: _Row) -> None:
         self.pending.remove(row)
         self.told.counters.expired_predictions += 1
-        self.expired = self._newest([r for r in self.expired if r.id != row.id] + [row])
+        self.expired = [r for r in self.expired if r.id != row.id] + [row]
 
     def expire_outcome(self, row: _Row) -> None:
         self.waiting.remove(row)
         self.told.counters.expired_outcomes += 1
 
+    def keep_to_the_ceilings(self) -> None:
+        """The oldest go early where there are too many."""
+        for row in self.pending[: max(0, len(self.pending) - self.settings.max_pending)]:
+            self.expire_prediction(row)
+        for row in self.waiting[: max(0, len(self.waiting) - self.settings.max_pending)]:
+            self.expire_outcome(row)
+        self.remembered = self._newest(self.remembered)
+        self.expired = self._newest(self.expired)
+
     def feed(self, at_ms: int, side: int, record: Logged) -> None:
         """One record."""
         self.forget(at_ms)
+        block = record.offset // join.CEILING_OFFSETS
+        if block > self.passed[side]:
+            self.passed[side] = block
+            self.keep_to_the_ceilings()
         if side == 0:
             self.told.counters.predictions += 1
             assert record.event is None or isinstance(record.event, Prediction)
@@ -145,6 +160,7 @@ class Oracle:
                     return "shared_id"
                 self.told.counters.duplicates += 1
                 return None
+        self.expired = [row for row in self.expired if row.id != event.prediction_id]
         self.told.predictions[(*_ref(event), at_ms // MINUTE_MS)] += 1
         row = _Row(event.prediction_id, at_ms, offset, prediction=event)
         for early in [r for r in self.waiting if r.id == event.prediction_id]:
@@ -156,8 +172,6 @@ class Oracle:
             self.told.counters.dead_outcomes += 1
             self.told.dead.append((1, early.offset, problem))
         self.pending.append(row)
-        if len(self.pending) > self.settings.max_pending:
-            self.expire_prediction(self.pending[0])
         return None
 
     def observe(self, at_ms: int, offset: int, event: Outcome) -> str | None:
@@ -185,8 +199,6 @@ class Oracle:
                 self.told.counters.corrections += 1
                 return None
         self.waiting.append(new)
-        if len(self.waiting) > self.settings.max_pending:
-            self.expire_outcome(self.waiting[0])
         return None
 
     def pair(self, at_ms: int, predicted: _Row, observed: _Row) -> None:
@@ -211,7 +223,7 @@ class Oracle:
         self.told.delays[(*ref, (max(0, seen_ms - made_ms) // 1000).bit_length())] += 1
         self.label(predicted.offset, predicted.at_ms, prediction, observed.offset, observed.at_ms, outcome.outcome)
         remembered = _Row(predicted.id, at_ms, observed.offset, prediction, outcome, predicted.at_ms, predicted.offset)
-        self.remembered = self._newest([*self.remembered, remembered])
+        self.remembered.append(remembered)
 
     def correct(self, at_ms: int, pair: _Row, new: _Row) -> str | None:
         """A later outcome of a remembered pair."""

@@ -184,7 +184,7 @@ class Driver:
         told.dead += [(letter.side, letter.offset, letter.reason) for letter in closed.dead]
         for value in closed.labelled:
             record = msgspec.msgpack.decode(value, type=Labelled)
-            for row in record.rows:
+            for row in record.rows():
                 model, version = record.models[row.model], record.versions[row.version]
                 times = row.prediction_ms, row.outcome_ms
                 told.labelled.append((row.prediction_offset, row.outcome_offset, *times, model, version, row.outcome))
@@ -194,8 +194,8 @@ class Driver:
             assert summary.sequence == self.summary_sequences.get(model, 0) + 1
             for part in summary.versions:
                 ref = (model, part.version, part.segment)
-                for second, offset, error in zip(part.seconds, part.offsets, part.errors, strict=True):
-                    told.pairs.append((*ref, second, offset, float(error)))
+                for second, offset, error in zip(*(column.tolist() for column in part.columns()), strict=True):
+                    told.pairs.append((*ref, second, offset, error))
                 for minute, cohort, predicted, outcome, n in part.cells:
                     told.cells[(*ref, minute, cohort, predicted, outcome)] += n
                 for minute, cohort, *sums in part.moments:

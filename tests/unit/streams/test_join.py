@@ -6,17 +6,20 @@ import random
 from collections.abc import Iterator, Sequence
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from streams import partition, stored
+from streams import join as join_module
+from streams import partition, rows, stored, summarise, timeline
 from streams.catalog import Catalog
 from streams.events import Outcome, Prediction, Value
-from streams.join import PartitionJoin, UnknownModel
+from streams.join import PartitionJoin
 from streams.partition import InputPartition
 from streams.records import Counters, EffectSettings
+from streams.values import as_value
 from tests.support.model_join import Declared, Logged, Oracle, Told, merged
 from tests.support.partition import Driver, catalog_of
 
@@ -37,8 +40,13 @@ Log = tuple[list[Logged], list[Logged]]
 def small_limits() -> Iterator[None]:
     """Splits and compaction within a few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "SUMMARY_ROWS", 3)
-        patch.setattr(partition, "LABELLED_ROWS", 2)
+        patch.setattr(summarise, "SUMMARY_ROWS", 3)
+        patch.setattr(summarise, "LABELLED_ROWS", 2)
+        patch.setattr(join_module, "CEILING_OFFSETS", 3)
+        patch.setattr(join_module, "TEXTS_KEPT", 2)
+        patch.setattr(timeline, "WINDOW_ROWS", 5)
+        patch.setattr(rows, "MINIMUM_ROWS", 2)
+        patch.setattr(stored, "BLOB_ROWS", 2)
         patch.setattr(partition, "COMPLETE_EVERY_MS", 20_000)
         patch.setattr(stored, "COMPACT_ROWS", 2)
         patch.setattr(stored, "COMPACT_FACTOR", 1)
@@ -169,25 +177,44 @@ def check_counters(counters: Counters, pending: int, waiting: int) -> None:
 def state(part: InputPartition) -> dict[str, object]:
     """Everything that decides what a partition does next. ``fresh``: nothing happened since the last checkpoint."""
     join, settings = part.join, part.join.settings
-    waited = part.clock_ms - settings.horizon_ms - settings.dedupe_ms
+    table = join.predictions
+    remembered = [offset for offsets, _ in join.remembered for offset in offsets.tolist()]
+    at = table.at(np.array(remembered, dtype=np.int64))
+    texts = join.texts.items
     return {
         "fresh": part.processed == part.committed == part.position and part.timeline.clock_ms <= part.clock_ms,
-        "pending": [msgspec.structs.astuple(row) for row in join.pending.rows.values()],
-        "waiting": [msgspec.structs.astuple(row) for row in join.waiting.rows.values()],
-        "joined": [
-            msgspec.structs.astuple(row)
-            for row in join.joined.values()
-            if row.at_ms >= part.clock_ms - settings.dedupe_ms
+        "pending": spelt(table.rows[table.select(rows.WAITING)], texts, claims=False),
+        "expired": spelt(table.rows[table.select(rows.EXPIRED)], texts, claims=False),
+        "waiting": spelt(join.outcomes.rows[join.outcomes.select(rows.WAITING)], texts, claims=True),
+        "joined": spelt(table.rows[at], texts, claims=False),
+        "outcomes": [
+            as_value(int(kind), float(number), texts)
+            for kind, number in zip(table.outcome_kinds[at], table.outcomes[at], strict=True)
         ],
-        "expired": [item for item in join.expired.items() if item[1] >= waited],
+        "joined at": table.joined_ms[at].tolist(),
+        "counted": (table.waiting, table.expired, join.outcomes.waiting, join.remembers, join.passed),
         "counters": join.counters,
-        "refs": join.refs,
+        "refs": join.refs.items,
         "positions": (part.position, part.processed, part.committed),
         "times": (part.done_ms, part.clock_ms, part.complete_at_ms),
         "sequences": part.sequences,
         "number": part.owned.number,
         "stored rows": (part.layout.log_rows, list(part.layout.joined_blobs), part.layout.joined_rows),
+        "limits": settings,
     }
+
+
+def spelt(found: rows.Rows, texts: Sequence[str], *, claims: bool) -> list[tuple[object, ...]]:
+    """Rows with texts in place of their places."""
+    return [
+        (
+            row["key"].tolist(),
+            *(int(row[name]) for name in ("offset", "at_ms", "event_ms")),
+            as_value(int(row["kind"]), float(row["number"]), texts),
+            (texts[row["ref"]] if row["ref"] >= 0 else None) if claims else int(row["ref"]),
+        )
+        for row in found
+    ]
 
 
 @profile(max_examples=250, deadline=None)

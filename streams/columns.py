@@ -1,0 +1,141 @@
+"""Events as columns: what a batch of decoded predictions or outcomes is turned into before anything looks at it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.events import Outcome, Prediction, milliseconds
+from streams.id_index import Keys
+from streams.ids import id_keys
+from streams.records import DeadReason
+from streams.values import Codes, H, Ints, Places, Values, as_values
+
+Name = tuple[str, str, str]
+"""Model, version, segment."""
+NOBODY = -1
+"""The code of a model that an outcome does not claim."""
+
+
+@dataclass(slots=True)
+class Events:
+    """Decoded records of one input in offset order, a row each; a row in ``bad`` could not be decoded.
+
+    ``raw`` are the bytes as they came. ``end_offset`` is the position after the last one (a hole may follow it).
+    ``names`` are places in ``named``: of :data:`Name` for predictions, of model names (or :data:`NOBODY`) for outcomes.
+    """
+
+    at_ms: Ints
+    offsets: Ints
+    keys: Keys
+    event_ms: Ints
+    values: Values
+    names: Codes
+    named: Sequence[Any]
+    raw: Sequence[bytes | None]
+    end_offset: int
+    bad: dict[int, tuple[DeadReason, str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def as_times(times: Sequence[object], at_ms: Ints) -> Ints:
+    """The events' own times in epoch milliseconds; the record's time where the event has none."""
+    types = set(map(type, times))
+    if types == {type(None)}:
+        return at_ms.copy()
+    if types == {int}:
+        return np.array(times, dtype=np.int64)
+    return np.fromiter(
+        (
+            milliseconds(time) if isinstance(time, int | dt.datetime) else own
+            for time, own in zip(times, at_ms.tolist(), strict=True)
+        ),
+        dtype=np.int64,
+        count=len(times),
+    )
+
+
+def _places(items: Sequence[H]) -> tuple[Codes, list[H]]:
+    """(the place of each item, the distinct items in the order of their first sight)."""
+    distinct = set(items)
+    if len(distinct) == 1:
+        return np.zeros(len(items), dtype=np.int32), list(distinct)
+    places: Places[H] = Places()
+    add = places.add
+    return np.fromiter(map(add, items), dtype=np.int32, count=len(items)), places.items
+
+
+_ABSENT_PREDICTION = Prediction("-", "-", "-", 0)
+_ABSENT_OUTCOME = Outcome("-", 0)
+"""Stand in for what could not be decoded; such rows are never looked at."""
+
+
+def prediction_columns(
+    events: Sequence[Prediction | None],
+    at_ms: Ints,
+    offsets: Ints,
+    raw: Sequence[bytes | None],
+    end_offset: int,
+    bad: dict[int, tuple[DeadReason, str]] | None = None,
+) -> Events:
+    """Predictions as columns; None stands for what could not be decoded, and is in ``bad``."""
+    rows = [_ABSENT_PREDICTION if event is None else event for event in events] if bad else events
+    ids, models, versions, values, times, _, segments = _columns(rows, 7)
+    parts = [_places(models), _places(versions), _places(segments)]
+    if all(len(distinct) == 1 for _, distinct in parts):
+        codes, named = parts[0][0], [(models[0], versions[0], segments[0])]
+    else:
+        codes, named = _places(list(zip(models, versions, segments, strict=True)))
+    return Events(
+        at_ms,
+        offsets,
+        id_keys(ids),
+        as_times(times, at_ms),
+        as_values(values),
+        codes,
+        [(model, str(version), segment or "") for model, version, segment in named],
+        raw,
+        end_offset,
+        bad or {},
+    )
+
+
+def outcome_columns(
+    events: Sequence[Outcome | None],
+    at_ms: Ints,
+    offsets: Ints,
+    raw: Sequence[bytes | None],
+    end_offset: int,
+    bad: dict[int, tuple[DeadReason, str]] | None = None,
+) -> Events:
+    """Outcomes as columns; None stands for what could not be decoded, and is in ``bad``."""
+    rows = [_ABSENT_OUTCOME if event is None else event for event in events] if bad else events
+    ids, values, times, models, *_ = _columns(rows, 6)
+    codes, named = _places(models)
+    if None in named:
+        nobody = named.index(None)
+        codes = np.where(codes == nobody, NOBODY, codes).astype(np.int32)
+    return Events(
+        at_ms,
+        offsets,
+        id_keys(ids),
+        as_times(times, at_ms),
+        as_values(values),
+        codes,
+        named,
+        raw,
+        end_offset,
+        bad or {},
+    )
+
+
+def _columns(rows: Sequence[Any], fields: int) -> list[tuple[Any, ...]]:
+    """The fields of structs, a tuple a field."""
+    return list(zip(*map(msgspec.structs.astuple, rows), strict=True)) if rows else [()] * fields

@@ -1,0 +1,72 @@
+"""What the records since the last checkpoint did: the join's effects, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streams.events import Value
+from streams.records import DeadReason
+from streams.rows import ROW, Rows
+from streams.values import Codes, Ints
+
+MINUTE_MS = 60_000
+
+PAIR = np.dtype(
+    [
+        *((name, ROW[name]) for name in ROW.names or ()),
+        ("outcome_kind", "u1"),
+        ("outcome_offset", "<i8"),
+        ("outcome_at_ms", "<i8"),
+        ("outcome_event_ms", "<i8"),
+        ("outcome", "<f8"),
+        ("joined_ms", "<i8"),
+    ],
+    align=True,
+)
+"""A prediction's row, its outcome, and when the pair was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """A second outcome of a remembered pair that says something else than the one before."""
+
+    ref: int
+    at_ms: int
+    offset: int
+    joined_ms: int
+    event_ms: int
+    prediction_offset: int
+    prediction_ms: int
+    prediction: Value
+    was: Value
+    now: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An event that cannot be used. ``raw`` are its bytes, or None for one that was taken in with an earlier window."""
+
+    side: int
+    offset: int
+    reason: DeadReason
+    detail: str
+    raw: bytes | None
+    at_hand: bool = True
+
+
+@dataclass(slots=True)
+class Effects:
+    """Everything that the records since the last checkpoint did.
+
+    ``pairs`` are rows of :data:`PAIR`. ``predicted`` are (ref, minute) of new predictions. ``removed`` are the offsets
+    of rows that the store has and that no longer wait, a list an input; ``expired`` those of predictions that expired.
+    """
+
+    pairs: list[Rows] = field(default_factory=list)
+    predicted: list[tuple[Codes, Ints]] = field(default_factory=list)
+    corrected: list[Corrected] = field(default_factory=list)
+    dead: list[Dead] = field(default_factory=list)
+    removed: tuple[list[Ints], list[Ints]] = field(default_factory=lambda: ([], []))
+    expired: list[Ints] = field(default_factory=list)

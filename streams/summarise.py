@@ -1,0 +1,258 @@
+"""What a checkpoint publishes of its pairs: a summary for each version, and the pairs by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.columns import Name
+from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
+from streams.events import Value
+from streams.records import Correction, Labelled, VersionPart
+from streams.rows import Rows
+from streams.values import INT, TEXT, Codes, Ints, Kinds, Places, as_value, as_values, localised
+
+SUMMARY_ROWS = 20_000
+"""Pairs in one summary record: at most 20 bytes each, so a record stays below 512 kB."""
+LABELLED_ROWS = 10_000
+"""Rows in one labelled record: about 45 bytes each."""
+DENSE = 1 << 16
+"""A table of counts of so many cells is cheaper than sorting."""
+
+
+def all_pairs(effects: Effects) -> Rows:
+    """Every pair since the last checkpoint, in the order in which they became complete."""
+    chunks = effects.pairs
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=PAIR)
+
+
+def version_parts(
+    pairs: Rows, effects: Effects, texts: Sequence[str], is_classes: Callable[[int], bool]
+) -> dict[int, list[VersionPart]]:
+    """The summary of each ref that something happened to, in parts of at most ``SUMMARY_ROWS`` pairs."""
+    by_ref = {ref: pairs[rows] if rows is not None else pairs for ref, rows in _by(pairs["ref"])}
+    predicted = _predicted(effects)
+    corrected: dict[int, list[Corrected]] = {}
+    for each in effects.corrected:
+        corrected.setdefault(each.ref, []).append(each)
+    nothing = pairs[:0]
+    found: dict[int, list[VersionPart]] = {}
+    for ref in sorted(by_ref.keys() | predicted.keys() | corrected.keys()):
+        classes = is_classes(ref)
+        parts = list(_parts(by_ref.get(ref, nothing), classes))
+        own = by_ref.get(ref)
+        if own is not None:
+            if classes:
+                parts[0].cells = _cells(own, texts)
+            else:
+                parts[0].moments = _moments(own)
+            parts[0].delays = _delays(own)
+        parts[0].predictions = predicted.get(ref, {})
+        parts[0].corrections = [_correction(each) for each in corrected.get(ref, ())]
+        found[ref] = parts
+    return found
+
+
+def _by(refs: Codes) -> Iterator[tuple[int, Ints | None]]:
+    """(ref, its rows); None stands for all rows, the usual case."""
+    if not len(refs):
+        return
+    if (refs == refs[0]).all():
+        yield int(refs[0]), None
+        return
+    order = np.argsort(refs, kind="stable")
+    ordered = refs[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
+        yield int(ordered[start]), order[start:end]
+
+
+def _predicted(effects: Effects) -> dict[int, dict[int, int]]:
+    """ref → minute of arrival → predictions."""
+    if not effects.predicted:
+        return {}
+    refs = np.concatenate([refs for refs, _ in effects.predicted])
+    minutes = np.concatenate([minutes for _, minutes in effects.predicted])
+    found: dict[int, dict[int, int]] = {}
+    for (ref, minute), n in _counted(refs, minutes):
+        found.setdefault(ref, {})[minute] = n
+    return found
+
+
+def _parts(pairs: Rows, classes: bool) -> Iterator[VersionPart]:
+    """One or more parts, each with its pairs in (second, outcome offset) order; version and segment are not set."""
+    seconds, offsets = pairs["joined_ms"] // 1000, pairs["outcome_offset"]
+    later = np.diff(seconds)
+    if not ((later > 0) | ((later == 0) & (np.diff(offsets) > 0))).all():
+        order = np.lexsort((offsets, seconds))
+        pairs, seconds, offsets = pairs[order], seconds[order], offsets[order]
+    errors = _wrong(pairs) if classes else pairs["number"] - pairs["outcome"]
+    for start in range(0, max(1, len(pairs)), SUMMARY_ROWS):
+        at = np.s_[start : start + SUMMARY_ROWS]
+        yield VersionPart.of("", "", seconds[at], offsets[at], errors[at])
+
+
+def _wrong(pairs: Rows) -> NDArray[np.uint8]:
+    wrong = pairs["number"] != pairs["outcome"]
+    wrong |= (pairs["kind"] == TEXT) != (pairs["outcome_kind"] == TEXT)
+    return np.asarray(wrong, dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column, or several, as codes below ``span``; ``stands_for`` gives the values that a code stands for."""
+
+    codes: Ints
+    span: int
+    stands_for: Callable[[int], tuple[int, ...]]
+
+
+def _coded(column: NDArray[np.integer]) -> Coded:
+    low = int(column.min())
+    span = int(column.max()) - low + 1
+    if span <= DENSE:
+        return Coded(column.astype(np.int64) - low, span, lambda code: (code + low,))
+    distinct, codes = np.unique(column, return_inverse=True)
+    return Coded(codes.astype(np.int64), len(distinct), lambda code: (int(distinct[code]),))
+
+
+def _together(one: Coded, other: Coded) -> Coded:
+    """Two columns as one."""
+    codes, span = one.codes * other.span + other.codes, one.span * other.span
+
+    def stands_for(code: int) -> tuple[int, ...]:
+        return one.stands_for(code // other.span) + other.stands_for(code % other.span)
+
+    if span <= DENSE:
+        return Coded(codes, span, stands_for)
+    distinct, codes = np.unique(codes, return_inverse=True)
+    return Coded(codes.astype(np.int64), len(distinct), lambda code: stands_for(int(distinct[code])))
+
+
+def _counted(*columns: NDArray[np.integer]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The distinct rows of columns, and how often each occurs."""
+    coded = reduce(_together, map(_coded, columns))
+    counts = np.bincount(coded.codes)
+    for code in np.flatnonzero(counts).tolist():
+        yield coded.stands_for(code), int(counts[code])
+
+
+def _classes(kinds: Kinds, numbers: NDArray[np.float64]) -> Ints:
+    """Classes as integers: twice the number, or twice the place of a text and one."""
+    return np.asarray(2 * numbers.astype(np.int64) + (kinds == TEXT), dtype=np.int64)
+
+
+def _class(code: int, texts: Sequence[str]) -> Value:
+    return as_value(TEXT if code & 1 else INT, code >> 1, texts)
+
+
+def _cells(pairs: Rows, texts: Sequence[str]) -> list[tuple[int, int, Value, Value, int]]:
+    rows = _counted(
+        pairs["joined_ms"] // MINUTE_MS,
+        pairs["event_ms"] // MINUTE_MS,
+        _classes(pairs["kind"], pairs["number"]),
+        _classes(pairs["outcome_kind"], pairs["outcome"]),
+    )
+    return [
+        (minute, cohort, _class(predicted, texts), _class(outcome, texts), n)
+        for (minute, cohort, predicted, outcome), n in rows
+    ]
+
+
+def _moments(pairs: Rows) -> list[tuple[int, int, int, float, float, float]]:
+    coded = _together(_coded(pairs["joined_ms"] // MINUTE_MS), _coded(pairs["event_ms"] // MINUTE_MS))
+    errors = pairs["number"] - pairs["outcome"]
+    counts = np.bincount(coded.codes)
+    absolute, squared, signed = (np.bincount(coded.codes, weights=w) for w in (np.abs(errors), errors * errors, errors))
+    return [
+        (
+            *_two(coded.stands_for(code)),
+            int(counts[code]),
+            float(absolute[code]),
+            float(squared[code]),
+            float(signed[code]),
+        )
+        for code in np.flatnonzero(counts).tolist()
+    ]
+
+
+def _two(values: tuple[int, ...]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def _delays(pairs: Rows) -> dict[int, int]:
+    """Pairs by label delay: the bucket of s seconds is the number of bits of s."""
+    seconds = np.maximum(0, pairs["outcome_event_ms"] - pairs["event_ms"]) // 1000
+    counts = np.bincount(np.frexp(seconds.astype(np.float64))[1])
+    return {bucket: n for bucket, n in enumerate(counts.tolist()) if n}
+
+
+def _correction(each: Corrected) -> Correction:
+    return Correction(
+        each.at_ms // 1000,
+        each.joined_ms // MINUTE_MS,
+        each.event_ms // MINUTE_MS,
+        each.prediction,
+        each.was,
+        each.now,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- labelled
+
+
+def labelled(
+    pairs: Rows, corrected: Sequence[Corrected], refs: Sequence[Name], texts: Sequence[str]
+) -> Iterator[Callable[[int, int, int], Labelled]]:
+    """The pairs by reference in records of at most ``LABELLED_ROWS``, then the corrected ones.
+
+    Each is a function of partition, epoch and sequence.
+    """
+    for start in range(0, len(pairs), LABELLED_ROWS):
+        chunk = pairs[start : start + LABELLED_ROWS]
+        yield partial(_labelled, chunk, refs, texts)
+    for start in range(0, len(corrected), LABELLED_ROWS):
+        some = corrected[start : start + LABELLED_ROWS]
+        values = as_values([each.now for each in some])
+        chunk = np.zeros(len(some), dtype=PAIR)
+        chunk["ref"] = [each.ref for each in some]
+        chunk["offset"] = [each.prediction_offset for each in some]
+        chunk["outcome_offset"] = [each.offset for each in some]
+        chunk["at_ms"] = [each.prediction_ms for each in some]
+        chunk["outcome_at_ms"] = [each.at_ms for each in some]
+        chunk["outcome"], chunk["outcome_kind"] = values.numbers, values.kinds
+        yield partial(_labelled, chunk, refs, values.texts)
+
+
+def _labelled(
+    pairs: Rows, names: Sequence[Name], texts: Sequence[str], partition: int, epoch: int, sequence: int
+) -> Labelled:
+    models: Places[str] = Places()
+    versions: Places[str] = Places()
+    present, at = np.unique(pairs["ref"], return_inverse=True)
+    places = [(models.add(names[ref][0]), versions.add(names[ref][1])) for ref in present.tolist()]
+    codes = np.array(places, dtype="<u2").reshape(-1, 2)[at]
+    numbers, own = localised(pairs["outcome_kind"], pairs["outcome"], texts)
+    return Labelled(
+        partition,
+        epoch,
+        sequence,
+        models.items,
+        versions.items,
+        pairs["offset"].tobytes(),
+        pairs["outcome_offset"].tobytes(),
+        pairs["at_ms"].tobytes(),
+        pairs["outcome_at_ms"].tobytes(),
+        codes[:, 0].tobytes(),
+        codes[:, 1].tobytes(),
+        pairs["outcome_kind"].tobytes(),
+        numbers.tobytes(),
+        own,
+    )
