@@ -15,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
+import numpy as np
 import structlog
 from aiokafka.partitioner import murmur2
 
@@ -274,7 +275,7 @@ def key_partitioner(key: bytes, partition: int, partitions: int) -> str:
 
 def _cut(batch: Batch, position: int) -> Batch:
     """The part of a batch from ``position`` on."""
-    skip = sum(offset < position for offset in batch.offsets)
+    skip = int(np.searchsorted(batch.offsets, position))
     runs: list[tuple[int, int]] = []
     left = skip
     for at_ms, count in batch.runs:

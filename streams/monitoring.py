@@ -172,7 +172,7 @@ class MonitorStage:
             return None
         if batch.first_offset > part.position:
             return part.position
-        for offset, value in zip(batch.offsets, batch.values, strict=True):
+        for offset, value in zip(map(int, batch.offsets), batch.values, strict=True):
             part.monitor.summary(offset, value)
         part.position = batch.next_offset
         if time.monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2:

@@ -35,6 +35,7 @@ from streams.settings import WorkerSettings
 from streams.store import Command, Owned
 from streams.summarise import all_pairs, labelled, version_parts
 from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Timeline, Window
+from streams.values import Ints
 
 COMPLETE_EVERY_MS = 3_600_000
 
@@ -53,7 +54,7 @@ class Batch:
     first_offset: int
     next_offset: int
     values: Sequence[bytes | None]
-    offsets: Sequence[int]
+    offsets: Sequence[int] | Ints
     runs: Sequence[tuple[int, int]]
     sample_key: bytes | None = None
 
@@ -119,7 +120,7 @@ class InputPartition:
         if events:
             times = [at_ms for at_ms, _ in batch.runs]
             at_ms = np.repeat(np.array(times, dtype=np.int64), [count for _, count in batch.runs])
-            offsets = np.array(batch.offsets, dtype=np.int64)
+            offsets = np.asarray(batch.offsets, dtype=np.int64)
             in_order = self.timeline.in_order(side, at_ms)
             columns = self._columns[side](events, in_order, offsets, batch.values, batch.next_offset, bad)
             self.timeline.add(side, columns)

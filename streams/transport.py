@@ -13,9 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import faust.streams
+import numpy as np
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
@@ -23,7 +24,9 @@ from faust.types import TP, ConsumerMessage
 
 from streams.errors import WrongSetting
 from streams.partition import Batch
+from streams.values import Ints
 
+LOG_APPEND_TIME = 1
 CHECKED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 READ_COMMITTED = "read_committed"
 FETCH_WAIT_MS = 250
@@ -62,51 +65,91 @@ class BatchOwner(Protocol):
 
 
 class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
-    """Gives all records of a fetch as one :class:`Batch` without making an object of each record."""
+    """Gives all records of a fetch as one :class:`Batch` without keeping an object of each record."""
 
     _partition_records: Any
+    holed: ClassVar[set[TP]] = set()
+    """Partitions with chunks in which offsets are missing (compaction): every record is asked for its own."""
 
     def getall(self, max_records: int | None = None) -> list[Any]:
         """At most one :class:`Batch`; ``max_records`` is ignored (``broker_max_poll_records`` must be None)."""
         records = self._partition_records
         if records is None or not self.check_assignment(self._topic_partition) or not self.has_more():
             return []
-        tp = self._topic_partition
+        tp = TP(*self._topic_partition)
         first = position = records.next_fetch_offset
-        values: list[bytes | None] = []
-        offsets: list[int] = []
-        runs: list[tuple[int, int]] = []
-        sample: bytes | None = None
+        content = _Content()
         while records._records.has_next():
             chunk = records._records.next_batch()
             if records._check_crcs and not chunk.validate_crc():
                 self._partition_records = None  # the position is untouched: fetched again
                 raise aiokafka_fetcher.Errors.CorruptRecordException(f"Invalid CRC - {tp}")
             if not _aborted(records, chunk) and not chunk.is_control_batch:
-                kept = list(chunk)
-                if chunk.base_offset < position:  # a fetch may land inside a compressed batch
-                    kept = [record for record in kept if record.offset >= position]
-                if kept and sample is None:
-                    sample = kept[0].key
-                values += [r.value for r in kept]
-                offsets += [r.offset for r in kept]
-                if chunk.timestamp_type == 1:  # LogAppendTime: one time for the whole chunk
-                    _extend(runs, chunk.max_timestamp, len(kept))
-                else:
-                    for record in kept:
-                        _extend(runs, record.timestamp, 1)
+                # A fetch may land inside a compressed chunk; producers' timestamps differ within one.
+                whole = chunk.base_offset >= position and chunk.timestamp_type == LOG_APPEND_TIME
+                if not whole or tp in self.holed:
+                    content.add_each(chunk, position)
+                elif not content.add_whole(chunk):
+                    self.holed.add(tp)
+                    self._partition_records = None  # as above: a chunk can be read only once
+                    return []
             position = chunk.next_offset
         records.next_fetch_offset = position
         self._update_position()
         self._partition_records = None
-        if position == first:
-            return []
-        return [Batch(tp.topic, tp.partition, 0, first, position, values, offsets, runs, sample)]
+        return [] if position == first else [content.batch(tp, first, position)]
+
+
+class _Content:
+    """What the chunks of one fetch hold."""
+
+    def __init__(self) -> None:
+        self._values: list[bytes | None] = []
+        self._offsets: list[Ints] = []
+        self._runs: list[tuple[int, int]] = []
+        self._sample: bytes | None = None
+
+    def add_whole(self, chunk: Any) -> bool:
+        """Take in all records of a chunk of one record time → False if offsets are missing in it.
+
+        Neither the records nor their offsets are kept: that would cost as much as the rest of the fetch.
+        """
+        records = iter(chunk)
+        head = next(records, None)
+        if head is None:
+            return True
+        before = len(self._values)
+        self._values.append(head.value)
+        self._values += [record.value for record in records]
+        count = len(self._values) - before
+        if chunk.base_offset + count != chunk.next_offset:
+            return False
+        self._sample = self._sample or head.key
+        self._offsets.append(np.arange(chunk.base_offset, chunk.next_offset))
+        _extend(self._runs, chunk.max_timestamp, count)
+        return True
+
+    def add_each(self, chunk: Any, position: int) -> None:
+        """Take in the records of a chunk from ``position`` on, whatever their offsets and times."""
+        records = [record for record in chunk if record.offset >= position]
+        if not records:
+            return
+        self._sample = self._sample or records[0].key
+        self._values += [record.value for record in records]
+        self._offsets.append(np.array([record.offset for record in records], dtype=np.int64))
+        if chunk.timestamp_type == LOG_APPEND_TIME:
+            _extend(self._runs, chunk.max_timestamp, len(records))
+            return
+        for record in records:
+            _extend(self._runs, record.timestamp, 1)
+
+    def batch(self, tp: TP, first: int, following: int) -> Batch:
+        """All of it."""
+        offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, dtype=np.int64)
+        return Batch(tp.topic, tp.partition, 0, first, following, self._values, offsets, self._runs, self._sample)
 
 
 def _extend(runs: list[tuple[int, int]], at_ms: int, count: int) -> None:
-    if not count:
-        return
     if runs and runs[-1][0] == at_ms:
         runs[-1] = (at_ms, runs[-1][1] + count)
     else:
