@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from streams.monitor import ModelReport
     from streams.partition import Closed, InputPartition
 
 DELAY_BUCKETS = tuple(float(1 << k) for k in range(0, 24, 2))
+
+
+class CountedHistogram(Collector):
+    """A histogram that is told how often a value was seen.
+
+    :meth:`prometheus_client.Histogram.observe` takes one value at a time and costs 0.7 µs: called for every pair it was
+    7 % of the worker's CPU. Thread-safe.
+    """
+
+    def __init__(self, name: str, what: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name = name
+        self._what = what
+        self._bounds = (*bounds, float("inf"))
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        registry.register(self)
+
+    def observe(self, value: float, times: int) -> None:
+        """``value`` was seen so often."""
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += times
+            self._sum += value * times
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What Prometheus reads: the buckets, cumulative."""
+        with self._lock:
+            counts, total = list(accumulate(self._counts)), self._sum
+        go = floatToGoString  # as Prometheus writes its bounds
+        buckets = [
+            (go(bound), count)  # type: ignore[no-untyped-call]  # the library has no types
+            for bound, count in zip(self._bounds, counts, strict=True)
+        ]
+        yield HistogramMetricFamily(self._name, self._what, buckets=buckets, sum_value=total)
 
 
 class WorkerMetrics:
@@ -28,11 +68,11 @@ class WorkerMetrics:
         self.events = counter("events_consumed", "Records read, by what became of them.", "topic", "result")
         self.pairs = counter("pairs", "Predictions joined with their outcome.")
         self.pending = gauge("join_pending", "Rows without a partner.", "topic", "partition")
-        self.delay = Histogram(
+        self.delay = CountedHistogram(
             "driftline_join_delay_seconds",
             "Time from prediction to outcome, by the events' own times (in powers of two).",
-            registry=registry,
-            buckets=DELAY_BUCKETS,
+            DELAY_BUCKETS,
+            registry,
         )
         self.lag = gauge("consumer_lag", "Records of an input not yet processed.", "topic", "partition")
         self.last_event = gauge("last_event_timestamp_seconds", "Time of the last record processed.", "topic")
@@ -91,8 +131,7 @@ class WorkerMetrics:
         for _, summary in closed.summaries:
             for version in summary.versions:
                 for bucket, count in version.delays.items():
-                    for _ in range(count):
-                        self.delay.observe((1 << bucket) - 1)
+                    self.delay.observe((1 << bucket) - 1, count)
 
     def alerted(self, partition: int, model: str, alertname: str, *, firing: bool) -> None:
         """A monitor partition published an alert."""

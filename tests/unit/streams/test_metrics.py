@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import generate_latest
+from prometheus_client import Histogram, generate_latest
 
 from detectors.tally import Tally
 from streams.exposition import process_registry
-from streams.metrics import WorkerMetrics
+from streams.metrics import DELAY_BUCKETS, CountedHistogram, WorkerMetrics
 from streams.monitor import ModelReport, VersionReport
 
 
@@ -49,3 +49,17 @@ def test_a_monitor_partition_that_is_given_up_leaves_no_series() -> None:
     assert "driftline_drift_active{" not in text
     assert "driftline_watermark_timestamp_seconds{" not in text
     assert "driftline_drift_detections_total{" in text
+
+
+def test_a_counted_histogram_reads_as_one_that_saw_every_value() -> None:
+    """Prometheus cannot tell it from a histogram that was told each value by itself, on and off the bounds too."""
+    counted, single = process_registry(), process_registry()
+    ours = CountedHistogram("delay_seconds", "A delay.", DELAY_BUCKETS, counted)
+    theirs = Histogram("delay_seconds", "A delay.", registry=single, buckets=DELAY_BUCKETS)
+    for value, times in ((0, 3), (1, 2), (3, 1), (4, 5), (1 << 22, 1), (1 << 30, 2)):
+        ours.observe(value, times)
+        for _ in range(times):
+            theirs.observe(value)
+    expected = [line for line in page((None, single)).splitlines() if "delay_seconds" in line]  # type: ignore[arg-type]
+    assert [line for line in page((None, counted)).splitlines() if "delay_seconds" in line] == expected  # type: ignore[arg-type]
+    assert 'delay_seconds_bucket{le="4.0"} 11.0' in expected
