@@ -24,6 +24,7 @@ FEATURE_ROWS = 1_009
 """Distinct feature vectors: 200 kB and more of text, beyond the 64 kB in which lz4 finds repetitions."""
 WRONG_EVERY = 9
 FLUSH_S = 300.0
+LINGER_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ WORKLOADS: dict[str, Workload] = {
 class Writer:
     """Writes the records of one workload into the input topics of a deployment."""
 
-    def __init__(self, settings: Settings, workload: Workload, seed: int = 1) -> None:
+    def __init__(self, settings: Settings, workload: Workload, seed: int = 1, linger_ms: int = LINGER_MS) -> None:
         self._topics = Topics(settings.kafka.topic_prefix)
         self._workload = workload
         self._chooser = random.Random(seed)
@@ -74,7 +75,7 @@ class Writer:
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "enable.idempotence": True,
-                "linger.ms": 500,
+                "linger.ms": linger_ms,
                 "batch.size": PRODUCER_BATCH_BYTES,
                 "queue.buffering.max.messages": 200_000,
                 "delivery.report.only.error": True,
@@ -93,7 +94,7 @@ class Writer:
         self.predictions(self._workload.pairs)
         self.outcomes()
 
-    def predictions(self, count: int) -> None:
+    def predictions(self, count: int, *, flush: bool = True) -> None:
         """The next ``count`` predictions, and between them the outcomes whose turn has come."""
         shuffle, later = self._workload.shuffle, self._workload.later
         for number in range(self._written, self._written + count):
@@ -102,7 +103,8 @@ class Writer:
             if not later and len(self._waiting) > shuffle:
                 self._outcome()
         self._written += count
-        self._flush()
+        if flush:
+            self._flush()
 
     def outcomes(self) -> None:
         """The outcomes of everything that still waits for one."""
