@@ -17,13 +17,10 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +32,8 @@ from rich.table import Table
 
 from bench.deployment import Deployment, filled
 from bench.engine import say
-from bench.runs import STOP_S, RunFailed, clean_environment, running, worker_run
+from bench.runs import RunFailed, running, worker_run
+from bench.traffic import traffic
 from bench.workloads import WORKLOADS, Workload
 from streams.codec import encode, headers
 from streams.events import MODEL_EVENT_TYPE, Alert, Baseline, ModelEvent, ModelState
@@ -196,25 +194,6 @@ def alert_probes(
         return [feed.seen_s[model] - at for model, at in sent_s.items()]
     finally:
         feed.close()
-
-
-@contextmanager
-def traffic(deployment: Deployment, rate: float) -> Iterator[int | None]:
-    """Background traffic of ``rate`` pairs a second; none at 0. Gives its process id."""
-    if not rate:
-        yield None
-        return
-    command = [sys.executable, "-m", "bench.traffic", "--bootstrap", deployment.settings.kafka.bootstrap]
-    command += ["--prefix", deployment.settings.kafka.topic_prefix, "--rate", str(rate)]
-    with (deployment.folder / "traffic.log").open("w") as log:
-        process = subprocess.Popen(command, env=clean_environment(), stdout=log, stderr=log)
-    try:
-        yield process.pid
-        if process.poll() is not None:
-            raise RunFailed(f"the traffic ended: {(deployment.folder / 'traffic.log').read_text()[-1_000:]}")
-    finally:
-        process.terminate()
-        process.wait(STOP_S)
 
 
 def measure(deployment: Deployment, rate: float, samples: int, alerts: int) -> Latencies:

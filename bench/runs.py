@@ -99,6 +99,10 @@ class Worker:
         lines = (msgspec.json.decode(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
         return [line for line in lines if line.get("event") == name]
 
+    def metrics_url(self) -> str:
+        """Where its metrics page is."""
+        return f"http://127.0.0.1:{self.events('metrics.serving')[-1]['port']}/metrics"
+
     def profile(self) -> dict[str, Any]:
         """Its CPU by stage and thread so far (only with ``stages``)."""
         if self.stages is None:

@@ -25,6 +25,7 @@ FEATURE_ROWS = 1_009
 WRONG_EVERY = 9
 FLUSH_S = 300.0
 LINGER_MS = 500
+TRANSACTION = {"transaction.timeout.ms": 900_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,21 @@ WORKLOADS: dict[str, Workload] = {
 
 
 class Writer:
-    """Writes the records of one workload into the input topics of a deployment."""
+    """Writes the records of one workload into the input topics of a deployment.
 
-    def __init__(self, settings: Settings, workload: Workload, seed: int = 1, linger_ms: int = LINGER_MS) -> None:
+    ``first`` numbers its first pair. With a ``transaction`` (its id) nothing is seen by readers before :meth:`commit`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        workload: Workload,
+        *,
+        first: int = 0,
+        linger_ms: int = LINGER_MS,
+        transaction: str | None = None,
+        seed: int = 1,
+    ) -> None:
         self._topics = Topics(settings.kafka.topic_prefix)
         self._workload = workload
         self._chooser = random.Random(seed)
@@ -79,20 +92,28 @@ class Writer:
                 "batch.size": PRODUCER_BATCH_BYTES,
                 "queue.buffering.max.messages": 200_000,
                 "delivery.report.only.error": True,
+                **({} if transaction is None else {"transactional.id": transaction, **TRANSACTION}),
             }
         )
+        if transaction is not None:
+            self._producer.init_transactions()
+            self._producer.begin_transaction()
         names = [f"f{number}" for number in range(workload.features)]
         self._features = [
             msgspec.json.encode({name: round(self._chooser.gauss(0, 10), 6) for name in names}).decode()
             for _ in range(FEATURE_ROWS)
         ]
-        self._written = 0
+        self._written = first
         self._waiting: list[int] = []
 
     def write(self) -> None:
         """All of it. Raises :class:`RuntimeError` if a record could not be delivered."""
         self.predictions(self._workload.pairs)
         self.outcomes()
+
+    def commit(self) -> None:
+        """Let readers see all that has been written, at once."""
+        self._producer.commit_transaction()
 
     def predictions(self, count: int, *, flush: bool = True) -> None:
         """The next ``count`` predictions, and between them the outcomes whose turn has come."""
