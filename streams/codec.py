@@ -18,6 +18,7 @@ import msgspec
 from streams.events import (
     ALERT_TYPE,
     MAX_MAGNITUDE,
+    MAX_TIME_MS,
     MODEL_EVENT_TYPE,
     OUTCOME_TYPE,
     PREDICTION_TYPE,
@@ -68,24 +69,24 @@ class EventDecoder(Generic[T]):
         struct: type[T],
         event_types: Iterable[str],
         check: Callable[[T], None],
-        plausible: Callable[[Sequence[T]], bool] = lambda _: False,
     ) -> None:
         self._decoder = msgspec.json.Decoder(struct)
         self._envelope = msgspec.json.Decoder(_Envelope)
         self._types = frozenset(event_types)
         self._check = check
-        self._plausible = plausible
         self.decode = self._decoder.decode
 
     def decode_all(self, values: Sequence[bytes | None]) -> list[T] | None:
-        """Every value as an event, if all of them are plain JSON and within bounds; None: look at each by itself."""
-        if not values or None in values or max(map(len, cast(Sequence[bytes], values))) > MAX_VALUE_BYTES:
+        """Every value as an event, if all of them are plain JSON; None: look at each by itself.
+
+        Bounds are not checked: :attr:`streams.columns.Events.within_bounds` tells them for all at once.
+        """
+        if None in values or max(map(len, cast(Sequence[bytes], values)), default=0) > MAX_VALUE_BYTES:
             return None
         try:
-            events = list(map(self._decoder.decode, cast(Sequence[bytes], values)))
+            return list(map(self._decoder.decode, cast(Sequence[bytes], values)))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return events if self._plausible(events) else None
 
     def decode_any(self, value: bytes | None, headers: Headers = ()) -> T:
         """The event in ``value``, whatever its encoding.
@@ -176,47 +177,9 @@ def check_outcome(event: Outcome) -> None:
     _check_time("observed_at", event.observed_at)
 
 
-MAX_TIME_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
-
-
 def _check_time(name: str, at: object) -> None:
     if isinstance(at, int | dt.datetime):
         _refuse_number(name, milliseconds(at), 0, MAX_TIME_MS)
-
-
-EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
-LATEST = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
-"""Later ones are looked at one by one."""
-
-
-def _within(numbers: Sequence[float], low: float, high: float) -> bool:
-    """Of numbers that were decoded from JSON, where NaN cannot be."""
-    return not numbers or (min(numbers) >= low and max(numbers) <= high)
-
-
-def _timely(times: Iterable[object]) -> bool:
-    distinct = set(times)
-    whole = [at for at in distinct if isinstance(at, int)]
-    dated = [at for at in distinct if isinstance(at, dt.datetime)]
-    return _within(whole, 0, MAX_TIME_MS) and (not dated or (min(dated) >= EPOCH and max(dated) <= LATEST))
-
-
-def plausible_predictions(events: Sequence[Prediction]) -> bool:
-    """Whether every event passes :func:`check_prediction`; False means: look at each."""
-    numbers = [e.prediction for e in events if not isinstance(e.prediction, str)]
-    scores = [e.score for e in events if e.score is not None]
-    return (
-        _within(numbers, -MAX_MAGNITUDE, MAX_MAGNITUDE)
-        and _within(scores, 0.0, 1.0)
-        and _timely([e.predicted_at for e in events])
-    )
-
-
-def plausible_outcomes(events: Sequence[Outcome]) -> bool:
-    """Whether every event passes :func:`check_outcome`; False means: look at each."""
-    numbers = [e.outcome for e in events if not isinstance(e.outcome, str)]
-    return _within(numbers, -MAX_MAGNITUDE, MAX_MAGNITUDE) and _timely([e.observed_at for e in events])
 
 
 def _anything(event: object) -> None:
@@ -225,7 +188,7 @@ def _anything(event: object) -> None:
 
 def prediction_decoder() -> EventDecoder[Prediction]:
     """Decoder of the fields that the join needs."""
-    return EventDecoder(Prediction, [PREDICTION_TYPE], check_prediction, plausible_predictions)
+    return EventDecoder(Prediction, [PREDICTION_TYPE], check_prediction)
 
 
 def full_prediction_decoder() -> EventDecoder[FullPrediction]:
@@ -235,7 +198,7 @@ def full_prediction_decoder() -> EventDecoder[FullPrediction]:
 
 def outcome_decoder() -> EventDecoder[Outcome]:
     """Decoder of outcomes."""
-    return EventDecoder(Outcome, [OUTCOME_TYPE], check_outcome, plausible_outcomes)
+    return EventDecoder(Outcome, [OUTCOME_TYPE], check_outcome)
 
 
 def alert_decoder() -> EventDecoder[Alert]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from streams.events import Outcome, Prediction, milliseconds
+from streams.events import MAX_MAGNITUDE, MAX_TIME_MS, Outcome, Prediction, milliseconds
 from streams.id_index import Keys
 from streams.ids import id_keys
 from streams.records import DeadReason
@@ -40,9 +40,21 @@ class Events:
     raw: Sequence[bytes | None]
     end_offset: int
     bad: dict[int, tuple[DeadReason, str]] = field(default_factory=dict)
+    scores: Sequence[float | None] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def within_bounds(self) -> bool:
+        """Whether every number and time is one that the codec accepts (NaN cannot come from JSON)."""
+        numbers, times = self.values.numbers, self.event_ms
+        if not len(self):
+            return True
+        if max(-numbers.min(), numbers.max()) > MAX_MAGNITUDE or times.min() < 0 or times.max() > MAX_TIME_MS:
+            return False
+        scores = set(self.scores) - {None}
+        return all(0.0 <= score <= 1.0 for score in scores if score is not None)
 
 
 def as_times(times: Sequence[object], at_ms: Ints) -> Ints:
@@ -87,7 +99,7 @@ def prediction_columns(
 ) -> Events:
     """Predictions as columns; None stands for what could not be decoded, and is in ``bad``."""
     rows = [_ABSENT_PREDICTION if event is None else event for event in events] if bad else events
-    ids, models, versions, values, times, _, segments = _columns(rows, 7)
+    ids, models, versions, values, times, scores, segments = _columns(rows, 7)
     parts = [_places(models), _places(versions), _places(segments)]
     if all(len(distinct) == 1 for _, distinct in parts):
         codes, named = parts[0][0], [(models[0], versions[0], segments[0])]
@@ -104,6 +116,7 @@ def prediction_columns(
         raw,
         end_offset,
         bad or {},
+        scores,
     )
 
 

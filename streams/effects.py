@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from streams.events import Value
 from streams.records import DeadReason
-from streams.rows import ROW, Rows
+from streams.rows import Rows, with_whole_row
 from streams.values import Codes, Ints
 
 MINUTE_MS = 60_000
 
-PAIR = np.dtype(
-    [
-        *((name, ROW[name]) for name in ROW.names or ()),
-        ("outcome_kind", "u1"),
-        ("outcome_offset", "<i8"),
-        ("outcome_at_ms", "<i8"),
-        ("outcome_event_ms", "<i8"),
-        ("outcome", "<f8"),
-        ("joined_ms", "<i8"),
-    ],
-    align=True,
-)
-"""A prediction's row, its outcome, and when the pair was complete."""
+OUTCOME_FIELDS = [
+    ("outcome_offset", "<i8"),
+    ("outcome_at_ms", "<i8"),
+    ("outcome_event_ms", "<i8"),
+    ("outcome", "<f8"),
+    ("joined_ms", "<i8"),
+    ("outcome_kind", "u1"),
+]
+PAIR = with_whole_row(OUTCOME_FIELDS)
+"""A prediction's row (whole as ``row``, too), its outcome, and when the pair was complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ Mode = Literal["observe", "recommend", "approve", "auto"]
 ModelEventKind = Literal["registered", "candidate", "promoted", "rejected", "rolledback"]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MAX_TIME_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 MAX_MAGNITUDE = 1e15
 """Numbers beyond it are refused: their squares still fit a float, and no real target is larger."""
 

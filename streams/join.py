@@ -39,7 +39,17 @@ from streams.events import Value
 from streams.fit import MISSING, NO_ROOM, ModelsView, Problem, contradiction, misfit
 from streams.id_index import Written
 from streams.records import Counters, EffectSettings
-from streams.rows import EXPIRED, GONE, JOINED, WAITING, PredictionTable, Rows, RowTable
+from streams.rows import (
+    EXPIRED,
+    GONE,
+    JOINED,
+    WAITING,
+    WHOLE_ROW,
+    PredictionTable,
+    Rows,
+    RowTable,
+    one_behind_the_other,
+)
 from streams.stretch import Mask, Stretch, gather
 from streams.timeline import OUTCOMES, PREDICTIONS, Piece, Window
 from streams.values import TEXT, Ints, Places, as_value
@@ -259,10 +269,10 @@ class PartitionJoin:
         joined = (states == JOINED) & (table.joined_ms[rows] >= times - settings.dedupe_ms)
         joined |= met
         taken = waits | late | joined
-        told.shared = not table.first_of(rows[waits]).all()
-        told.paired, told.partners, told.dead, told.mismatched, second = self._first_ones(side, at[waits], rows[waits])
+        second = self._first_ones(side, at[waits], rows[waits], told)
         after = late & due
-        after[after] = np.isin(rows[after], told.partners)  # an earlier outcome was still in time
+        if after.any():
+            after[after] = np.isin(rows[after], told.partners)  # an earlier outcome was still in time
         told.late = int(np.count_nonzero(late & ~after))
         retries, others = self._repeats(side, at[joined], rows[joined], met[joined])
         told.retries = retries
@@ -286,17 +296,20 @@ class PartitionJoin:
         new = ahead - predicted.start
         return bool((predicted.replaced[new] < 0).all() and not predicted.crowded[new].any())
 
-    def _first_ones(self, side: Stretch, at: Ints, rows: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-        """(outcomes that pair, their rows, outcomes that do not fit, their rows, outcomes that come second)."""
+    def _first_ones(self, side: Stretch, at: Ints, rows: Ints, told: _Observed) -> Ints:
+        """Note which outcomes pair with the waiting predictions ``rows`` and which do not fit → the seconds."""
         refs = self.predictions.rows["ref"][rows]
         fits = self._view.fits(side.kinds[at], side.numbers[at], refs) & self._view.claimed(side.refs[at], refs)
-        dead, mismatched = at[~fits], rows[~fits]
-        if len(dead):
+        told.shared = not self.predictions.first_of(rows).all()
+        if not fits.all():
+            told.dead, told.mismatched = at[~fits], rows[~fits]
             at, rows = at[fits], rows[fits]
+        if not told.shared:
+            told.paired, told.partners = at, rows
+            return NONE
         first = self.predictions.first_of(rows)
-        if first.all():
-            return at, rows, dead, mismatched, NONE
-        return at[first], rows[first], dead, mismatched, at[~first]
+        told.paired, told.partners = at[first], rows[first]
+        return at[~first]
 
     def _repeats(self, side: Stretch, at: Ints, rows: Ints, met: Mask) -> tuple[int, Ints]:
         """(how many outcomes of remembered pairs only say the same again, the others)."""
@@ -438,9 +451,7 @@ class PartitionJoin:
 
     def _with_predictions(self, partners: Ints) -> Rows:
         pairs = np.zeros(len(partners), dtype=PAIR)
-        rows = self.predictions.rows[partners]
-        for name in rows.dtype.names or ():
-            pairs[name] = rows[name]
+        pairs["row"] = self.predictions.rows.view(WHOLE_ROW)[partners]
         return pairs
 
     def _joined(self, pairs: Rows, partners: Ints) -> None:
@@ -450,7 +461,7 @@ class PartitionJoin:
 
     def _pair_up(self, early: Rows, later: Rows) -> None:
         """Note pairs in the order in which they became complete."""
-        pairs = later if not len(early) else np.concatenate([early, later])
+        pairs = later if not len(early) else one_behind_the_other([early, later], PAIR)
         if not len(pairs):
             return
         by_prediction = pairs["joined_ms"] > pairs["outcome_at_ms"]

@@ -7,6 +7,7 @@ into Redis commands, a cut, summaries, labelled pairs and dead letters. Nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -114,24 +115,32 @@ class InputPartition:
 
         Raises :class:`GarbageInput` when too much of the input cannot be decoded; nothing of it is committed then.
         """
-        events, bad = self._decode(side, batch.values)
-        self._garbage[side].add(len(events), len(bad))
+        times = [at_ms for at_ms, _ in batch.runs]
+        at_ms = np.repeat(np.array(times, dtype=np.int64), [count for _, count in batch.runs])
+        events = self._decode(side, batch, self.timeline.in_order(side, at_ms))
+        self._garbage[side].add(len(events), len(events.bad))
         self.position[side] = batch.next_offset
-        if events:
-            times = [at_ms for at_ms, _ in batch.runs]
-            at_ms = np.repeat(np.array(times, dtype=np.int64), [count for _, count in batch.runs])
-            offsets = np.asarray(batch.offsets, dtype=np.int64)
-            in_order = self.timeline.in_order(side, at_ms)
-            columns = self._columns[side](events, in_order, offsets, batch.values, batch.next_offset, bad)
-            self.timeline.add(side, columns)
+        if len(events):
+            self.timeline.add(side, events)
         elif not self.timeline.stretch(side, batch.next_offset):
             self.processed[side] = batch.next_offset  # only markers: nothing waits, so the position may move on
 
-    def _decode(self, side: int, values: Sequence[bytes | None]) -> tuple[list[Any], dict[int, tuple[DeadReason, str]]]:
+    def _decode(self, side: int, batch: Batch, at_ms: Ints) -> Events:
+        decoder, columns = self._decoders[side], self._columns[side]
+        offsets = np.asarray(batch.offsets, dtype=np.int64)
+        if (plain := decoder.decode_all(batch.values)) is not None:
+            with suppress(OverflowError):  # a number that no column holds
+                events = columns(plain, at_ms, offsets, batch.values, batch.next_offset)
+                if events.within_bounds:
+                    return events
+        found, bad = self._decode_each(side, batch.values)
+        return columns(found, at_ms, offsets, batch.values, batch.next_offset, bad)
+
+    def _decode_each(
+        self, side: int, values: Sequence[bytes | None]
+    ) -> tuple[list[Prediction | Outcome | None], dict[int, tuple[DeadReason, str]]]:
         """Every event, None for what is none, and why."""
         decoder, check = self._decoders[side], self._checks[side]
-        if (plain := decoder.decode_all(values)) is not None:
-            return plain, {}
         events: list[Prediction | Outcome | None] = []
         bad: dict[int, tuple[DeadReason, str]] = {}
         decode = decoder.decode

@@ -6,6 +6,9 @@ offset as well as by its id. A row that is gone stays until the table is compact
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,10 +24,36 @@ ROW = np.dtype(
 )
 """A row as it is in memory and in the store. ``ref`` is a prediction's model, version and segment, or the model that an
 outcome claims; ``kind`` and ``number`` are its value."""
+WHOLE_ROW = np.dtype((np.void, ROW.itemsize))
+"""A row without a look at its fields: it is copied as one."""
 Rows = NDArray[np.void]
+
+
+def with_whole_row(more: Sequence[tuple[str, str]]) -> np.dtype[np.void]:
+    """The fields of a row, the row whole as ``row``, and more fields behind it, each on a place of eight bytes."""
+    own: Mapping[str, Any] = ROW.fields or {}  # the type is that of any dtype
+    return np.dtype(
+        {
+            "names": [*own, *(name for name, _ in more), "row"],
+            "formats": [*(field[0] for field in own.values()), *(format_ for _, format_ in more), WHOLE_ROW],
+            "offsets": [*(field[1] for field in own.values()), *(ROW.itemsize + 8 * n for n in range(len(more))), 0],
+            "itemsize": ROW.itemsize + 8 * len(more),
+        }
+    )
+
+
 States = NDArray[np.uint8]
 GONE, WAITING, JOINED, EXPIRED = range(4)
 MINIMUM_ROWS = 1_024
+
+
+def one_behind_the_other(chunks: Sequence[Rows], dtype: np.dtype[np.void]) -> Rows:
+    """Rows of one type as one array. (``np.concatenate`` would make them anew, field by field and without padding.)"""
+    if len(chunks) == 1:
+        return chunks[0]
+    whole = np.dtype((np.void, dtype.itemsize))
+    rows: Rows = np.concatenate([np.empty(0, dtype=whole), *(chunk.view(whole) for chunk in chunks)]).view(dtype)
+    return rows
 
 
 class RowTable:

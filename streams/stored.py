@@ -20,7 +20,20 @@ from streams.columns import NOBODY
 from streams.effects import Effects
 from streams.events import Value
 from streams.records import Counters, Cut, Summary
-from streams.rows import EXPIRED, GONE, JOINED, ROW, WAITING, PredictionTable, Rows, RowTable, States
+from streams.rows import (
+    EXPIRED,
+    GONE,
+    JOINED,
+    ROW,
+    WAITING,
+    WHOLE_ROW,
+    PredictionTable,
+    Rows,
+    RowTable,
+    States,
+    one_behind_the_other,
+    with_whole_row,
+)
 from streams.store import Command, Owned
 from streams.values import TEXT, Ints, Kinds, Places, as_values, localised
 
@@ -33,15 +46,7 @@ BLOB_ROWS = 100_000
 """Rows of a snapshot in one element of the list."""
 PARTS = ("log", "joined", "refs", "outbox")
 
-PAIR_ROW = np.dtype(
-    [
-        *((name, ROW[name]) for name in ROW.names or ()),
-        ("outcome_kind", "u1"),
-        ("outcome", "<f8"),
-        ("joined_ms", "<i8"),
-    ],
-    align=True,
-)
+PAIR_ROW = with_whole_row([("outcome", "<f8"), ("joined_ms", "<i8"), ("outcome_kind", "u1")])
 """A remembered pair."""
 
 _encode = msgspec.msgpack.encode
@@ -219,7 +224,7 @@ def _rows_of(
 
 def _remember(part: InputPartition, effects: Effects, pairs: Rows, last_ms: int) -> Remembered:
     rows = np.zeros(len(pairs), dtype=PAIR_ROW)
-    for name in PAIR_ROW.names or ():
+    for name in ("row", "outcome", "joined_ms", "outcome_kind"):
         rows[name] = pairs[name]
     kinds = np.concatenate([rows["kind"], rows["outcome_kind"]])
     numbers, texts = localised(kinds, np.concatenate([rows["number"], rows["outcome"]]), part.join.texts.items)
@@ -317,8 +322,9 @@ def _load_predictions(
     states[forgotten[: len(forgotten) - expired]] = GONE
     pairs = _pairs(memory, join.texts)[-remembers:] if remembers else np.zeros(0, dtype=PAIR_ROW)
     rows = np.zeros(len(waiting) + len(pairs), dtype=ROW)
-    for name in ROW.names or ():
-        rows[name] = np.concatenate([waiting[name], pairs[name]])
+    whole = rows.view(WHOLE_ROW)
+    whole[: len(waiting)] = waiting.view(WHOLE_ROW)
+    whole[len(waiting) :] = pairs["row"]
     order = np.argsort(rows["offset"], kind="stable")
     table.replace(rows[order], np.concatenate([states, np.full(len(pairs), JOINED, dtype=np.uint8)])[order])
     at = table.at(pairs["offset"])
@@ -350,12 +356,12 @@ def _pairs(memory: Sequence[Remembered], texts: Places[str]) -> Rows:
                 chunk = chunks[at[0]]
                 _respell(values.kinds, values.numbers, values.texts, texts)
                 chunk["outcome"][at[1]], chunk["outcome_kind"][at[1]] = values.numbers[0], values.kinds[0]
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=PAIR_ROW)
+    return one_behind_the_other(chunks, PAIR_ROW)
 
 
 def _kept(chunks: Sequence[Rows], removed: Sequence[bytes]) -> Rows:
     """What is left of rows added and removed in turn; an offset is never added twice."""
-    rows = np.concatenate(chunks) if chunks else np.zeros(0, dtype=ROW)
+    rows = one_behind_the_other(chunks, ROW)
     gone = np.frombuffer(b"".join(removed), dtype="<i8")
     kept: Rows = rows[~np.isin(rows["offset"], gone)]
     return kept

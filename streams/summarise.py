@@ -13,7 +13,7 @@ from streams.columns import Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
 from streams.events import Value
 from streams.records import Correction, Labelled, VersionPart
-from streams.rows import Rows
+from streams.rows import Rows, one_behind_the_other
 from streams.values import INT, TEXT, Codes, Ints, Kinds, Places, as_value, as_values, localised
 
 SUMMARY_ROWS = 20_000
@@ -26,10 +26,7 @@ DENSE = 1 << 16
 
 def all_pairs(effects: Effects) -> Rows:
     """Every pair since the last checkpoint, in the order in which they became complete."""
-    chunks = effects.pairs
-    if len(chunks) == 1:
-        return chunks[0]
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=PAIR)
+    return one_behind_the_other(effects.pairs, PAIR)
 
 
 def version_parts(

@@ -114,19 +114,16 @@ class _Content:
 
         Neither the records nor their offsets are kept: that would cost as much as the rest of the fetch.
         """
-        records = iter(chunk)
-        head = next(records, None)
-        if head is None:
+        last: Any = None
+        values = [(last := record).value for record in chunk]
+        if not values:
             return True
-        before = len(self._values)
-        self._values.append(head.value)
-        self._values += [record.value for record in records]
-        count = len(self._values) - before
-        if chunk.base_offset + count != chunk.next_offset:
+        if chunk.base_offset + len(values) != chunk.next_offset:
             return False
-        self._sample = self._sample or head.key
+        self._values += values
+        self._sample = self._sample or last.key
         self._offsets.append(np.arange(chunk.base_offset, chunk.next_offset))
-        _extend(self._runs, chunk.max_timestamp, count)
+        _extend(self._runs, chunk.max_timestamp, len(values))
         return True
 
     def add_each(self, chunk: Any, position: int) -> None:
