@@ -39,9 +39,9 @@ class LogContract:
         write([labelled(pairs([0, 1])), labelled(pairs([1], start=2))], [])
         feed = log.labelled(None)
         try:
-            assert [len(record.rows) for record in read_all(feed, 2)] == [2, 1]
+            assert [len(record.rows()) for record in read_all(feed, 2)] == [2, 1]
             write([labelled(pairs([1, 1, 1], start=3))], [])
-            assert [len(record.rows) for record in read_all(feed, 1)] == [3]
+            assert [len(record.rows()) for record in read_all(feed, 1)] == [3]
         finally:
             feed.close()
 

@@ -263,7 +263,7 @@ def test_the_command_tells_conserved_from_violated(running: Deployment) -> None:
     )
     running.producer.send(running.topics.checkpoints, msgspec.json.encode(forged), b"0", partition=0)
     rows = [LabelledRow(offset, cut.outcomes.end - 1, 0, 0, 0, 0, 1) for offset in (0, 1)]
-    extra = Labelled(0, cut.epoch, cut.sequence, ["loans"], ["1"], rows)
+    extra = Labelled.of(0, cut.epoch, cut.sequence, ["loans"], ["1"], rows)
     running.producer.send(running.topics.labelled, msgspec.msgpack.encode(extra), b"0", partition=0)
     running.producer.flush()
     violated = running.run("audit")

@@ -273,7 +273,7 @@ class Driftline:
         """Every labelled row that was published, repeated ones too."""
         for record in self.read(self.topics.labelled):
             labelled = msgspec.msgpack.decode(record.value or b"", type=Labelled)
-            for row in labelled.rows:
+            for row in labelled.rows():
                 yield (
                     (
                         labelled.partition,

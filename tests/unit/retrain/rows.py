@@ -45,7 +45,7 @@ def prediction(i: int, row: Any, said: Any, model: str = "loans", version: str =
 
 def labelled(rows: list[LabelledRow], partition: int = 0, models: list[str] | None = None) -> Labelled:
     """A record of `labelled`."""
-    return Labelled(partition, 1, 1, models or ["loans"], ["1"], rows)
+    return Labelled.of(partition, 1, 1, models or ["loans"], ["1"], rows)
 
 
 def pairs(outcomes: Any, start: int = 0, start_ms: int = START_MS) -> list[LabelledRow]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from streams.alerts import EncodedAlert
 from streams.catalog import Catalog
@@ -142,6 +143,7 @@ def _summary(
     for version, segment in sorted({(row.version, row.segment) for row in rows}):
         mine = [(offset + at, row) for at, row in enumerate(rows) if (row.version, row.segment) == (version, segment)]
         said = [(at, row) for at, row in mine if row.outcome]
+        errors = [row.error for _, row in said]
         regression = rows[0].regression
         cells: dict[tuple[int, int, Any, Any], int] = {}
         predictions: dict[int, int] = {}
@@ -156,12 +158,12 @@ def _summary(
         for _, row in mine:
             predictions[row.second // 60] = predictions.get(row.second // 60, 0) + row.predictions
         versions.append(
-            VersionPart(
+            VersionPart.of(
                 version,
                 segment,
                 [row.second for _, row in said],
                 [at for at, _ in said],
-                [row.error for _, row in said] if regression else bytes(int(row.error) for _, row in said),
+                np.array(errors, dtype=np.float64) if regression else np.array(errors, dtype=np.uint8),
                 cells=[(*cell, n) for cell, n in cells.items()],
                 moments=moments,
                 corrections=[

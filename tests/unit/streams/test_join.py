@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Sequence
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as profile
@@ -19,9 +18,11 @@ from streams.events import Outcome, Prediction, Value
 from streams.join import PartitionJoin
 from streams.partition import InputPartition
 from streams.records import Counters, EffectSettings
-from streams.values import as_value
+from streams.timeline import Piece, Window
 from tests.support.model_join import Declared, Logged, Oracle, Told, merged
 from tests.support.partition import Driver, catalog_of
+from tests.support.tables import expired, pending, remembered, waiting
+from tests.support.windows import prediction_events, take_outcomes, take_predictions, whole
 
 MODELS = {
     "loan": Declared("binary", (0, 1)),
@@ -176,23 +177,15 @@ def check_counters(counters: Counters, pending: int, waiting: int) -> None:
 
 def state(part: InputPartition) -> dict[str, object]:
     """Everything that decides what a partition does next. ``fresh``: nothing happened since the last checkpoint."""
-    join, settings = part.join, part.join.settings
-    table = join.predictions
-    remembered = [offset for offsets, _ in join.remembered for offset in offsets.tolist()]
-    at = table.at(np.array(remembered, dtype=np.int64))
-    texts = join.texts.items
+    join = part.join
     return {
         "fresh": part.processed == part.committed == part.position and part.timeline.clock_ms <= part.clock_ms,
-        "pending": spelt(table.rows[table.select(rows.WAITING)], texts, claims=False),
-        "expired": spelt(table.rows[table.select(rows.EXPIRED)], texts, claims=False),
-        "waiting": spelt(join.outcomes.rows[join.outcomes.select(rows.WAITING)], texts, claims=True),
-        "joined": spelt(table.rows[at], texts, claims=False),
-        "outcomes": [
-            as_value(int(kind), float(number), texts)
-            for kind, number in zip(table.outcome_kinds[at], table.outcomes[at], strict=True)
-        ],
-        "joined at": table.joined_ms[at].tolist(),
-        "counted": (table.waiting, table.expired, join.outcomes.waiting, join.remembers, join.passed),
+        "pending": pending(join),
+        "expired": expired(join),
+        "waiting": waiting(join),
+        "remembered": remembered(join),
+        "counted": (join.predictions.waiting, join.predictions.expired, join.outcomes.waiting, join.remembers),
+        "passed": join.passed,
         "counters": join.counters,
         "refs": join.refs.items,
         "positions": (part.position, part.processed, part.committed),
@@ -200,21 +193,8 @@ def state(part: InputPartition) -> dict[str, object]:
         "sequences": part.sequences,
         "number": part.owned.number,
         "stored rows": (part.layout.log_rows, list(part.layout.joined_blobs), part.layout.joined_rows),
-        "limits": settings,
+        "limits": join.settings,
     }
-
-
-def spelt(found: rows.Rows, texts: Sequence[str], *, claims: bool) -> list[tuple[object, ...]]:
-    """Rows with texts in place of their places."""
-    return [
-        (
-            row["key"].tolist(),
-            *(int(row[name]) for name in ("offset", "at_ms", "event_ms")),
-            as_value(int(row["kind"]), float(row["number"]), texts),
-            (texts[row["ref"]] if row["ref"] >= 0 else None) if claims else int(row["ref"]),
-        )
-        for row in found
-    ]
 
 
 @profile(max_examples=250, deadline=None)
@@ -294,83 +274,94 @@ def joined(limits: EffectSettings = LIMITS) -> tuple[PartitionJoin, Catalog]:
     return PartitionJoin(limits), catalog_of(MODELS)
 
 
+@pytest.fixture
+def ceilings_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ceilings are looked at before every record."""
+    monkeypatch.setattr(join_module, "CEILING_OFFSETS", 1)
+
+
 def test_the_horizon_is_the_last_moment_that_joins() -> None:
     """A difference of exactly the horizon joins, a millisecond more does not, whichever came first."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1"), predicted("p2")], [0, 1], catalog)
-    join.outcomes(11_000, [Outcome("p1", 1)], [0], catalog)
-    join.outcomes(11_001, [Outcome("p2", 1), Outcome("p3", 1), Outcome("p4", 1)], [1, 2, 3], catalog)
-    join.predictions(21_001, [predicted("p3")], [2], catalog)
-    join.predictions(21_002, [predicted("p4")], [3], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1"), predicted("p2")])
+    take_outcomes(join, catalog, 11_000, [Outcome("p1", 1)])
+    take_outcomes(join, catalog, 11_001, [Outcome("p2", 1), Outcome("p3", 1), Outcome("p4", 1)], first=1)
+    take_predictions(join, catalog, 21_001, [predicted("p3")], first=2)
+    take_predictions(join, catalog, 21_002, [predicted("p4")], first=3)
     assert (join.counters.joined, join.counters.late) == (2, 1)
     assert (join.counters.expired_predictions, join.counters.expired_outcomes) == (1, 1)
 
 
-def test_rows_that_are_due_expire_oldest_first_whoever_notices() -> None:
+def test_rows_that_are_due_expire_oldest_first_whoever_notices(ceilings_always: None) -> None:
     """An outcome that meets a row past its horizon must not change which expired ids are remembered.
 
     With a memory for one id, what is remembered is the newest that expired; it was the last one that was noticed.
     """
-    limits = msgspec.structs.replace(LIMITS, dedupe_rows=1)
-    join, catalog = joined(limits)
-    join.predictions(1_000, [predicted("old")], [0], catalog)
-    join.predictions(1_001, [predicted("new")], [1], catalog)
-    join.outcomes(12_000, [Outcome("new", 1)], [0], catalog)
+    join, catalog = joined(msgspec.structs.replace(LIMITS, dedupe_rows=1))
+    take_predictions(join, catalog, 1_000, [predicted("old")])
+    take_predictions(join, catalog, 1_001, [predicted("new")], first=1)
+    take_outcomes(join, catalog, 12_000, [Outcome("new", 1)])
     join.expire(12_000)
-    join.outcomes(12_001, [Outcome("new", 1)], [1], catalog)
+    take_outcomes(join, catalog, 12_001, [Outcome("new", 1)], first=1)
     assert join.counters.late == 2
 
 
-def test_a_row_beyond_the_ceiling_pushes_out_the_oldest() -> None:
+def test_a_row_beyond_the_ceiling_pushes_out_the_oldest(ceilings_always: None) -> None:
     """Its outcome is late then, and the law holds."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, max_pending=2))
-    join.predictions(1_000, [predicted(name) for name in ("p1", "p2", "p3")], [0, 1, 2], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p2", 1)], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted(name) for name in ("p1", "p2", "p3")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p2", 1)])
     assert (join.counters.joined, join.counters.late, join.counters.expired_predictions) == (1, 1, 1)
     assert join.pending_cut_short == 1
-    check_counters(join.counters, len(join.pending.rows), len(join.waiting.rows))
+    check_counters(join.counters, join.predictions.waiting, join.outcomes.waiting)
 
 
-def test_the_dedupe_memory_says_when_its_size_cut_it_short() -> None:
+def test_the_dedupe_memory_says_when_its_size_cut_it_short(ceilings_always: None) -> None:
     """The second of two joined ids pushes out the first, which is then unknown."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, dedupe_rows=1))
-    join.predictions(1_000, [predicted("p1"), predicted("p2")], [0, 1], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p2", 1)], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1"), predicted("p2")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p2", 1)])
+    take_predictions(join, catalog, 1_002, [predicted("p1"), predicted("p2")], first=2)
     assert join.dedupe_cut_short == 1
-    join.predictions(1_002, [predicted("p1"), predicted("p2")], [2, 3], catalog)
-    assert (join.counters.duplicates, len(join.pending.rows)) == (1, 1)
+    assert (join.counters.duplicates, join.predictions.waiting) == (1, 1)
 
 
 def test_a_retry_of_the_same_outcome_undoes_nothing() -> None:
     """It counts as a correction, and neither windows nor labelled rows hear of it: 1, 1.0 and true are one class."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1")], [0], catalog)
-    join.outcomes(1_001, [Outcome("p1", 1), Outcome("p1", 1.0), Outcome("p1", True)], [0, 1, 2], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1")])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", 1), Outcome("p1", 1.0), Outcome("p1", True)])
     effects = join.take_effects()
     assert join.counters.corrections == 2
-    assert [len(pairs.corrections) for pairs in effects.pairs.values()] == [0]
-    assert len(effects.labelled) == 1
+    assert effects.corrected == []
+    assert [pairs["outcome_offset"].tolist() for pairs in effects.pairs] == [[0]]
 
 
 def test_an_undeclared_model_stops_the_run_where_it_stands() -> None:
     """Everything before it is taken in, it and what follows are fed again once the catalog knows the name."""
     join, catalog = joined(msgspec.structs.replace(LIMITS, max_undeclared=1))
     run = [predicted("p1"), predicted("p2", model="new"), predicted("p3")]
-    with pytest.raises(UnknownModel) as stopped:
-        join.predictions(1_000, run, [0, 1, 2], catalog)
-    assert (stopped.value.index, stopped.value.event) == (1, run[1])
+    pieces = [whole(prediction_events(1_000, run, range(3)))]
+    assert join.first_unknown(pieces, catalog) == 1
+    (all_of_it,) = pieces
+    join.take(Window(([Piece(all_of_it.events, 0, 1)], [])), catalog)
     assert join.counters.predictions == 1
     more = catalog_of({**MODELS, "new": Declared("classification")})
-    join.predictions(1_000, run, [0, 1, 2], more, start=1)
-    assert (join.counters.predictions, len(join.pending.rows)) == (3, 3)
+    rest = [Piece(all_of_it.events, 1, 3)]
+    assert join.first_unknown(rest, catalog) == 0
+    assert join.first_unknown(rest, more) is None
+    join.take(Window((rest, [])), more)
+    assert (join.counters.predictions, join.predictions.waiting) == (3, 3)
 
 
 def test_names_beyond_the_bound_are_dead_and_the_stream_goes_on() -> None:
     """With the bound reached an undeclared model is a reason, not a stop."""
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1", model="new"), predicted("p2")], [7, 8], catalog)
-    assert [(d.side, d.offset, d.index, d.reason) for d in join.effects.dead] == [(0, 7, 0, "too_many_models")]
-    assert len(join.pending.rows) == 1
+    run = [predicted("p1", model="new"), predicted("p2")]
+    take_predictions(join, catalog, 1_000, run, first=7)
+    assert [(d.side, d.offset, d.reason) for d in join.effects.dead] == [(0, 7, "too_many_models")]
+    assert [d.raw for d in join.effects.dead] == [msgspec.json.encode(run[0])]
+    assert join.predictions.waiting == 1
 
 
 @pytest.mark.parametrize(
@@ -390,8 +381,8 @@ def test_an_outcome_that_the_model_cannot_have_leaves_the_prediction_waiting(
     """The bad outcome is dead under its reason, and the right one still joins."""
     good: dict[str, int | str] = {"loan": 1, "iris": "a", "price": 2, "free": "x"}
     join, catalog = joined()
-    join.predictions(1_000, [predicted("p1", good[model], model)], [0], catalog)
-    join.outcomes(1_001, [Outcome("p1", value), Outcome("p1", good[model])], [0, 1], catalog)
+    take_predictions(join, catalog, 1_000, [predicted("p1", good[model], model)])
+    take_outcomes(join, catalog, 1_001, [Outcome("p1", value), Outcome("p1", good[model])])
     assert [d.reason for d in join.effects.dead] == [reason]
     assert (join.counters.joined, join.counters.dead_outcomes) == (1, 1)
 
@@ -401,8 +392,8 @@ def test_a_segment_for_every_row_does_not_fill_the_memory(monkeypatch: pytest.Mo
     monkeypatch.setattr("streams.join.MAX_REFS", 2)
     join, catalog = joined()
     events = [Prediction(f"p{n}", "loan", "1", 1, segment=segment) for n, segment in enumerate("abca")]
-    join.predictions(1_000, events, range(4), catalog)
+    take_predictions(join, catalog, 1_000, events)
     assert [(d.offset, d.reason) for d in join.effects.dead] == [(2, "too_many_segments")]
     assert len(join.refs) == 2
     assert join.counters == Counters(predictions=4, dead_predictions=1)
-    assert len(join.pending.rows) == 3
+    assert join.predictions.waiting == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,7 +20,7 @@ def summary(
     sequence: int, epoch: int = 1, part: int = 0, parts: int = 1, second: int = 10, partition: int = 0
 ) -> bytes:
     """A record of the model "m" with one error."""
-    versions = [VersionPart("1", "", [second], [sequence], b"\x00")]
+    versions = [VersionPart.of("1", "", [second], [sequence], np.zeros(1, dtype=np.uint8))]
     return msgspec.msgpack.encode(Summary(0, epoch, sequence, "m", "binary", versions, part, parts))
 
 
@@ -150,7 +151,7 @@ def test_errors_come_in_the_order_of_second_partition_offset(errors: list[tuple[
         mine = [each for each in errors if each[0] == second]
         rng.shuffle(mine)
         for of_second, partition, offset in mine:
-            buffer.add(partition, [of_second], [offset], [offset / 100])
+            buffer.add(partition, np.array([of_second]), np.array([offset]), np.array([offset / 100]))
         if rng.random() < 0.5 and (released := buffer.release(second)) is not None:
             assert released.seconds.max() < second
             got.append(released)

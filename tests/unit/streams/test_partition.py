@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from streams import partition as partition_module
+from streams import summarise
 from streams.catalog import Catalog
 from streams.codec import MAX_VALUE_BYTES
 from streams.errors import GarbageInput, StateMismatch
@@ -173,7 +173,7 @@ def test_a_new_model_splits_a_run_and_nothing_is_lost_or_doubled() -> None:
     part.timeline.idle(1, NOW_MS + 60_001)
     unknown = part.advance(CATALOG)
     assert unknown is not None
-    assert unknown.event.model == "new"
+    assert unknown.model == "new"
     first = part.close(CATALOG)
     assert first.cut.predictions == Range(0, 2)
     assert first.cut.clock_ms == NOW_MS
@@ -188,8 +188,8 @@ def test_a_new_model_splits_a_run_and_nothing_is_lost_or_doubled() -> None:
 
 def test_a_checkpoint_with_many_pairs_is_split_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs stay in order over the parts, counts come once, and each labelled record names its own models."""
-    monkeypatch.setattr(partition_module, "SUMMARY_ROWS", 10)
-    monkeypatch.setattr(partition_module, "LABELLED_ROWS", 10)
+    monkeypatch.setattr(summarise, "SUMMARY_ROWS", 10)
+    monkeypatch.setattr(summarise, "LABELLED_ROWS", 10)
     part = fresh()
     names = [f"p{n}" for n in range(25)]
     prices = [f"q{n}" for n in range(3)]
@@ -200,17 +200,17 @@ def test_a_checkpoint_with_many_pairs_is_split_below_the_limit(monkeypatch: pyte
     )
     closed = part.close(CATALOG)
     loans = [summary for model, summary in closed.summaries if model == "loan"]
-    assert [(s.part, s.parts, s.sequence, len(s.versions[0].offsets)) for s in loans] == [
+    assert [(s.part, s.parts, s.sequence, s.versions[0].pairs) for s in loans] == [
         (0, 3, 1, 10),
         (1, 3, 1, 10),
         (2, 3, 1, 5),
     ]
-    assert [offset for s in loans for offset in s.versions[0].offsets] == list(range(25))
+    assert [offset for s in loans for offset in s.versions[0].columns()[1].tolist()] == list(range(25))
     assert [sum(cell[-1] for cell in s.versions[0].cells) for s in loans] == [25, 0, 0]
     (prices_summary,) = [summary for model, summary in closed.summaries if model == "price"]
-    assert prices_summary.versions[0].errors == [-2.0, -2.0, -2.0]
+    assert prices_summary.versions[0].columns()[2].tolist() == [-2.0, -2.0, -2.0]
     labelled = [msgspec.msgpack.decode(value, type=Labelled) for value in closed.labelled]
-    assert [len(record.rows) for record in labelled] == [10, 10, 8]
+    assert [len(record.rows()) for record in labelled] == [10, 10, 8]
     assert [record.models for record in labelled] == [["loan"], ["loan"], ["loan", "price"]]
     assert closed.cut.models == {"loan": 1, "price": 1}
 

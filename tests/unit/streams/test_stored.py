@@ -8,18 +8,26 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from streams import join as join_module
 from streams import stored
 from streams.events import Outcome, Prediction, Value
 from streams.partition import Closed
 from streams.records import EffectSettings
 from tests.support.model_join import Declared, Logged
 from tests.support.partition import Driver, catalog_of
+from tests.support.tables import pending, remembered, waiting
 
 NOW_MS = 1_767_000_000_000
 LIMITS = EffectSettings(
     horizon_ms=60_000_000, dedupe_ms=60_000_000, dedupe_rows=100, max_pending=1_000_000, max_undeclared=0
 )
 MODELS = {"loan": Declared("binary", (0, 1)), "price": Declared("regression")}
+
+
+@pytest.fixture
+def ceilings_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ceilings are looked at before every record."""
+    monkeypatch.setattr(join_module, "CEILING_OFFSETS", 1)
 
 
 def driver(
@@ -86,14 +94,14 @@ def test_the_log_is_rewritten_when_most_of_it_is_dead(monkeypatch: pytest.Monkey
     closed = step(at, 0, 38)
     verbs = [command[0] for command in closed.commands if str(command[1]).endswith("log")]
     assert verbs == ["DEL", "RPUSH"]
-    rows = list(at.part.join.pending.rows.values())
+    rows = pending(at.part.join)
     assert len(rows) == 2
     at.crash()
-    assert list(at.part.join.pending.rows.values()) == rows
+    assert pending(at.part.join) == rows
     assert at.part.layout.log_rows == 2
 
 
-def test_corrections_push_nothing_out_of_the_stored_memory() -> None:
+def test_corrections_push_nothing_out_of_the_stored_memory(ceilings_always: None) -> None:
     """Many corrections of one pair are one pair: the others are still known after a crash."""
     limits = msgspec.structs.replace(LIMITS, dedupe_rows=3)
     names = ["p0", "p1", "p2"]
@@ -104,14 +112,15 @@ def test_corrections_push_nothing_out_of_the_stored_memory() -> None:
         step(at, int(n == 0) * 3, 1)
     for _ in range(6):
         step(at, 0, 1)
-    remembered = [msgspec.structs.astuple(row) for row in at.part.join.joined.values()]
+    known = remembered(at.part.join)
+    assert len(known) == 3
     at.crash()
-    assert [msgspec.structs.astuple(row) for row in at.part.join.joined.values()] == remembered
+    assert remembered(at.part.join) == known
     closed = step(at, 3, 0)
     assert (closed.cut.counters.duplicates, closed.cut.pending) == (3, 0)
 
 
-def test_the_stored_memory_ends_where_the_limit_does() -> None:
+def test_the_stored_memory_ends_where_the_limit_does(ceilings_always: None) -> None:
     """Deltas that newer ones push out, and those past the window, are dropped whole."""
     limits = msgspec.structs.replace(LIMITS, dedupe_rows=4)
     names = [f"p{n}" for n in range(20)]
@@ -119,7 +128,8 @@ def test_the_stored_memory_ends_where_the_limit_does() -> None:
     step(at, 20, 1)
     for _ in range(19):
         step(at, 0, 1)
-    assert len(at.redis.lists[at.part.owned.name("joined")]) == 4
+    # Each delta has one pair; the ceiling was looked at before the last of them.
+    assert len(at.redis.lists[at.part.owned.name("joined")]) == at.part.join.remembers == 4 + 1
     for side in (0, 1):
         at.part.timeline.idle(side, NOW_MS + limits.dedupe_ms + 5_000)
     at.close()
@@ -149,10 +159,11 @@ def test_what_is_loaded_is_what_was_stored() -> None:
     step(at, 4, 2)
     before = at.part
     at.crash()
-    for side in ("pending", "waiting"):
-        stored_rows = list(getattr(at.part.join, side).rows.values())
-        rows = list(getattr(before.join, side).rows.values())
-        assert stored_rows == rows
-        assert [type(row.value) for row in stored_rows] == [type(row.value) for row in rows]
-    assert at.part.join.refs == before.join.refs
-    assert at.part.join.intern(("price", "2", "north")) == before.join.intern(("price", "2", "north"))
+    assert [row[5] for row in pending(before.join)] == [1, 1.0, -0.25]
+    assert [row[4] for row in pending(before.join)] == [int, float, float]
+    assert [row[5] for row in waiting(before.join)] == ["text"]
+    assert [row[4] for (row, *_) in remembered(before.join)] == [bool]
+    for rows in (pending, waiting, remembered):
+        assert rows(at.part.join) == rows(before.join)
+    assert at.part.join.refs.items == before.join.refs.items
+    assert at.part.join.refs.find(("price", "2", "north")) == before.join.refs.find(("price", "2", "north")) >= 0
