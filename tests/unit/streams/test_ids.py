@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from streams.ids import compact_id
+from streams.ids import compact_id, id_keys
 
 UUID = "0189e6d0-7c3f-7a4b-8c55-2f2d5f2f5f01"
 
@@ -42,3 +42,22 @@ def test_blanks_between_digits_do_not_make_two_ids_one() -> None:
     """``bytes.fromhex`` skips blanks: such ids are hashed."""
     one, other = "ab  cdef-0123-0123-0123-0123456789ab", "abcd  ef-0123-0123-0123-0123456789ab"
     assert compact_id(one) != compact_id(other)
+
+
+uuids = st.uuids().map(str)
+texts = st.one_of(
+    uuids, uuids.map(str.upper), hexadecimal, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+)
+
+
+@profile(deadline=None)
+@given(st.lists(uuids) | st.lists(texts))
+@example([UUID, "ab cdef0-1234-1234-1234-123456789abc"])
+@example([UUID, UUID.replace("-", "")])
+@example([UUID, UUID.upper()])
+@example([UUID[:35], UUID + "0"])  # together as long as two
+def test_ids_at_once_are_ids_one_by_one(ids: list[str]) -> None:
+    """Whatever they look like, none at all too: one that is no UUID does not change the others."""
+    keys = id_keys(ids)
+    assert keys.shape == (len(ids), 2)
+    assert keys.tobytes() == b"".join(map(compact_id, ids))
