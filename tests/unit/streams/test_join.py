@@ -245,6 +245,52 @@ def test_crowded_logs_say_the_same_however_they_are_read(block: int) -> None:
         assert told == expected, f"seed {seed}"
 
 
+def busy(rng: random.Random) -> tuple[Log, EffectSettings]:
+    """A log in which the same ids meet many times within a window: retries, corrections, duplicates, early outcomes."""
+    both: Log = ([], [])
+    count, ids = rng.choice([10, 30, 90]), [f"p{n}" for n in range(rng.choice([3, 10, 60]))]
+    paces = rng.choice([[0, 0, 0, 1], [0, 1, 40, 200], [0, 400, 1_000, 2_500, -700]])
+    for side in (0, 1):
+        at_ms, offset = BASE_MS + rng.choice([0, 0, 300]), -1
+        for _ in range(count):
+            at_ms, offset = at_ms + rng.choice(paces), offset + rng.choice([1, 1, 1, 3])
+            name = rng.choice(ids)
+            model = rng.choice(["loan"] * 12 + ["iris", "price", "ghost"])
+            value: Value = rng.choice((1, 1, 1, 1, 0, True, 1.0, 7, "a", 0.5))
+            event: Prediction | Outcome
+            if side == 0:
+                event = Prediction(name, model, "1", value, rng.choice((None, at_ms - 90_000)))
+            else:
+                event = Outcome(name, value, None, rng.choice((None, None, None, None, "loan", "price")))
+            lost = rng.random() < 0.03
+            both[side].append(
+                Logged(offset, at_ms, None if lost else event, b"?" if lost else msgspec.json.encode(event))
+            )
+    ceiling = rng.choice([1, 3, 20, 100])
+    return both, EffectSettings(rng.choice([1_000, 3_000, 60_000]), rng.choice([0, 1_500, 60_000]), ceiling, ceiling, 0)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_large_windows_say_what_single_records_say(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duplicates, corrections and retries taken by columns equal those one by one, however often an id comes.
+
+    The whole log is one window, or a few; the ceilings are looked at once, or every dozen records.
+    """
+    monkeypatch.setattr(timeline, "WINDOW_ROWS", 10_000)
+    for seed in range(block * 50, (block + 1) * 50):
+        rng = random.Random(seed)
+        log, limits = busy(rng)
+        monkeypatch.setattr(join_module, "CEILING_OFFSETS", rng.choice([12, 1_000, 1_000]))
+        plan: list[Step] = [("close", 0, 0)] if rng.random() < 0.5 else []
+        for _ in range(rng.choice([0, 0, 3, 10])):
+            plan.append(
+                (rng.choice(["accept", "accept", "idle", "close", "crash"]), rng.randrange(2), rng.randrange(40))
+            )
+        expected = Oracle(limits, MODELS).run(merged(*log), BASE_MS + LATER_MS)
+        told, _ = told_by(log, limits, plan)
+        assert told == expected, f"seed {seed}"
+
+
 @profile(max_examples=60, deadline=None)
 @given(logs(), settings)
 def test_the_law_holds_after_any_prefix(log: Log, limits: EffectSettings) -> None:
