@@ -104,7 +104,7 @@ class MonitorStage:
         self._partitions = partition_counts[self._topics.summaries]
         self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, settings.kafka, store, producer)
         self._feed: CutFeed | None = None
-        self._last_s = 0.0
+        self._last_s = float("-inf")
         self._warn_again_s = 0.0
 
     # ------------------------------------------------------------------------------------------------- ownership
@@ -175,15 +175,28 @@ class MonitorStage:
         for offset, value in zip(map(int, batch.offsets), batch.values, strict=True):
             part.monitor.summary(offset, value)
         part.position = batch.next_offset
-        if time.monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2:
-            self.checkpoint()
         return None
+
+    @property
+    def due(self) -> bool:
+        """Whether summaries have come since the last checkpoint, and half an interval is over since one had any.
+
+        A checkpoint of every batch as it comes would leave the batches just behind it for the timer, a whole interval
+        later; one that had nothing to say does not delay the next.
+        """
+        return self._fresh and time.monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2
+
+    @property
+    def _fresh(self) -> bool:
+        # A copy: the event loop asks while a thread may take or drop partitions.
+        return any(part.position != part.committed for part in list(self.parts.values()))
 
     def checkpoint(self) -> None:
         """Take in the cuts that have come, let them have their effect, write and publish."""
         if self._feed is None:
             return
-        self._last_s = time.monotonic()
+        if self._fresh:
+            self._last_s = time.monotonic()
         for record in self._feed.drain():
             for part in self.parts.values():
                 part.monitor.checkpoint_record(record.partition, record.offset, record.value)

@@ -31,6 +31,7 @@ from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
 from streams.settings import Settings
+from streams.steps import STEPS, Empty, is_idle, take_step
 from streams.store import StateStore, connect, require_durable
 from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
@@ -80,6 +81,7 @@ class Engine:
         self._metrics = metrics
         self._lock = asyncio.Lock()
         self._generation = -1
+        self._steps = 0
         client = connect(settings.redis)
         require_durable(client, settings.redis)
         admin = TopicAdmin(settings)
@@ -202,30 +204,25 @@ class Engine:
             self._moved_s = time.monotonic()
 
     async def tick(self) -> None:
-        """The timer: clocks of idle inputs move on, checkpoints are taken, lag is measured."""
-        consumer = self._consumer()
+        """The timer, :data:`STEPS` times an interval: clocks of idle inputs move on, checkpoints are taken."""
+        consumer, step = self._consumer(), self._steps % STEPS
+        self._steps += 1
+        if is_idle(step, self.monitor):
+            return
         async with self._lock:
             generation = self._generation
-            found = {
+            found: dict[tuple[int, int], Empty | None] = {
                 (partition, side): consumer.read_to_end(TP(topic, partition))
                 for partition in self.join.parts
                 for side, topic in enumerate((self.topics.predictions, self.topics.outcomes))
             }
             owned = set(self.join.parts) | set(self.monitor.parts)
-            await to_its_end(self._step, found)
+            await to_its_end(take_step, step, self.join, self.monitor, found)
             lost = owned - set(self.join.parts) - set(self.monitor.parts)
-        self._measure(consumer)
+        if step == 0:
+            self._measure(consumer)
         if lost:
             asyncio.get_running_loop().call_later(FENCED_GRACE_S, self._still_fenced, generation)
-
-    def _step(self, found: Mapping[tuple[int, int], tuple[int, float] | None]) -> None:
-        for (partition, side), empty in found.items():
-            if empty is not None:
-                self.join.idle(partition, side, *empty)
-        for partition in list(self.join.parts):
-            self.join.advance(partition)
-        self.join.checkpoint(always=True)
-        self.monitor.checkpoint()
 
     def _still_fenced(self, generation: int) -> None:
         """A rebalance gives a fenced partition back, or to another worker; if none has come, start afresh."""
@@ -335,7 +332,7 @@ def build(settings: Settings, engine: Engine, data_dir: str, fatal: Callable[[Ba
         async for batch in stream:
             await guarded(engine.summaries_batch(batch))
 
-    @app.timer(settings.worker.checkpoint_s)  # type: ignore[untyped-decorator]
+    @app.timer(settings.worker.checkpoint_s / STEPS)  # type: ignore[untyped-decorator]
     async def tick(app: WorkerApp) -> None:
         if engine.join.parts or engine.monitor.parts:
             await guarded(engine.tick())
