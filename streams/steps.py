@@ -1,9 +1,10 @@
 """What a worker does at each step of its timer, several of which make one checkpoint interval.
 
 Step 0 writes a checkpoint of everything, silence too: the broker's append time of its cut is what lets the clock of an
-idle input move on, once a fetch begun after it has come back empty. That is known about half an interval later, so what
-it lets join is joined and written then, not at the next step 0. Summaries are taken in as they come; the monitor writes
-them at the next step, so that those of one checkpoint, which come one after the other, are written together.
+idle input move on, once a fetch begun after it has come back empty. That is known 0.25 to 0.6 s later, so what it lets
+join is joined and written at one of the later steps, not at the next step 0. Summaries are taken in as they come; the
+monitor writes them at the next step, so that those of one checkpoint, which come one after the other, are written
+together.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class Monitor(Protocol):
 
 def is_idle(step: int, monitor: Monitor) -> bool:
     """Whether a step has nothing to do at all."""
-    return step % 2 == 1 and not monitor.due
+    return step == 1 and not monitor.due
 
 
 def take_step(step: int, join: Join, monitor: Monitor, found: Mapping[tuple[int, int], Empty | None]) -> None:
     """Do the work of step 0 to :data:`STEPS` − 1. ``found``: (partition, side) → its newest empty fetch. Blocking."""
-    if step % 2 == 0:
+    if step != 1:  # too early for a fetch begun after the cut
         before = _processed(join)
         for (partition, side), empty in found.items():
             if empty is not None:

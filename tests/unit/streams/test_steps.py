@@ -67,12 +67,13 @@ def test_an_interval_without_news_writes_one_checkpoint_and_says_its_silence() -
     assert monitor.checkpoints == 1
 
 
-def test_what_an_idle_input_lets_join_is_written_half_an_interval_after_the_cut() -> None:
-    """It does not wait for the next cut, and the checkpoint is of what is new alone."""
+@pytest.mark.parametrize("step", [2, 3])
+def test_what_an_idle_input_lets_join_is_written_before_the_next_cut(step: int) -> None:
+    """At the first step at which the broker has said that nothing came before the last one, and only what is new."""
     join, monitor = FakeJoin({0: FakePart(), 1: FakePart(certain_when_idle=3)}), FakeMonitor()
-    interval(join, monitor, [1, 2, 3])
+    interval(join, monitor, range(step, STEPS))
     assert join.checkpoints == [False]
-    assert join.parts[1].pending_events == 0
+    assert join.parts[1].certain_when_idle == 0
 
 
 def test_events_of_a_busy_input_do_not_double_the_checkpoints() -> None:
@@ -90,7 +91,7 @@ def test_summaries_are_written_at_the_next_step(step: int) -> None:
     assert monitor.checkpoints == 1
 
 
-def test_only_odd_steps_are_idle_and_only_while_the_monitor_is_not_due() -> None:
+def test_only_the_first_step_after_the_cut_is_idle_and_only_while_the_monitor_is_not_due() -> None:
     """An idle step takes no lock and no thread."""
-    assert [step for step in range(STEPS) if is_idle(step, FakeMonitor())] == [1, 3]
+    assert [step for step in range(STEPS) if is_idle(step, FakeMonitor())] == [1]
     assert not any(is_idle(step, FakeMonitor(due=True)) for step in range(STEPS))
