@@ -34,7 +34,7 @@ class KafkaSettings(_Section):
     replication: int = Field(1, ge=1, description="replicas of each topic when created")
     accept_create_time: bool = Field(False, description="accept topics that keep the producer's timestamp")
     linger_ms: float = Field(5.0, ge=0, description="how long a producer gathers records into a batch")
-    session_timeout_s: float = Field(10.0, gt=0, description="a worker silent for so long loses its partitions")
+    session_timeout_s: float = Field(10.0, gt=0, le=90, description="a worker silent for so long loses its partitions")
     heartbeat_s: float = Field(3.0, gt=0, description="a third of the session timeout, or less")
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request to the broker may take")
 
