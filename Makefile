@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+BENCH ?= engine
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -59,10 +60,10 @@ test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redi
 	@$(BIN)/pytest tests/integration tests/e2e tests/ops
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the worker against a bare Kafka loop; prints ratios (BENCH_FLAGS=--json)
+bench: $(INSTALLED) ## Measure: BENCH=engine (the default), latency, two_workers or rebalance; BENCH_FLAGS=--json
 	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
 	@$(BIN)/python -m tests.support.kafka_jars
-	@$(BIN)/python -m bench.engine $(BENCH_FLAGS)
+	@$(BIN)/python -m bench.$(BENCH) $(BENCH_FLAGS)
 
 .PHONY: lock
 lock: $(UV) ## Write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade takes the newest)
