@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,7 @@ from rich.table import Table
 from bench.deployment import Deployment
 from bench.engine import say
 from bench.pending import settle
-from bench.runs import Worker, running
+from bench.runs import RunFailed, Worker, running
 from bench.traffic import traffic
 from bench.two_workers import assigned
 from bench.workloads import WORKLOADS, Workload, Writer
@@ -56,8 +57,18 @@ def longest_pause_s(deployment: Deployment, since_ms: int) -> float:
         for record in reader.read_to_end():
             if record.value and b'"record":"cut"' in record.value:
                 times.setdefault(record.partition, []).append(record.at_ms)
-    gaps = [later - earlier for cuts in times.values() for earlier, later in pairwise(cuts) if later >= since_ms]
-    return max(gaps) / 1000
+    return longest_gap_ms(times.values(), since_ms) / 1000
+
+
+def longest_gap_ms(times: Iterable[Sequence[int]], since_ms: int) -> int:
+    """The longest time between two neighbours of one of the rising series that ends at ``since_ms`` or later.
+
+    Raises :class:`RunFailed` if nothing ends there: then there was no cut after the event at all.
+    """
+    gaps = [later - earlier for cuts in times for earlier, later in pairwise(cuts) if later >= since_ms]
+    if not gaps:
+        raise RunFailed("no cut was published after the event")
+    return max(gaps)
 
 
 def now_ms() -> int:
