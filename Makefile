@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := .cache/uv/bin/uv
+KILLS ?= 300
+SOAK_S ?= 600
 
 # $(call need,COMMAND,DEBIAN PACKAGE)
 need = command -v $(1) >/dev/null || { echo "make: $(1) is not on the PATH: apt-get install $(2)" >&2; exit 1; }
@@ -57,7 +59,21 @@ test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redi
 	@$(call need,java,openjdk-17-jdk-headless)
 	@echo "make: looking for Apache Kafka's jars (44 MB, fetched once)"
 	@$(BIN)/python -m tests.support.kafka_jars
-	@$(BIN)/pytest tests/integration tests/e2e tests/ops
+	@$(BIN)/pytest tests/integration tests/e2e tests/ops tests/faults
+
+.PHONY: faults
+faults: $(INSTALLED) ## Break real servers and workers at full length (an hour; KILLS=300 workers killed)
+	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
+	@$(call need,java,openjdk-17-jdk-headless)
+	@$(BIN)/python -m tests.support.kafka_jars
+	@FAULTS=full FAULTS_KILLS=$(KILLS) $(BIN)/pytest tests/faults
+
+.PHONY: soak
+soak: $(INSTALLED) ## Random faults for ten minutes: memory level, everything accounted for (SOAK_S, SOAK_SEED)
+	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
+	@$(call need,java,openjdk-17-jdk-headless)
+	@$(BIN)/python -m tests.support.kafka_jars
+	@SOAK_S=$(SOAK_S) SOAK_SEED=$(SOAK_SEED) FAULTS=full $(BIN)/pytest tests/faults/test_soak.py
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure: BENCH=engine (the default), latency, two_workers or rebalance; BENCH_FLAGS=--json

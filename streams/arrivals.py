@@ -51,12 +51,13 @@ class Minute(msgspec.Struct, array_like=True):
 
 
 def combined(one: Tally, other: Tally) -> Tally:
-    """The outcomes of both."""
+    """The outcomes of both. A correction in one may undo a pair of the other."""
     confusion = dict(one.confusion)
     for cell, n in other.confusion.items():
         confusion[cell] = confusion.get(cell, 0) + n
+    confusion = {cell: n for cell, n in confusion.items() if n > 0}
     return Tally(
-        one.n + other.n,
+        sum(confusion.values()) if confusion else one.n + other.n,
         confusion,
         one.sum_abs + other.sum_abs,
         one.sum_sq + other.sum_sq,
@@ -128,24 +129,39 @@ class Arrivals:
         cells = {cell[1] for held in self.minutes.values() for cell in held.cells if cell[0] == version}
         return cells | {m.segment for held in self.minutes.values() for m in held.moments if m.version == version}
 
-    def tally(self, version: str, segment: str) -> Tally:
-        """The outcomes of all of them, of a segment or of all rows ("")."""
+    def tally(self, version: str, segment: str, first_minute: int) -> Tally:
+        """What all of them add to a window that begins with ``first_minute``, of a segment or of all rows ("").
+
+        A correction of a pair that an earlier minute counted makes a count of it negative.
+        """
         confusion: dict[tuple[str, str], int] = {}
         moments: list[Moments] = []
+        moves = [
+            move
+            for held in self.minutes.values()
+            for move in held.corrections
+            if move.version == version and segment in ("", move.segment) and move.minute >= first_minute
+        ]
         for held in self.minutes.values():
             for (of_version, of_segment, predicted, outcome), n in held.cells.items():
                 if of_version == version and segment in ("", of_segment):
                     confusion[predicted, outcome] = confusion.get((predicted, outcome), 0) + n
             moments.extend(m for m in held.moments if m.version == version and segment in ("", m.segment))
         moments.sort()
+        moves.sort(key=lambda move: move.place)
+        sums = [sum(m.sum_abs for m in moments), sum(m.sum_sq for m in moments), sum(m.sum_err for m in moments)]
+        for move in moves:
+            if move.metric == "accuracy":
+                predicted = label_text(move.prediction)
+                for label, n in ((label_text(move.was), -1), (label_text(move.now), 1)):
+                    confusion[predicted, label] = confusion.get((predicted, label), 0) + n
+            else:
+                was, now = (float(move.prediction) - float(outcome) for outcome in (move.was, move.now))
+                for at, change in enumerate((abs(now) - abs(was), now * now - was * was, now - was)):
+                    sums[at] += change
         if confusion:
             return Tally(sum(confusion.values()), confusion)
-        return Tally(
-            n=sum(m.n for m in moments),
-            sum_abs=sum(m.sum_abs for m in moments),
-            sum_sq=sum(m.sum_sq for m in moments),
-            sum_err=sum(m.sum_err for m in moments),
-        )
+        return Tally(sum(m.n for m in moments), {}, *sums)
 
     def changed(self) -> tuple[dict[int, bytes], list[int]]:
         """Minutes to store and minutes to delete since the last call."""

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import fsspec
 import msgspec
@@ -14,11 +15,13 @@ import redis
 from rich.console import Console
 from rich.markup import escape
 
+from streams import diagnosis
 from streams.configuration import masked
 from streams.errors import DriftlineError, StateMismatch, Unavailable, WrongSetting
+from streams.kafka import TopicReader, is_readable
 from streams.settings import RedisSettings, Settings
 from streams.store import connect, require_durable
-from streams.topics import TopicAdmin
+from streams.topics import TopicAdmin, Topics, specs
 
 PATIENCE_S = 5.0
 """For the broker; a person waits for the answer."""
@@ -60,8 +63,14 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _checked("topics", topics) if reachable.ok else Check("topics", False, "not looked at", "mend the broker")
     store = _checked("store", lambda: _store(settings.redis))
     yield store
+    if store.ok:
+        yield _checked("store memory", lambda: diagnosis.memory(_info(settings.redis)))
+        yield _checked("store disk", lambda: diagnosis.disk(_info(settings.redis)))
+    if counts:
+        yield _checked("topic configuration", lambda: _configuration(hasty))
     if store.ok and counts:
         yield _checked("layout", lambda: layout(counts, _stored_layout(settings.redis)))
+        yield _checked("offsets", lambda: _offsets(hasty))
     yield _checked("model repository", lambda: _repository(settings.repository))
     for section in ("worker", "serve", "retrain"):
         yield _checked(f"{section}.http", lambda at=section: _port(f"{at}.http", getattr(settings, at).http))  # type: ignore[misc]
@@ -83,6 +92,36 @@ def _store(settings: RedisSettings) -> str:
         raise WrongSetting(f"redis.url cannot be used: {error}", "write redis://HOST:PORT/0") from None
     require_durable(client, settings)
     return f"answers at {masked(settings.url)}" + ("" if settings.allow_volatile else ", keeps what it is told")
+
+
+def _info(settings: RedisSettings) -> Mapping[str, Any]:
+    try:
+        info: Mapping[str, Any] = connect(settings).info()
+    except redis.RedisError as error:
+        raise Unavailable(f"the store does not answer: {error}", "check redis.url") from None
+    return info
+
+
+def _configuration(settings: Settings) -> str:
+    found = TopicAdmin(settings).configurations()
+    return diagnosis.configuration(specs(settings), found, int(settings.worker.horizon_s * 1000))
+
+
+def _offsets(settings: Settings) -> str:
+    topics = Topics(settings.kafka.topic_prefix)
+    try:
+        positions = diagnosis.stored_positions(connect(settings.redis), settings.redis.prefix, topics)
+    except redis.RedisError as error:
+        raise Unavailable(f"the store does not answer: {error}", "check redis.url") from None
+    logs: dict[tuple[str, int], tuple[int, int]] = {}
+    for topic in (topics.predictions, topics.outcomes, topics.summaries):
+        with TopicReader(settings.kafka, topic) as reader:
+            logs |= {(topic, p): (low, reader.first_ends[p]) for p, low in reader.next.items()}
+    for at in positions:  # an embedded broker tells end offsets that are too low
+        low, end = logs.get((at.topic, at.partition), (0, 0))
+        if at.offset > end and is_readable(settings.kafka, at.topic, at.partition, at.offset):
+            logs[at.topic, at.partition] = low, at.offset
+    return diagnosis.offsets(positions, logs)
 
 
 def _stored_layout(settings: RedisSettings) -> dict[str, int]:

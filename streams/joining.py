@@ -102,6 +102,7 @@ class JoinStage:
             for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
                 self._publish(part, entry.cut, entry.summaries)
             self.parts[partition] = part
+            self._metrics.written("join", partition)
         self._producer.flush()
 
     def drop(self, partition: int) -> None:

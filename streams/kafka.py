@@ -186,9 +186,15 @@ class TopicReader:
         return list(topics[self.topic].partitions)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(self.topic, partition), timeout=self._timeout_s, cached=False
-        )
+        try:
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self.topic, partition), timeout=self._timeout_s, cached=False
+            )
+        except KafkaException as error:
+            raise Unavailable(
+                f"the broker does not tell the offsets of {self.topic}-{partition}: {error.args[0].str()}",
+                "is it reachable?",
+            ) from None
         return int(low), int(high)
 
     def ends(self) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -16,6 +17,7 @@ from prometheus_client.utils import floatToGoString
 if TYPE_CHECKING:
     from streams.monitor import ModelReport
     from streams.partition import Closed, InputPartition
+    from streams.store import Stage
 
 DELAY_BUCKETS = tuple(float(1 << k) for k in range(0, 24, 2))
 
@@ -82,6 +84,12 @@ class WorkerMetrics:
             registry=registry,
         )
         self.checkpoint_time = gauge("checkpoint_timestamp_seconds", "When a partition was last written.", "partition")
+        self.checkpoint_age = gauge(
+            "checkpoint_age_seconds",
+            "Time since a partition was last written: grows while the store is waited for.",
+            "stage",
+            "partition",
+        )
         self.dead_letters = counter("dead_letters", "Records sent to the dead letters.", "topic", "reason")
         self.wrong = counter("wrong_partition", "Sampled keys that murmur2 would have put elsewhere.", "topic")
         self.cut_short = counter("bound_reached", "Rows forgotten early because a bound was reached.", "bound")
@@ -110,9 +118,15 @@ class WorkerMetrics:
         """A sampled key that murmur2 would have put elsewhere."""
         self.wrong.labels(topic).inc()
 
+    def written(self, stage: Stage, partition: int) -> None:
+        """A partition was taken or written just now: its checkpoint's age, asked at each scrape, begins anew."""
+        at_s = time.monotonic()
+        self.checkpoint_age.labels(stage, str(partition)).set_function(lambda: time.monotonic() - at_s)
+
     def joined(self, part: InputPartition, closed: Closed) -> None:
         """A checkpoint was written."""
         partition, cut = part.owned.partition, closed.cut
+        self.written("join", partition)
         self.pending.labels("predictions", str(partition)).set(cut.pending)
         self.pending.labels("outcomes", str(partition)).set(cut.waiting)
         self.checkpoint_time.labels(str(partition)).set_to_current_time()
@@ -143,6 +157,7 @@ class WorkerMetrics:
     def watched(self, partition: int, watermark_ms: int, reports: Sequence[ModelReport]) -> None:
         """A monitor partition wrote its checkpoint: export its windows; series of versions that are gone go away."""
         self.watermark.labels(str(partition)).set(watermark_ms / 1000)
+        self.written("monitor", partition)
         series: set[tuple[Gauge, tuple[str, str, str]]] = set()
         for report in reports:
             for version in report.versions:
@@ -160,6 +175,7 @@ class WorkerMetrics:
         """Series of monitor partitions that are not ours any more go away."""
         for partition in partitions:
             _remove(self.watermark, str(partition))
+            _remove(self.checkpoint_age, "monitor", str(partition))
             for gauge, labels in self._series.pop(partition, set()):
                 _remove(gauge, *labels)
             for alert in self._alerted.pop(partition, set()):
@@ -174,6 +190,7 @@ class WorkerMetrics:
                 _remove(self.pending, topic, str(partition))
                 _remove(self.lag, topic, str(partition))
             _remove(self.checkpoint_time, str(partition))
+            _remove(self.checkpoint_age, "join", str(partition))
 
 
 _RESULTS = (

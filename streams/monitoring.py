@@ -106,6 +106,7 @@ class MonitorStage:
         self._feed: CutFeed | None = None
         self._last_s = float("-inf")
         self._warn_again_s = 0.0
+        self._heard_ms = 0
 
     # ------------------------------------------------------------------------------------------------- ownership
 
@@ -136,10 +137,10 @@ class MonitorStage:
     def _owns(self, partition: int) -> Callable[[str], bool]:
         return lambda model: murmur2_partition(model.encode(), self._partitions) == partition
 
-    def start(self, partition: int, earliest: int) -> int:
+    def start(self, partition: int, earliest: int, end: int) -> int:
         """Where to read a partition of ``summaries`` from.
 
-        Raises :class:`StateMismatch` when the log does not reach back to it.
+        Raises :class:`StateMismatch` when the log does not reach back to it, or ends before it.
         """
         part = self.parts[partition]
         if part.position is None:
@@ -148,6 +149,12 @@ class MonitorStage:
             raise StateMismatch(
                 f"{self._topics.summaries}-{partition}: offset {part.position} is next, the log starts at {earliest}",
                 "raise the topic's retention, then start over in a new deployment (redis.prefix and worker.group)",
+            )
+        elif part.position > end:
+            raise StateMismatch(
+                f"{self._topics.summaries}-{partition}: offset {part.position} is needed next, but the log ends at"
+                f" {end}: the topic was made anew",
+                "restore the topic, or start over in a new deployment (redis.prefix and worker.group)",
             )
         return part.position
 
@@ -268,15 +275,16 @@ class MonitorStage:
 
     def _warn_held(self, clocks_ms: Mapping[int, int]) -> None:
         """A partition that stands still holds every model's detectors: say so, and which one it is."""
-        newest = max(clocks_ms.values(), default=0)
-        held_ms = newest - min(clocks_ms.values(), default=0)
+        self._heard_ms = self._heard_ms or max(clocks_ms.values(), default=0)
+        late_ms = behind(clocks_ms, self._heard_ms)
+        held_ms = max(late_ms.values(), default=0)
         self._metrics.watermark_held.set(held_ms / 1000)
         if held_ms < HELD_MS or time.monotonic() < self._warn_again_s:
             return
         self._warn_again_s = time.monotonic() + HELD_MS / 1000
         log.error(
             "watermark.held",
-            partitions=[p for p, clock in clocks_ms.items() if newest - clock >= HELD_MS],
+            partitions=[p for p, late in late_ms.items() if late >= HELD_MS],
             seconds=held_ms // 1000,
             what="no detector sees anything newer until the workers that own these input partitions go on",
             mend="is a worker down, or far behind? see `driftline status`",
@@ -304,6 +312,15 @@ class MonitorStage:
                 ],
             }
         )
+
+
+def behind(clocks_ms: Mapping[int, int], heard_ms: int) -> dict[int, int]:
+    """How many ms each input partition is behind the fastest.
+
+    One that has not said anything yet (its clock is 0) counts from ``heard_ms``, when the first of them spoke.
+    """
+    newest = max(clocks_ms.values(), default=0)
+    return {partition: newest - (clock or min(heard_ms, newest)) for partition, clock in clocks_ms.items()}
 
 
 def measures(tally: Tally, positive: str | None) -> dict[str, float | int | None]:

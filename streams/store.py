@@ -113,6 +113,12 @@ class StateStore:
         self.client = client
         self._prefix = prefix
         self._should_stop = should_stop
+        self._called_s: float | None = None
+
+    def waited_s(self) -> float:
+        """How long the call that runs now has been waiting for its answer; 0 when none runs."""
+        called_s = self._called_s
+        return 0.0 if called_s is None else time.monotonic() - called_s
 
     def key(self, stage: Stage, partition: int) -> str:
         """Prefix of all keys of a partition, with a hash tag so that a cluster keeps them in one slot."""
@@ -226,6 +232,13 @@ class StateStore:
 
     def _call(self, operation: Callable[[], Any]) -> Any:
         """Run until it is answered: a store that restarts, loads its file or is full delays us, nothing is dropped."""
+        self._called_s = time.monotonic()
+        try:
+            return self._until_answered(operation)
+        finally:
+            self._called_s = None
+
+    def _until_answered(self, operation: Callable[[], Any]) -> Any:
         warned = False
         while True:
             try:

@@ -208,6 +208,10 @@ class TopicAdmin:
                     " or set kafka.accept_create_time if every producer stamps the present",
                 )
 
+    def configurations(self) -> dict[str, dict[str, str]]:
+        """The broker's configuration of each of our topics that exists. Raises :class:`Unavailable`."""
+        return {name: self._describe(name) for name in self.partition_counts()}
+
     def _describe(self, topic: str) -> dict[str, str]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
         try:

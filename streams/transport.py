@@ -172,6 +172,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self.empty: dict[TP, tuple[int, float]] = {}
         """Partition → (offset, when the fetch began) of the newest fetch that found nothing after that offset."""
+        self.answered_s = self.fetched_s = time.monotonic()
+        """When the broker last answered anything, and a fetch."""
 
     async def on_start(self) -> None:
         """Start the consumer with committed reads and our fetch result."""
@@ -179,11 +181,20 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._consumer = self._create_consumer(loop=self.thread_loop)
         self._consumer._isolation_level = READ_COMMITTED
         self._consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        self._send = self._consumer._client.send
+        self._consumer._client.send = self._send_and_note
         self.time_started = time.monotonic()
         await self._consumer.start()
         fetcher = self._consumer._fetcher
         self._fetch = fetcher._proc_fetch_request
         fetcher._proc_fetch_request = self._proc_fetch_request
+
+    async def _send_and_note(self, node_id: int, request: Any, **options: Any) -> Any:
+        answer = await self._send(node_id, request, **options)
+        self.answered_s = time.monotonic()
+        if isinstance(request, aiokafka_fetcher.FetchRequest):
+            self.fetched_s = self.answered_s
+        return answer
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> Any:
         began = time.monotonic()
@@ -222,6 +233,10 @@ class Consumer(driver.Consumer):
     def read_to_end(self, tp: TP) -> tuple[int, float] | None:
         """(offset, monotonic time) of the newest fetch that began then and found nothing at or after the offset."""
         return self._thread.empty.get(tp)
+
+    def heard_s(self) -> tuple[float, float]:
+        """When the broker last answered anything, heartbeats too, and when a fetch; monotonic times."""
+        return self._thread.answered_s, self._thread.fetched_s
 
     def fetch_position(self, tp: TP) -> int | None:
         """The end of the partition as of the last fetch, or None when it is not known."""

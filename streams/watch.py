@@ -303,10 +303,9 @@ class ModelWatch:
     def tally(self, version: str, segment: str, next_minute: int, span: int) -> Tally:
         """A window as it stands: the judged minutes before ``next_minute``, and what has arrived since."""
         windows = self.windows.get((version, segment))
-        held = self.arrivals.tally(version, segment)
-        if windows is None or windows.latest < 0:
-            return held
-        return combined(windows.total(max(next_minute - 1, windows.latest), span), held)
+        last = max(next_minute - 1, windows.latest if windows is not None else -1)
+        held = self.arrivals.tally(version, segment, last - span + 1)
+        return combined(windows.total(last, span) if windows is not None and windows.latest >= 0 else Tally(0), held)
 
     # --------------------------------------------------------------------------------------------------- rules
 

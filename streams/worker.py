@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from streams.cli import report
@@ -35,12 +37,20 @@ from streams.steps import STEPS, Empty, is_idle, take_step
 from streams.store import StateStore, connect, require_durable
 from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
+from streams.watchdog import Signs, Watchdog
 
 BUFFERED_BATCHES = 8
 FENCED_GRACE_S = 30.0
-STOP_GRACE_S = 10.0
+STOP_GRACE_S = 9.0
+"""A supervisor often kills ten seconds after its SIGTERM."""
+WATCH_EVERY_S = 1.0
+STORE_SLOW_S = 1.0
+"""A call of the store that takes longer counts as waiting for it."""
 MAX_HELD = 500_000
 """Records of a partition read ahead of their turn before its leading input is paused."""
+
+BROKER = "is the broker reachable? restarting is safe"
+UNFINISHED = "nothing is lost: the next owner reads on from the checkpoint before"
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +87,8 @@ class Engine:
         self.topics = Topics(settings.kafka.topic_prefix)
         self.consumer: Consumer | None = None
         self.stopping = False
+        self.unfinished: DriftlineError | None = None
+        """Why the last checkpoint could not be taken: said once the group has been left."""
         self._fatal = fatal
         self._metrics = metrics
         self._lock = asyncio.Lock()
@@ -96,47 +108,87 @@ class Engine:
         self.join = JoinStage(settings, self._store, self._producer, self.models, self.counts, metrics)
         self.monitor = MonitorStage(settings, self._store, self._producer, self.models, self.counts, metrics)
         self._moved_s = time.monotonic()
+        self._taking = False
+        self._watchdog = Watchdog(settings.worker.watchdog_s, self._moved_s)
 
     # -------------------------------------------------------------------------------------- transport.BatchOwner
 
     async def take(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
         """Become the owner of what Faust assigned → where to read on."""
         consumer = self._consumer()
-        earliest = await consumer.earliest_offsets(*assigned) if assigned else {}
-        ends = await consumer.highwaters(*assigned) if assigned else {}
+        try:
+            earliest = await consumer.earliest_offsets(*assigned) if assigned else {}
+            ends = await consumer.highwaters(*assigned) if assigned else {}
+        except KafkaError as error:
+            raise RestartMe(f"the broker did not say where its partitions end ({error!r})", BROKER) from None
         async with self._lock:
-            started = time.monotonic()
-            inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
-            summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
-            partitions = {tp.partition for tp in inputs}
-            # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
-            self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
-            await to_its_end(self.join.take, partitions)
-            await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
-            self._generation = generation
-            offsets: dict[TP, int] = {}
-            for tp in inputs:
-                part = self.join.parts[tp.partition]
-                low, end = int(earliest[tp]), int(ends[tp])
-                position = part.position[self.join.side(tp.topic)]
-                if position is not None and position > end:
-                    end = await to_its_end(self._real_end, tp, position, end)
-                offsets[tp] = part.start(self.join.side(tp.topic), low, low, end, tp.topic)
-            for tp in summaries:
-                offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]))
-            self._moved_s = time.monotonic()
-            log.info(
-                "partitions.assigned",
-                inputs=sorted(partitions),
-                summaries=sorted(tp.partition for tp in summaries),
-                generation=generation,
-                seconds=round(time.monotonic() - started, 3),
-            )
-            return offsets
+            self._taking = True
+            try:
+                return await self._take(assigned, generation, earliest, ends)
+            finally:
+                self._taking = False
 
-    def _real_end(self, tp: TP, position: int, end: int) -> int:
+    async def _take(
+        self, assigned: set[TP], generation: int, earliest: Mapping[TP, int], ends: Mapping[TP, int]
+    ) -> Mapping[TP, int]:
+        started = time.monotonic()
+        inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
+        summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
+        partitions = {tp.partition for tp in inputs}
+        if len(inputs) != 2 * len(partitions):
+            # Faust leaves a topic out that was deleted under it, and would read the other one alone for ever.
+            await to_its_end(TopicAdmin(self.settings).verify)
+            raise RestartMe("predictions and outcomes of a partition were not assigned together", "restarting is safe")
+        # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
+        self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
+        await to_its_end(self.join.take, partitions)
+        await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
+        self._generation = generation
+        offsets: dict[TP, int] = {}
+        for tp in inputs:
+            part = self.join.parts[tp.partition]
+            low = int(earliest[tp])
+            end = await self._real_end(tp, part.position[self.join.side(tp.topic)], int(ends[tp]))
+            offsets[tp] = part.start(self.join.side(tp.topic), low, low, end, tp.topic)
+        for tp in summaries:
+            end = await self._real_end(tp, self.monitor.parts[tp.partition].position, int(ends[tp]))
+            offsets[tp] = self.monitor.start(tp.partition, int(earliest[tp]), end)
+        self._moved_s = time.monotonic()
+        log.info(
+            "partitions.assigned",
+            inputs=sorted(partitions),
+            summaries=sorted(tp.partition for tp in summaries),
+            generation=generation,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        return offsets
+
+    async def _real_end(self, tp: TP, position: int | None, end: int) -> int:
         """An embedded broker tells end offsets that are too low: ask a fetch before calling a log too short."""
-        return position if is_readable(self.settings.kafka, tp.topic, tp.partition, position) else end
+        if position is None or position <= end:
+            return end
+        readable = await to_its_end(is_readable, self.settings.kafka, tp.topic, tp.partition, position)
+        return position if readable else end
+
+    async def _require_reach(self, batch: Batch) -> None:
+        """A batch that does not follow the one before: prefetched before a seek, or the log was cut under us.
+
+        The client goes on at the earliest record when its offset is not there any more, and says nothing. Raises
+        :class:`StateMismatch` if the next offset is no longer within the log.
+        """
+        tp = TP(batch.topic, batch.partition)
+        consumer = self._consumer()
+        try:
+            low = int((await consumer.earliest_offsets(tp))[tp])
+            end = int((await consumer.highwaters(tp))[tp])
+        except KafkaError as error:
+            raise RestartMe(f"the broker did not say where {tp.topic} ends ({error!r})", BROKER) from None
+        if tp.topic == self.topics.summaries:
+            end = await self._real_end(tp, self.monitor.parts[tp.partition].position, end)
+            self.monitor.start(tp.partition, low, end)
+        else:
+            part, side = self.join.parts[tp.partition], self.join.side(tp.topic)
+            part.start(side, low, low, await self._real_end(tp, part.position[side], end), tp.topic)
 
     def stored_offset(self, tp: TP) -> int | None:
         """The next offset as of the last checkpoint."""
@@ -178,6 +230,9 @@ class Engine:
         async with self._lock:
             if batch.generation != self._generation:
                 return
+            part = self.join.parts.get(batch.partition)
+            if part is not None and batch.first_offset != part.position[self.join.side(batch.topic)]:
+                await self._require_reach(batch)
             seek_to = await to_its_end(self._take_in, batch)
             if seek_to is not None:
                 tp = TP(batch.topic, batch.partition)
@@ -198,6 +253,9 @@ class Engine:
         async with self._lock:
             if batch.generation != self._generation:
                 return
+            part = self.monitor.parts.get(batch.partition)
+            if part is not None and batch.first_offset != part.position:
+                await self._require_reach(batch)
             seek_to = await to_its_end(self.monitor.accept, batch)
             if seek_to is not None:
                 await self._consumer().seek_wait({TP(batch.topic, batch.partition): seek_to})
@@ -219,8 +277,6 @@ class Engine:
             owned = set(self.join.parts) | set(self.monitor.parts)
             await to_its_end(take_step, step, self.join, self.monitor, found)
             lost = owned - set(self.join.parts) - set(self.monitor.parts)
-        if step == 0:
-            self._measure(consumer)
         if lost:
             asyncio.get_running_loop().call_later(FENCED_GRACE_S, self._still_fenced, generation)
 
@@ -229,9 +285,37 @@ class Engine:
         if generation == self._generation and not self.stopping:
             self._fatal(RestartMe("a partition was taken by another worker and no rebalance followed", ""))
 
-    def _measure(self, consumer: Consumer) -> None:
+    async def watch(self, crash: Callable[[], BaseException | None]) -> None:
+        """Measure lag, and end the process when it has stalled or Faust has crashed; runs until it is cancelled.
+
+        Beside the timer and without its lock: what stalls holds it.
+        """
+        every_s = min(WATCH_EVERY_S, self.settings.worker.watchdog_s / 4)
+        while True:
+            await asyncio.sleep(every_s)
+            if self.stopping:
+                continue  # the stop has a deadline of its own
+            if (error := crash()) is not None:
+                self._fatal(RestartMe(f"the consumer failed ({error!r})", BROKER))
+            if (consumer := self.consumer) is not None and (reason := self._stalled(consumer)):
+                self._fatal(RestartMe(reason, BROKER))
+
+    def _stalled(self, consumer: Consumer) -> str | None:
+        answered_s, fetched_s = consumer.heard_s()
+        signs = Signs(
+            answered_s=answered_s,
+            fetched_s=fetched_s,
+            moved_s=self._moved_s,
+            waiting=self._taking or self._store.waited_s() > STORE_SLOW_S,
+            owns=bool(self.join.parts or self.monitor.parts),
+            lagging=self._measure(consumer),
+        )
+        return self._watchdog.judge(signs, time.monotonic())
+
+    def _measure(self, consumer: Consumer) -> bool:
+        """Export lag and progress → whether there is lag."""
         lagging = False
-        for partition, part in self.join.parts.items():
+        for partition, part in list(self.join.parts.items()):
             for side, name in enumerate(("predictions", "outcomes")):
                 end = consumer.fetch_position(TP((self.topics.predictions, self.topics.outcomes)[side], partition))
                 if end is not None:
@@ -239,21 +323,27 @@ class Engine:
                     lagging = lagging or end > (part.position[side] or 0)
                 if part.done_ms[side]:
                     self._metrics.last_event.labels(name).set(part.done_ms[side] / 1000)
-        quiet_s = time.monotonic() - self._moved_s
-        if lagging and quiet_s > self.settings.worker.watchdog_s:
-            self._fatal(RestartMe(f"there is lag, and nothing has moved for {quiet_s:.0f} s", "restarting is safe"))
+        return lagging
 
     async def drain(self) -> None:
-        """The last checkpoint, before the partitions are given back."""
+        """The last checkpoint, before the partitions are given back.
+
+        What keeps it from being taken is kept in :attr:`unfinished`: the group must be left all the same.
+        """
         self.stopping = True
         async with self._lock:
-            await to_its_end(self._last)
+            try:
+                if self.unfinished is None:  # a checkpoint that failed half-way must not be followed by the next one
+                    await to_its_end(self._last)
+            except DriftlineError as error:
+                self.unfinished = error
+            finally:
+                self.join.parts.clear()
+                await to_its_end(self.monitor.close)
 
     def _last(self) -> None:
         self.join.checkpoint()
         self.monitor.checkpoint()
-        self.join.parts.clear()
-        self.monitor.close()
 
     def close(self) -> None:
         """Leave the broker."""
@@ -318,7 +408,10 @@ def build(settings: Settings, engine: Engine, data_dir: str, fatal: Callable[[Ba
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, this process cannot go on
-            fatal(error)
+            if engine.stopping and isinstance(error, DriftlineError):
+                engine.unfinished = error
+            else:
+                fatal(error)
 
     @app.agent(inputs, name="join")
     async def join(stream: Any) -> None:
@@ -372,6 +465,7 @@ async def _run(settings: Settings, metrics: WorkerMetrics, data_dir: str, ready_
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    watching = asyncio.create_task(engine.watch(lambda: app.crash_reason if app.crashed else None))
     await app.start()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
@@ -380,9 +474,13 @@ async def _run(settings: Settings, metrics: WorkerMetrics, data_dir: str, ready_
     log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
     await stop.wait()
     log.info("worker.stopping")
-    try:
-        await asyncio.wait_for(app.stop(), STOP_GRACE_S)
-    except TimeoutError:
-        log.warning("worker.stop_slow", seconds=STOP_GRACE_S)
+    deadline = threading.Timer(STOP_GRACE_S, die, [RestartMe(f"not stopped after {STOP_GRACE_S:g} s", UNFINISHED)])
+    deadline.daemon = True
+    deadline.start()
+    watching.cancel()
+    await app.stop()
     engine.close()
+    deadline.cancel()
     log.info("worker.stopped")
+    if engine.unfinished is not None:
+        raise RestartMe(f"the last checkpoint was not taken: {engine.unfinished.message}", UNFINISHED)

@@ -315,6 +315,31 @@ def test_a_fetch_that_found_nothing_is_known_by_when_it_began(
     play(scenario)
 
 
+def test_the_brokers_answers_are_noted(
+    kafka_broker: KafkaBroker, deployment: str, play: Callable[[Play], None]
+) -> None:
+    """The watchdog stands on it: fetches and heartbeats that are answered move the times, a silent broker does not."""
+    kafka_broker.create_topic(deployment, 1, STAMPED)
+
+    async def scenario(app: Any) -> None:
+        owner = NotingOwner()
+        async with running(app(owner)) as consumer:
+            await until(lambda: owner.assignments and owner.assignments[-1])
+            began = time.monotonic()
+            await until(lambda: min(consumer.heard_s()) > began)
+            kafka_broker.pause()
+            try:
+                await asyncio.sleep(1)  # what was on its way has come
+                silent = consumer.heard_s()
+                await asyncio.sleep(2)
+                assert consumer.heard_s() == silent
+            finally:
+                kafka_broker.resume()
+            await until(lambda: min(consumer.heard_s()) > max(silent))
+
+    play(scenario)
+
+
 def test_a_held_partition_waits_and_loses_nothing(
     kafka_broker: KafkaBroker, deployment: str, play: Callable[[Play], None]
 ) -> None:

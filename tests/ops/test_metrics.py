@@ -35,6 +35,7 @@ WORKER = PROCESS | {
     "driftline_last_event_timestamp_seconds",
     "driftline_checkpoint_duration_seconds",
     "driftline_checkpoint_timestamp_seconds",
+    "driftline_checkpoint_age_seconds",
     "driftline_watermark_timestamp_seconds",
     "driftline_dead_letters",
     "driftline_drift_active",

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from streams import codec
 from streams.audit_log import newest_cuts
@@ -72,6 +74,17 @@ class Process:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int:
+        """How it ended, negative for a signal. Raises :class:`AssertionError` while it runs."""
+        if (code := self._process.poll()) is None:
+            raise AssertionError(f"{self.name} still runs")
+        return code
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def started(self, bound_s: float = BOUND_S) -> Self:
         """Wait until its ready file is there."""
         eventually(lambda: self.ready.exists() or not self.is_running, f"{self.name} is ready: {self.tail()}", bound_s)
@@ -93,9 +106,17 @@ class Process:
         """SIGSTOP: it stands still, and its connections stay open."""
         self._process.send_signal(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """SIGCONT: it goes on, and knows nothing of the time that has passed."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def signal_termination(self) -> None:
+        """SIGTERM, as a supervisor; does not wait."""
+        self._process.terminate()
+
     def terminate(self, bound_s: float = BOUND_S) -> int:
         """SIGTERM, as a supervisor → its exit code."""
-        self._process.terminate()
+        self.signal_termination()
         return self.wait(bound_s)
 
     def wait(self, bound_s: float = BOUND_S) -> int:
@@ -115,10 +136,21 @@ class Process:
                     found.append(told)
         return found
 
+    def metric(self, name: str, over: Callable[[Iterable[float]], float] = max) -> float:
+        """A metric of its /metrics, over all of its series; 0 without any."""
+        with urllib.request.urlopen(self.url, timeout=30) as response:
+            families = text_string_to_metric_families(response.read().decode())
+            values = [sample.value for family in families for sample in family.samples if sample.name == name]
+        return over(values) if values else 0.0
+
     def said(self) -> str:
         """Everything on its stderr that is no JSON line of the log."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(line for line in lines if not line.startswith("{"))
+
+    def reasons(self) -> list[str]:
+        """The lines that say why it ended: one, unless something is wrong."""
+        return [line for line in self.said().splitlines() if line.startswith("driftline: ")]
 
     def tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

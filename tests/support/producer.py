@@ -55,7 +55,7 @@ class EventProducer:
         """Queue one record; a dict is sent as JSON under its ``prediction_id``."""
         if isinstance(value, dict):
             key = value.get("prediction_id") if key is None else key
-            value = json.dumps(value).encode()
+            value = self.encoded(value)
         more: dict[str, int] = {}
         if partition is not None:
             more["partition"] = partition
@@ -70,6 +70,11 @@ class EventProducer:
             except BufferError:
                 self._producer.poll(0.1)
         self._producer.poll(0)
+
+    @staticmethod
+    def encoded(event: dict[str, Any]) -> bytes:
+        """An event's data as bytes."""
+        return json.dumps(event).encode()
 
     def flush(self) -> None:
         """Wait until everything is in the broker."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from prometheus_client import Histogram, generate_latest
 
 from detectors.tally import Tally
@@ -63,3 +66,23 @@ def test_a_counted_histogram_reads_as_one_that_saw_every_value() -> None:
     expected = [line for line in page((None, single)).splitlines() if "delay_seconds" in line]  # type: ignore[arg-type]
     assert [line for line in page((None, counted)).splitlines() if "delay_seconds" in line] == expected  # type: ignore[arg-type]
     assert 'delay_seconds_bucket{le="4.0"} 11.0' in expected
+
+
+def test_a_checkpoints_age_grows_until_the_next_one_and_goes_with_its_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked at each scrape, so that a store that is waited for shows while nothing is written."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    metrics = made()
+    metrics[0].written("join", 2)
+    metrics[0].watched(2, 1_000, [])
+    now[0] = 140.0
+    text = page(metrics)
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="join"} 40.0' in text
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="monitor"} 40.0' in text
+    metrics[0].written("join", 2)
+    assert 'driftline_checkpoint_age_seconds{partition="2",stage="join"} 0.0' in page(metrics)
+    metrics[0].revoked([2])
+    metrics[0].unwatched([2])
+    assert "driftline_checkpoint_age_seconds{" not in page(metrics)

@@ -1,4 +1,4 @@
-"""The monitor stage: when summaries that have come are due to be written."""
+"""The monitor stage: when summaries are due to be written, and which input partition holds the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streams.kafka import SafeProducer
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitor import MonitorPartition
-from streams.monitoring import CutFeed, MonitorStage, _Watched
+from streams.monitoring import CutFeed, MonitorStage, _Watched, behind
 from streams.partition import Batch
 from streams.records import Summary
 from streams.settings import Settings, load
@@ -102,3 +102,18 @@ def test_summaries_that_follow_a_written_one_wait_half_an_interval() -> None:
     monitor.checkpoint()
     monitor.accept(summaries(1, 1))
     assert not monitor.due
+
+
+NOON_MS = 1_800_000_000_000
+
+
+def test_the_slowest_partition_is_told() -> None:
+    """In ms behind the fastest."""
+    assert behind({0: NOON_MS, 1: NOON_MS - 40_000}, NOON_MS - 90_000) == {0: 0, 1: 40_000}
+
+
+def test_a_partition_that_has_not_spoken_counts_from_when_the_first_did() -> None:
+    """Not from 1970: every new deployment would begin with an alert. If it never speaks, it is told all the same."""
+    assert behind({0: 0, 1: 0}, 0) == {0: 0, 1: 0}
+    assert behind({0: NOON_MS, 1: 0}, NOON_MS) == {0: 0, 1: 0}
+    assert behind({0: NOON_MS + 31_000, 1: 0}, NOON_MS) == {0: 0, 1: 31_000}

@@ -6,11 +6,15 @@ import random
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from detectors.tally import Tally
+from streams.arrivals import Arrivals
 from streams.catalog import Catalog
 from streams.events import Alert, Baseline, ModelEvent, ModelState
 from streams.monitor import MonitorPartition
+from streams.records import Correction, Summary, VersionPart
 from streams.settings import ModelSettings, Settings
 from tests.unit.streams.monitor_log import START_S, Pair, champion, events, fresh, play, record, registered, settings
 
@@ -243,6 +247,27 @@ def test_a_correction_moves_the_windows_and_not_the_detectors() -> None:
     (version,) = monitor.report()[0].versions
     assert version.windows["1h"].accuracy == 1.0
     assert version.outcomes == version.windows["1h"].n == len(pairs)
+
+
+def test_a_report_shows_a_correction_before_its_minute_is_over() -> None:
+    """Pairs of a minute that is not over are in the report, so what corrects them, or earlier ones, is too."""
+    pairs = outcomes(0.5, minute(0), 4)
+    for pair in pairs:
+        pair.corrected_s = minute(4) + 30
+    monitor = fed(record(pairs, 1, ends_s=minute(4) + 45), registered(champion()))
+    (version,) = monitor.report()[0].versions
+    assert version.windows["1h"].accuracy == 1.0
+    assert version.windows["1h"].n == len(pairs)
+
+
+def test_a_regressions_correction_is_shown_too_unless_its_pair_is_older_than_the_window() -> None:
+    """The sums of errors move with the outcome, in windows that hold the pair."""
+    part = VersionPart.of("1", "", [60], [0], np.array([2.0]), moments=[(1, 1, 1, 2.0, 4.0, 2.0)])
+    part.corrections = [Correction(90, 1, 1, 5.0, 3.0, 4.0)]
+    arrivals = Arrivals()
+    arrivals.add(Summary(0, 1, 1, "loan", "regression", [part]))
+    assert arrivals.tally("1", "", 0) == Tally(1, {}, 1.0, 1.0, 1.0)
+    assert arrivals.tally("1", "", 2) == Tally(1, {}, 2.0, 4.0, 2.0)
 
 
 def test_segments_have_windows_up_to_a_bound() -> None:
