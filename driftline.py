@@ -13,6 +13,7 @@ import serving.commands
 import stack.commands
 import streams.commands
 from streams.cli import Session, configure_logging, report
+from streams.configuration import refuse_secret_flags
 from streams.errors import DriftlineError, WrongSetting
 from streams.settings import load
 
@@ -49,6 +50,7 @@ def settings(
     named = {"kafka.bootstrap": bootstrap, "redis.url": redis, "repository": repository}
     flags |= {name: value for name, value in named.items() if value is not None}
     configure_logging(log)
+    refuse_secret_flags(flags)
     ctx.obj = Session.of(*load(config, flags=flags), arguments=tuple(_forwarded(config, flags, log)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from streams.settings import ModelSettings, Settings
@@ -88,8 +88,8 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A scalar or a list as TOML writes it; JSON does the same for all of them."""
-    return json.dumps(value)
+    """A scalar or a list as TOML writes it; JSON does the same for all of them. A secret has no default."""
+    return json.dumps("" if isinstance(value, SecretStr) else value)
 
 
 if __name__ == "__main__":

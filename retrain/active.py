@@ -12,7 +12,7 @@ from retrain.lease import LEASE_MS, LeaseLost, Leases
 from retrain.lifecycle import Run
 from retrain.metrics import RetrainMetrics
 from retrain.retrainer import Retrainer
-from streams.errors import Unavailable
+from streams.errors import AccessDenied, Unavailable
 
 RENEW_S = LEASE_MS / 1000 / 3
 STOP_S = 30.0
@@ -131,6 +131,6 @@ class ActiveRuns:
             active.join(STOP_S)
             try:
                 self._leases.release(active.model)
-            except Unavailable as error:
+            except (Unavailable, AccessDenied) as error:
                 log.warning("lease not released, it will run out", model=active.model, reason=str(error))
         self._active.clear()

@@ -24,9 +24,11 @@ from retrain.run import Challenger, Stage
 from retrain.runs import RunStore
 from serving.repository import Repository
 from streams.codec import Undecodable, alert_decoder
+from streams.configuration import masked
 from streams.errors import Unavailable, WrongSetting
 from streams.events import rfc3339
-from streams.kafka import client_config
+from streams.kafka import client_config, failure, refusal
+from streams.permissions import require
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -49,6 +51,7 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
         stack.enter_context(_signals(stop))
         metrics = RetrainMetrics()
         url = stack.enter_context(_exposed(metrics, settings.retrain.http))
+        require(settings, "retrain")
         leases = Leases(settings.redis)
         stack.callback(leases.close)
         leases.check()
@@ -73,7 +76,7 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
         stack.callback(active.stop)
         if ready_file is not None:
             ready_file.write_text(url)
-        log.info("waiting for alerts", metrics=url, repository=settings.repository)
+        log.info("waiting for alerts", metrics=url, repository=masked(settings.repository))
         _loop(stop, alerts, retrainer, active, metrics)
 
 
@@ -105,7 +108,9 @@ def _loop(
 def _readable(error: KafkaError | None) -> bool:
     if error is None:
         return True
-    if error.fatal() or error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+    if refusal(error) is not None:
+        raise failure("alerts", error)
+    if error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise Unavailable(f"alerts cannot be read: {error.str()}", "`driftline topics create` makes the topics")
     log.warning("alerts cannot be read now", reason=error.str())
     return False
@@ -116,6 +121,8 @@ def _commit(alerts: Consumer, message: object) -> None:
     try:
         alerts.commit(message=message, asynchronous=False)
     except KafkaException as error:
+        if (denied := refusal(error.args[0])) is not None:
+            raise denied from None
         log.warning("offset not committed", reason=error.args[0].str())
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
-from streams.errors import Unavailable
 from streams.settings import RedisSettings
+from streams.store_client import connect, store_failure
 
 LEASE_MS = 30_000
 RENEW = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
@@ -23,18 +23,18 @@ class Leases:
     """Leases by model. ``take`` and ``renew`` answer whether it is ours for the next ``lease_ms``."""
 
     def __init__(self, settings: RedisSettings, lease_ms: int = LEASE_MS) -> None:
-        self._client: Any = redis.Redis.from_url(settings.url, socket_timeout=5, socket_connect_timeout=5)
-        self._url = settings.url
+        self._client: Any = connect(settings, repeats=True)
+        self._settings = settings
         self._prefix = settings.prefix
         self._lease_ms = lease_ms
         self._token = uuid.uuid4().hex
 
     def check(self) -> None:
-        """Raise :class:`Unavailable` when the store does not answer."""
+        """Raise :class:`Unavailable` when the store does not answer, :class:`AccessDenied` when it refuses us."""
         try:
             self._client.ping()
         except redis.RedisError as error:
-            raise Unavailable(f"no Redis answers at {self._url} ({error})", "start one, or set redis.url") from None
+            raise store_failure(error, self._settings) from None
 
     def take(self, model: str) -> bool:
         """Take the lease if nobody holds it."""
@@ -59,4 +59,4 @@ class Leases:
         try:
             return command()
         except redis.RedisError as error:
-            raise Unavailable(f"Redis at {self._url} does not answer ({error})", "start it, or set redis.url") from None
+            raise store_failure(error, self._settings) from None

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.codec import Undecodable, full_prediction_decoder
 from streams.errors import StateMismatch, Unavailable
 from streams.events import FullPrediction
-from streams.kafka import BATCH, POLL_S, Record, TopicReader, reader_config
+from streams.kafka import BATCH, POLL_S, Record, TopicReader, failure, passes, reader_config
 from streams.records import Labelled
 from streams.settings import KafkaSettings, Settings
 from streams.topics import Topics
@@ -87,7 +87,7 @@ class KafkaLog:
                     low, high = consumer.get_watermark_offsets(TopicPartition(topic, at.partition), self._timeout_s)
                     offsets[at.partition] = max(low, at.offset) if at.offset >= 0 else high
             except KafkaException as error:
-                raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
+                raise failure(topic, error.args[0]) from None
         return offsets
 
 
@@ -143,22 +143,22 @@ def _scan(
         messages = consumer.consume(BATCH, POLL_S)
         idle_s = 0.0 if messages else idle_s + POLL_S
         for message in messages:
-            failure = message.error()
-            if failure is None:
+            found = message.error()
+            if found is None:
                 if message.offset() < stop:
                     yield message
                 if message.offset() >= stop - 1:
                     return
-            elif failure.code() == KafkaError._PARTITION_EOF:
+            elif found.code() == KafkaError._PARTITION_EOF:
                 return
-            elif failure.code() in _OUT_OF_RANGE:
+            elif found.code() in _OUT_OF_RANGE:
                 low = _low(consumer, topic, partition, timeout_s)
                 if not start < low < stop:
                     return  # these offsets are of a log that is no more
                 start = low  # retention deleted while we read
                 consumer.assign([TopicPartition(topic, partition, start)])
-            elif not failure.retriable():
-                raise Unavailable(f"{topic}: {failure.str()}", "is the broker reachable?")
+            elif not passes(found):
+                raise failure(topic, found)
     raise Unavailable(f"{topic} could not be read up to {stop}", "is the broker reachable?")
 
 
@@ -166,7 +166,7 @@ def _low(consumer: Consumer, topic: str, partition: int, timeout_s: float) -> in
     try:
         low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s, cached=False)
     except KafkaException as error:
-        raise Unavailable(f"{topic}: {error.args[0].str()}", "check kafka.bootstrap") from None
+        raise failure(topic, error.args[0]) from None
     return int(low)
 
 

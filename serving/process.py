@@ -19,8 +19,10 @@ from serving.publisher import PredictionPublisher
 from serving.registry import ModelRegistry
 from serving.repository import Repository
 from serving.server import InferenceServer
+from streams.configuration import masked
 from streams.errors import Unavailable, WrongSetting
 from streams.kafka import SafeProducer, TopicReader
+from streams.permissions import require
 from streams.settings import Settings
 from streams.topics import TopicAdmin, Topics
 
@@ -42,6 +44,7 @@ def serve(settings: Settings, http: str | None = None, ready_file: Path | None =
         raise WrongSetting(f"the folder of --ready-file {ready_file} does not exist", "make it first")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(http or settings.serve.http))
+        require(settings, "serve")
         admin = TopicAdmin(settings)
         admin.create()
         admin.verify()
@@ -67,7 +70,7 @@ def serve(settings: Settings, http: str | None = None, ready_file: Path | None =
         failures.stops(server)
         follower.start()
         if not registry.models():
-            log.warning("no model yet: not ready until one is promoted", repository=settings.repository)
+            log.warning("no model yet: not ready until one is promoted", repository=masked(settings.repository))
         server.run(sockets=[listener])
         failures.raise_first()
 

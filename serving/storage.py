@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import fsspec
 
+from streams.configuration import masked
 from streams.errors import MissingInput, Unavailable, WrongSetting
 
 EXCLUSIVE_PROTOCOLS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"})
@@ -58,12 +59,13 @@ def open_storage(url: str) -> Storage:
     if protocol not in EXCLUSIVE_PROTOCOLS:
         known = ", ".join(sorted(EXCLUSIVE_PROTOCOLS))
         raise WrongSetting(
-            f"repository {url}: {protocol} has no exclusive create", f"use a folder or a URL with one of {known}"
+            f"repository {masked(url)}: {protocol} has no exclusive create",
+            f"use a folder or a URL with one of {known}",
         )
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise WrongSetting(f"repository {url}: {error}", "install the fsspec package of that store") from None
+        raise WrongSetting(f"repository {masked(url)}: {error}", "install the fsspec package of that store") from None
     return ObjectStorage(filesystem, str(root), protocol)
 
 

@@ -1,4 +1,4 @@
-"""Commands of the stream: worker, topics, config, audit, status, doctor, schemas."""
+"""Commands of the stream: worker, topics, config, audit, status, doctor, acls, schemas."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from streams.cli import session, stderr, stdout
+from streams.permissions import Process
 from streams.topics import TopicAdmin
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(audit)
     app.command()(status)
     app.command()(doctor)
+    app.command()(acls)
     app.command()(schemas)
     topics = typer.Typer(name="topics", help="Create, verify and repair the topics.", no_args_is_help=True)
     topics.command()(create)
@@ -99,17 +101,38 @@ def status(
         return  # the way to end --watch
 
 
-def doctor(ctx: typer.Context, json: Json = False) -> None:
+def doctor(
+    ctx: typer.Context,
+    json: Json = False,
+    process: Annotated[
+        Process | None, typer.Option(help="Whose permissions on Kafka to check; without it any one will do.")
+    ] = None,
+) -> None:
     """Check the broker, the topics, the store, the model repository and the ports. Exit code 1: something is wrong."""
     from streams.doctor import examine, render
 
-    found = examine(session(ctx).settings)
+    found = examine(session(ctx).settings, process)
     if json:
         _print(msgspec.json.encode(found))
     else:
         render(found, stdout())
     if not all(check.ok for check in found):
         raise typer.Exit(VIOLATED)
+
+
+def acls(
+    ctx: typer.Context,
+    process: Annotated[Process, typer.Argument(show_default=False)],
+    user: Annotated[str | None, typer.Option(help="Its name on Kafka and Redis; default driftline-PROCESS.")] = None,
+) -> None:
+    """Print what a process must be allowed to do: commands for kafka-acls.sh, and a line of Redis's ACL file."""
+    from streams.permissions import kafka_commands, redis_user
+
+    settings, name = session(ctx).settings, user or f"driftline-{process}"
+    for command in kafka_commands(settings, process, name):
+        typer.echo(command)
+    if (line := redis_user(settings, process, name)) is not None:
+        typer.echo(line)
 
 
 def schemas(
@@ -153,7 +176,8 @@ def repair(ctx: typer.Context) -> None:
 
 def accept(ctx: typer.Context) -> None:
     """Take the topics' partition counts as they are now: ids published before a change stay where they were."""
-    from streams.store import StateStore, connect, require_durable
+    from streams.store import StateStore
+    from streams.store_client import connect, require_durable
 
     settings = session(ctx).settings
     counts = TopicAdmin(settings).verify()

@@ -8,12 +8,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streams.settings import Settings
+from streams.errors import WrongSetting
+from streams.settings import ENVIRONMENT_PREFIX, SECRETS, Settings
 
 DEFAULT = "default"
 MASK = "***"
@@ -29,7 +30,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 def list_settings(settings: Settings, origin: Mapping[str, str]) -> list[Setting]:
-    """Every setting in the order of the settings' definition; passwords in URLs are masked."""
+    """Every setting in the order of the settings' definition; secrets and passwords in URLs are masked."""
     return list(_walk(settings, origin, ""))
 
 
@@ -45,8 +46,26 @@ def _walk(section: BaseModel, origin: Mapping[str, str], at: str) -> Iterator[Se
             yield Setting(name, masked(value), origin.get(name, DEFAULT), info.description or "")
 
 
+def refuse_secret_flags(flags: Mapping[str, str]) -> None:
+    """Raise :class:`WrongSetting` for a secret among ``flags``: the list of processes shows them to everybody."""
+    for name, value in flags.items():
+        variable = f"{ENVIRONMENT_PREFIX}{name.replace('.', '__').upper()}"
+        if name.rpartition(".")[2] in SECRETS:
+            raise WrongSetting(
+                f"{name} is a secret, and a flag is seen by everybody on this machine",
+                f"set {name}_file, or {variable}",
+            )
+        if "://" in value and masked(value) != value:
+            raise WrongSetting(
+                f"{name} has a password, and a flag is seen by everybody on this machine",
+                f"set {variable}, or put it into the configuration file",
+            )
+
+
 def masked(value: Any) -> Any:
-    """A value without the password that a URL may carry."""
+    """A value without its secret, or without the password that a URL may carry."""
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
     if not isinstance(value, str) or "://" not in value:
         return value
     try:

@@ -17,10 +17,12 @@ from rich.markup import escape
 
 from streams import diagnosis
 from streams.configuration import masked
-from streams.errors import DriftlineError, StateMismatch, Unavailable, WrongSetting
+from streams.credentials import kafka_access
+from streams.errors import AccessDenied, DriftlineError, StateMismatch, Unavailable, WrongSetting
 from streams.kafka import TopicReader, is_readable
+from streams.permissions import PROCESSES, Process, missing, require
 from streams.settings import RedisSettings, Settings
-from streams.store import connect, require_durable
+from streams.store_client import connect, require_durable, store_failure
 from streams.topics import TopicAdmin, Topics, specs
 
 PATIENCE_S = 5.0
@@ -40,19 +42,24 @@ class Check(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-def examine(settings: Settings) -> list[Check]:
-    """Run every check; blocking, some seconds if something does not answer."""
-    return list(_checks(settings))
+def examine(settings: Settings, process: Process | None = None) -> list[Check]:
+    """Run every check; blocking, some seconds if something does not answer.
+
+    The broker's user must suffice for ``process``, or for any one process if it is None.
+    """
+    return list(_checks(settings, process))
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _checks(settings: Settings, process: Process | None) -> Iterator[Check]:
     patience = min(PATIENCE_S, settings.kafka.request_timeout_s)
     hasty = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"request_timeout_s": patience})})
     counts: dict[str, int] = {}
 
     def broker() -> str:
         TopicAdmin(hasty).partition_counts()
-        return f"answers at {settings.kafka.bootstrap}"
+        access = kafka_access(settings.kafka)
+        name = f" as {access.username}" if access.username else " by certificate" if not access.anonymous else ""
+        return f"answers at {settings.kafka.bootstrap} ({access.protocol}{name})"
 
     def topics() -> str:
         counts.update(TopicAdmin(hasty).verify())
@@ -60,6 +67,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
 
     reachable = _checked("broker", broker)
     yield reachable
+    if reachable.ok and not kafka_access(settings.kafka).anonymous:
+        yield _checked("permissions", lambda: _permissions(hasty, process))
     yield _checked("topics", topics) if reachable.ok else Check("topics", False, "not looked at", "mend the broker")
     store = _checked("store", lambda: _store(settings.redis))
     yield store
@@ -85,12 +94,23 @@ def _checked(name: str, look: Callable[[], str]) -> Check:
         return Check(name, False, error.message, error.hint)
 
 
+def _permissions(settings: Settings, process: Process | None) -> str:
+    """Which processes the broker's user suffices for. Raises :class:`AccessDenied` if that is not enough."""
+    if process is not None:
+        require(settings, process)
+        return f"Kafka permits what {process} does"
+    lacking = {each: missing(settings, each) for each in PROCESSES}
+    if enough := [each for each, missed in lacking.items() if not missed]:
+        return f"Kafka permits what these do: {', '.join(enough)}"
+    nearest = min(lacking, key=lambda each: len(lacking[each]))
+    raise AccessDenied(
+        f"the Kafka user suffices for no process; {nearest} lacks {', '.join(lacking[nearest])}",
+        "grant what `driftline acls PROCESS` prints; `driftline doctor --process PROCESS` checks it",
+    )
+
+
 def _store(settings: RedisSettings) -> str:
-    try:
-        client = connect(settings)
-    except ValueError as error:
-        raise WrongSetting(f"redis.url cannot be used: {error}", "write redis://HOST:PORT/0") from None
-    require_durable(client, settings)
+    require_durable(connect(settings), settings)
     return f"answers at {masked(settings.url)}" + ("" if settings.allow_volatile else ", keeps what it is told")
 
 
@@ -128,7 +148,7 @@ def _stored_layout(settings: RedisSettings) -> dict[str, int]:
     try:
         fields = connect(settings).hgetall(f"{settings.prefix}:layout")
     except redis.RedisError as error:
-        raise Unavailable(f"the store does not answer: {error}", "check redis.url") from None
+        raise store_failure(error, settings) from None
     return {_text(name): int(count) for name, count in fields.items()}
 
 

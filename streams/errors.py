@@ -9,6 +9,7 @@ Exit codes follow sysexits(3), so that a supervisor can tell "restart me" from "
  70   a bug of ours: the traceback is in the log
  75   the process gave up on purpose (fenced, stalled): restart at once, nothing is lost
  76   the input is garbage: nothing was committed, a person decides
+ 77   access is denied: a wrong password, an untrusted certificate, a missing permission: a person decides
  78   the state does not fit the log (partition counts, lost offsets, rolled back store): a person decides
 ====  ==========================================================================================
 """
@@ -61,6 +62,12 @@ class GarbageInput(DriftlineError):
     """Too large a share of the stream cannot be decoded."""
 
     exit_code = 76
+
+
+class AccessDenied(DriftlineError):
+    """The broker or the store refuses us, or we do not trust it: asking again would not help."""
+
+    exit_code = 77
 
 
 class StateMismatch(DriftlineError):

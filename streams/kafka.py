@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streams.codec import Headers
-from streams.errors import RestartMe, Unavailable
+from streams.credentials import kafka_access
+from streams.errors import AccessDenied, DriftlineError, RestartMe, Unavailable
 from streams.settings import KafkaSettings
 
 MAX_RECORD_BYTES = 10_485_760
@@ -20,9 +21,83 @@ POLL_S = 0.1
 BATCH = 1_000
 
 
+FIRST_ANSWER_S = 1.0
+T = TypeVar("T")
+
+
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    """What every client needs to reach the broker. Its log is quiet: what matters comes back as an error, once."""
-    return {"bootstrap.servers": settings.bootstrap, "client.id": "driftline", "log_level": 2}
+    """What every client needs to reach the broker. Its log is quiet: what matters comes back as an error, once.
+
+    A refusal (a wrong password, an untrusted certificate) is raised as :class:`AccessDenied` by the client's next
+    ``poll``, ``consume`` or ``flush``: librdkafka itself would try again for ever. Raises what
+    :func:`streams.credentials.kafka_access` raises.
+    """
+    return {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": "driftline",
+        "log_level": 2,
+        "error_cb": _raise_refusal,
+        **kafka_access(settings).librdkafka(),
+    }
+
+
+def refusal(error: KafkaError) -> AccessDenied | None:
+    """What an error says of our rights, in one line with what to do; None if it says nothing of them."""
+    code, text = error.code(), _without_place(error.str())
+    if code == KafkaError._SSL or "SSL alert number" in text or "certificate verify failed" in text:
+        if "alert" in text:
+            return AccessDenied(
+                f"the broker does not accept our certificate ({text})",
+                "set kafka.certificate_file and kafka.key_file to a pair that the broker's authority signed",
+            )
+        return AccessDenied(
+            f"the broker's certificate is not trusted ({text})",
+            "set kafka.ca_file to its authority, and name the brokers in kafka.bootstrap as their certificates do",
+        )
+    # An authentication that broke off is told as one that failed.
+    if code == KafkaError._AUTHENTICATION and "Local: " not in text:
+        return AccessDenied(
+            f"the broker refuses to log us in ({text})",
+            "check kafka.username, its password and kafka.sasl_mechanism",
+        )
+    if code in _UNAUTHORIZED:
+        return AccessDenied(
+            text.rstrip("."), "`driftline doctor` lists what is missing, `driftline acls` what it takes"
+        )
+    return None
+
+
+def _without_place(text: str) -> str:
+    """``sasl_ssl://host:9092/bootstrap: SASL … failed (after 3ms in state …)`` without address and state."""
+    if text.startswith(("ssl://", "sasl_ssl://", "sasl_plaintext://", "plaintext://")):
+        text = text.partition(": ")[2]
+    return text.partition(" (after ")[0]
+
+
+def _raise_refusal(error: KafkaError) -> None:
+    """librdkafka's error callback: what is raised in it is raised by the call that serves it."""
+    if (denied := refusal(error)) is not None:
+        raise denied
+
+
+def asked(client: Any, question: Callable[[float], T], timeout_s: float) -> T:
+    """The broker's answer to ``question``, which is called with a time limit until it is answered.
+
+    Between its attempts the errors of ``client`` are served: :class:`AccessDenied` ends the waiting at once. Raises
+    :class:`confluent_kafka.KafkaException` for any other failure, after ``timeout_s``.
+    """
+    deadline, patience_s = time.monotonic() + timeout_s, FIRST_ANSWER_S
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            return question(max(0.01, min(patience_s, left_s)))
+        except KafkaException as error:
+            if (denied := refusal(error.args[0])) is not None:
+                raise denied from None
+            client.poll(0)
+            if left_s <= patience_s or error.args[0].code() not in _PASSING:
+                raise
+            patience_s *= 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +136,21 @@ class SafeProducer:
             }
         )
         self._lock = threading.Lock()
-        self._failure: str | None = None
+        self._failure: DriftlineError | None = None
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._serve_reports, name="kafka-delivery", daemon=True)
         self._poller.start()
 
     def _serve_reports(self) -> None:
         while not self._stop.is_set():
-            self._producer.poll(POLL_S)
+            try:
+                self._producer.poll(POLL_S)
+            except AccessDenied as error:
+                self._fail(error)
+
+    def _fail(self, error: DriftlineError) -> None:
+        with self._lock:
+            self._failure = self._failure or error
 
     def send(
         self,
@@ -81,14 +163,16 @@ class SafeProducer:
     ) -> None:
         """Queue one record; blocks while the queue is full. ``delivered`` runs in another thread.
 
-        Raises :class:`RestartMe` if an earlier delivery failed.
+        Raises what :meth:`check` raises.
         """
         self.check()
 
         def report(error: KafkaError | None, message: confluent_kafka.Message) -> None:
             if error is not None:
-                with self._lock:
-                    self._failure = self._failure or f"{topic}: {error.str()}"
+                undelivered = f"a record could not be delivered: {topic}: {error.str()}"
+                self._fail(
+                    failure(topic, error) if refusal(error) else RestartMe(undelivered, "is the broker reachable?")
+                )
             elif delivered is not None:
                 delivered(message)
 
@@ -104,20 +188,26 @@ class SafeProducer:
                 self.check()
 
     def check(self) -> None:
-        """Raise :class:`RestartMe` if a delivery has failed."""
+        """Raise :class:`RestartMe` if a delivery has failed, :class:`AccessDenied` if the broker refuses us."""
         with self._lock:
             if self._failure:
-                raise RestartMe(f"a record could not be delivered: {self._failure}", "is the broker reachable?")
+                raise self._failure
 
     def waiting(self) -> int:
         """Records queued and not yet acknowledged."""
         return len(self._producer)
 
     def flush(self, timeout_s: float = 60.0) -> None:
-        """Wait until everything is acknowledged. Raises :class:`RestartMe` on a failure or a timeout."""
-        left = self._producer.flush(timeout_s)
-        self.check()
-        if left:
+        """Wait until everything is acknowledged. Raises what :meth:`check` raises, :class:`RestartMe` on a timeout."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            left = self._producer.flush(max(0.0, min(left_s, FIRST_ANSWER_S)))
+            self.check()  # a refusal may have been told to the other thread
+            if not left:
+                return
+            if left_s > 0:
+                continue
             raise RestartMe(f"{left} records are not acknowledged after {timeout_s:g} s", "is the broker reachable?")
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -178,11 +268,13 @@ class TopicReader:
     def _metadata(self) -> list[int]:
         try:
             # All of them: some brokers make a topic that is asked for by name.
-            topics = self._consumer.list_topics(timeout=self._timeout_s).topics
+            topics = asked(self._consumer, lambda s: self._consumer.list_topics(timeout=s).topics, self._timeout_s)
         except KafkaException as error:
             raise Unavailable(f"the broker does not answer: {error.args[0].str()}", "check kafka.bootstrap") from None
         if self.topic not in topics:
-            raise Unavailable(f"there is no topic {self.topic}", "`driftline topics create` makes the topics")
+            raise Unavailable(
+                f"there is no topic {self.topic} that we may see", "`driftline topics create` makes the topics"
+            )
         return list(topics[self.topic].partitions)
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
@@ -191,10 +283,7 @@ class TopicReader:
                 TopicPartition(self.topic, partition), timeout=self._timeout_s, cached=False
             )
         except KafkaException as error:
-            raise Unavailable(
-                f"the broker does not tell the offsets of {self.topic}-{partition}: {error.args[0].str()}",
-                "is it reachable?",
-            ) from None
+            raise failure(self.topic, error.args[0]) from None
         return int(low), int(high)
 
     def ends(self) -> dict[int, int]:
@@ -204,7 +293,7 @@ class TopicReader:
     def poll(self, timeout_s: float = POLL_S) -> list[Record]:
         """The next records of any partition; an empty list after ``timeout_s`` without one.
 
-        Raises :class:`Unavailable` when the partitions cannot be read.
+        Raises :class:`Unavailable` when the partitions cannot be read, :class:`AccessDenied` when we may not.
         """
         records: list[Record] = []
         for message in self._consumer.consume(BATCH, timeout_s):
@@ -216,8 +305,8 @@ class TopicReader:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.next[message.partition()] = max(self.next[message.partition()], message.offset())
                 self.at_end[message.partition()] = True
-            elif not error.retriable() and error.code() not in _PASSING:
-                raise Unavailable(f"{self.topic}: {error.str()}", "is the topic complete and the broker reachable?")
+            elif not passes(error):
+                raise failure(self.topic, error)
         return records
 
     def read_to_end(self, timeout_s: float = 120.0) -> Iterator[Record]:
@@ -252,6 +341,32 @@ class TopicReader:
 
 
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE})
+_UNAUTHORIZED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+    }
+)
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether a reader without a group may go on after ``error``.
+
+    librdkafka looks for the coordinator of that group although nobody joins it, so a refusal of it means nothing.
+    """
+    if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return True
+    return bool(error.retriable() or error.code() in _PASSING) and refusal(error) is None
+
+
+def failure(topic: str, error: KafkaError) -> DriftlineError:
+    """An error met while a topic is read, as one of ours."""
+    denied = refusal(error)
+    if denied is not None:
+        return AccessDenied(f"{topic}: {denied.message}", denied.hint)
+    return Unavailable(f"{topic}: {error.str()}", "is the topic complete and the broker reachable?")
 
 
 def is_readable(settings: KafkaSettings, topic: str, partition: int, offset: int) -> bool:

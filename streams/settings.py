@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import WrongSetting
@@ -16,6 +16,8 @@ from streams.events import Label, Mode, Task
 
 ENVIRONMENT_PREFIX = "DRIFTLINE_"
 DEFAULT_FILE = "driftline.toml"
+SECRETS = ("password", "key_password")
+"""Names of settings that are taken as they are written, never shown, and refused as flags."""
 RESERVED_ENVIRONMENT = ("DRIFTLINE_CONFIG", "DRIFTLINE_DATA", "DRIFTLINE_KAFKA_LIBS", "DRIFTLINE_REDIS_SERVER")
 
 
@@ -23,8 +25,24 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class KafkaSettings(_Section):
-    """The broker and the topics on it."""
+class _Credentials(_Section):
+    """What both servers take to trust them and to be trusted; :mod:`streams.credentials` reads it."""
+
+    ca_file: str = Field("", description="certificates (PEM) of the authorities to trust; empty: those of the system")
+    certificate_file: str = Field("", description="our own certificate (PEM), for mutual TLS")
+    key_file: str = Field("", description="its key (PEM), unless it is in the same file")
+    key_password: SecretStr = Field(SecretStr(""), description="opens the key, if it is encrypted; not as a flag")
+    key_password_file: str = Field("", description="a file that holds it instead")
+    username: str = Field("", description="the user to log in as")
+    password: SecretStr = Field(SecretStr(""), description="the user's password; not as a flag, which others can see")
+    password_file: str = Field("", description="a file that holds it instead")
+    allow_plaintext_credentials: bool = Field(
+        False, description="accept credentials without TLS: whoever can listen may read them"
+    )
+
+
+class _Broker(_Section):
+    """Where the broker is, and how we use it."""
 
     bootstrap: str = Field("127.0.0.1:9092", description="host:port of one or more brokers, comma separated")
     topic_prefix: str = Field("", description="put before every topic's name")
@@ -39,12 +57,27 @@ class KafkaSettings(_Section):
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request to the broker may take")
 
 
-class RedisSettings(_Section):
-    """The store of the join's and the monitor's state."""
+class KafkaSettings(_Credentials, _Broker):
+    """The broker and the topics on it."""
 
-    url: str = Field("redis://127.0.0.1:6379/0", description="redis://, rediss:// or unix://")
+    security_protocol: Literal["auto", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "auto", description="of the listener; auto: SASL_SSL with a username, SSL with a certificate, else PLAINTEXT"
+    )
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="how the user proves to know the password"
+    )
+
+
+class _Store(_Section):
+    """Where the store is, and how we use it."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", repr=False, description="redis://, rediss:// (TLS) or unix://")
     prefix: str = Field("driftline", min_length=1, description="put before every key: one per deployment")
     allow_volatile: bool = Field(False, description="accept a store without append-only file or that may evict")
+
+
+class RedisSettings(_Credentials, _Store):
+    """The store of the join's and the monitor's state."""
 
 
 class WorkerSettings(_Section):
@@ -202,7 +235,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
                     f"{'.'.join(sections[:depth])} (from environment) is a section, and has a value",
                     f"unset {ENVIRONMENT_PREFIX}{'__'.join(sections[:depth]).upper()}",
                 )
-        at[leaf] = _parse(value)
+        at[leaf] = value if leaf in SECRETS else _parse(value)
     return nested
 
 

@@ -18,13 +18,11 @@ from rich.table import Table
 from streams.audit_log import newest_cuts, newest_monitor_cuts
 from streams.catalog import Catalog
 from streams.codec import Undecodable, alert_decoder, model_event_decoder
-from streams.configuration import masked
-from streams.errors import Unavailable
 from streams.events import Alert, ModelState, Task, rfc3339
 from streams.kafka import TopicReader
 from streams.records import Cut, MonitorCut
 from streams.settings import RedisSettings, Settings
-from streams.store import connect
+from streams.store_client import connect, store_failure
 from streams.topics import TopicAdmin, Topics
 
 Measures = dict[str, float | int | None]
@@ -116,7 +114,7 @@ _report = msgspec.json.Decoder(MonitorReport)
 
 
 def collect(settings: Settings) -> Status:
-    """Ask the broker and the store; blocking. Raises :class:`Unavailable` when one of them does not answer."""
+    """Ask the broker and the store; blocking. Raises a :class:`DriftlineError` when one does not."""
     topics = Topics(settings.kafka.topic_prefix)
     TopicAdmin(settings).verify()
     reports = _reports(settings.redis)
@@ -249,10 +247,8 @@ def _reports(settings: RedisSettings) -> dict[str, MonitorReport]:
     try:
         client = connect(settings)
         fields: Any = client.hgetall(f"{settings.prefix}:status")
-    except (redis.RedisError, ValueError) as error:
-        raise Unavailable(
-            f"no Redis answers at {masked(settings.url)} ({error})", "start one, or set redis.url"
-        ) from None
+    except redis.RedisError as error:
+        raise store_failure(error, settings) from None
     return parse_reports(fields)
 
 

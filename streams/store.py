@@ -15,12 +15,9 @@ from typing import Any, Literal
 
 import redis
 import structlog
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from streams.configuration import masked
-from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
-from streams.settings import RedisSettings
+from streams.errors import RestartMe, StateMismatch
+from streams.store_client import store_refusal
 
 Stage = Literal["join", "monitor"]
 Command = tuple[str | bytes | int | float, ...]
@@ -30,7 +27,6 @@ FORMAT = 1
 """Version of everything stored. A newer one is refused, an older one migrated."""
 RETRY_S = 0.5
 PASSING = ("OOM", "MISCONF", "LOADING", "READONLY", "BUSY", "EXECABORT", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
-SOCKET_TIMEOUT_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -45,48 +41,6 @@ class EpochTaken(Exception):
     def __init__(self, stored: int) -> None:
         super().__init__(f"the store is at epoch {stored}")
         self.stored = stored
-
-
-def connect(settings: RedisSettings) -> redis.Redis:
-    """A client that never retries by itself: a repeated write is decided by the compare-and-set, not by a socket.
-
-    Raises :class:`WrongSetting` for a URL that is none.
-    """
-    try:
-        return redis.Redis.from_url(
-            settings.url,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except ValueError as error:
-        raise WrongSetting(f"redis.url: {error}", "write it like redis://127.0.0.1:6379/0") from None
-
-
-def require_durable(client: redis.Redis, settings: RedisSettings) -> None:
-    """Refuse a store that could forget or evict state.
-
-    Read by INFO, since managed stores refuse CONFIG. Raises :class:`Unavailable` or :class:`StateMismatch`.
-    """
-    try:
-        info: Mapping[str, Any] = client.info()
-    except redis.RedisError as error:
-        raise Unavailable(
-            f"no Redis answers at {masked(settings.url)} ({error})", "start one, or set redis.url"
-        ) from None
-    if settings.allow_volatile:
-        return
-    if not int(info.get("aof_enabled", 0)):
-        raise StateMismatch(
-            "the store keeps no append-only file: a crash of it would lose state",
-            "start it with `--appendonly yes`, or set redis.allow_volatile=true to accept the loss",
-        )
-    if info.get("maxmemory_policy", "noeviction") != "noeviction":
-        raise StateMismatch(
-            f"the store evicts keys when it is full (maxmemory-policy {info['maxmemory_policy']})",
-            "set `maxmemory-policy noeviction`, or redis.allow_volatile=true to accept the loss",
-        )
 
 
 @dataclass(slots=True)
@@ -231,7 +185,10 @@ class StateStore:
                 continue  # a take got in between: the next read decides
 
     def _call(self, operation: Callable[[], Any]) -> Any:
-        """Run until it is answered: a store that restarts, loads its file or is full delays us, nothing is dropped."""
+        """Run until it is answered: a store that restarts, loads its file or is full delays us, nothing is dropped.
+
+        Raises :class:`AccessDenied` when the store refuses us: that does not pass.
+        """
         self._called_s = time.monotonic()
         try:
             return self._until_answered(operation)
@@ -250,6 +207,8 @@ class StateStore:
                 redis.exceptions.OutOfMemoryError,
                 redis.exceptions.ResponseError,
             ) as error:
+                if (denied := store_refusal(error)) is not None:
+                    raise denied from None
                 if isinstance(error, redis.exceptions.ResponseError) and not _passes(error):
                     raise
                 if self._should_stop():

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
-from streams.errors import StateMismatch, Unavailable
-from streams.kafka import MAX_RECORD_BYTES, client_config
+from streams.errors import AccessDenied, StateMismatch, Unavailable
+from streams.kafka import MAX_RECORD_BYTES, asked, client_config, refusal
 from streams.settings import Settings
 
 DAY_MS = 86_400_000
@@ -104,13 +104,17 @@ class TopicAdmin:
         self._admin = AdminClient({**client_config(settings.kafka), "log_level": 0})
 
     def partition_counts(self) -> dict[str, int]:
-        """Partitions of each of our topics that exists. Raises :class:`Unavailable` without a broker."""
+        """Partitions of each of our topics that exists and that we may see.
+
+        Raises :class:`Unavailable` without a broker, :class:`AccessDenied` if it refuses us.
+        """
+        patience_s = min(self._timeout_s, FIRST_CONTACT_S)
         try:
-            found = self._admin.list_topics(timeout=min(self._timeout_s, FIRST_CONTACT_S)).topics
+            found = asked(self._admin, lambda seconds: self._admin.list_topics(timeout=seconds).topics, patience_s)
         except KafkaException as error:
             raise Unavailable(
                 f"no Kafka broker answers at {self._settings.kafka.bootstrap} ({error.args[0].str()})",
-                "start one, or set kafka.bootstrap",
+                "start one, or set kafka.bootstrap and kafka.security_protocol as its listener is",
             ) from None
         return {s.name: len(found[s.name].partitions) for s in self._specs if s.name in found}
 
@@ -154,6 +158,11 @@ class TopicAdmin:
                 reason: KafkaError = error.args[0]
                 if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                     return
+                if reason.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise AccessDenied(
+                        f"topic {topic.topic} is not to be seen, and may not be created",
+                        "run `driftline topics create` as a user who may, or grant what `driftline acls` prints",
+                    ) from None
                 if not reason.retriable() or attempt == CREATE_ATTEMPTS:
                     raise Unavailable(
                         f"topic {topic.topic} could not be created: {reason.str()}",
@@ -217,7 +226,10 @@ class TopicAdmin:
         try:
             entries = self._admin.describe_configs([resource], request_timeout=self._timeout_s)[resource].result()
         except KafkaException as error:
-            raise Unavailable(f"the configuration of {topic} cannot be read: {error.args[0].str()}", "") from None
+            told = f"the configuration of {topic} cannot be read: {error.args[0].str()}"
+            if refusal(error.args[0]):
+                raise AccessDenied(told, "grant DescribeConfigs on it: `driftline acls` prints how") from None
+            raise Unavailable(told, "") from None
         return {name: entry.value for name, entry in entries.items()}
 
     def repair(self) -> dict[str, int]:

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, Protocol
 import faust.streams
 import numpy as np
 from aiokafka.consumer import fetcher as aiokafka_fetcher
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.errors import WrongSetting
+from streams.errors import AccessDenied, WrongSetting
 from streams.partition import Batch
 from streams.values import Ints
 
@@ -58,7 +58,7 @@ class BatchOwner(Protocol):
         """The next offset as of the last checkpoint, for Kafka's commit; None if the partition is not ours."""
 
     def failed(self, error: BaseException) -> None:
-        """Taking the partitions failed for good: end the process."""
+        """Taking the partitions, or reading them, failed for good: end the process."""
 
     def polled(self) -> Iterable[TP] | None:
         """Called after each poll → the partitions that should be paused now, or None for no change."""
@@ -251,7 +251,14 @@ class Consumer(driver.Consumer):
         Not filtered by the set of active partitions: that is the live set, and a pause that came too late would drop
         records which the position has passed. Generation and offsets decide instead.
         """
-        records, _ = await self._wait_next_records(timeout)
+        try:
+            records, _ = await self._wait_next_records(timeout)
+        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
+            # Faust would stop its fetching and leave the process standing.
+            self.owner.failed(
+                AccessDenied(f"the broker does not permit to read: {error}", "`driftline doctor` says more")
+            )
+            raise
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop or not self.flow_active:
             return  # in a rebalance: a seek follows

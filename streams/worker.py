@@ -22,8 +22,10 @@ import faust
 import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
+from faust.types.auth import CredentialsT
 
 from streams.cli import report
+from streams.credentials import KafkaAccess, kafka_access
 from streams.errors import DriftlineError, RestartMe
 from streams.exposition import MetricsPage, process_registry
 from streams.joining import JoinStage
@@ -32,9 +34,11 @@ from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
+from streams.permissions import require
 from streams.settings import Settings
 from streams.steps import STEPS, Empty, is_idle, take_step
-from streams.store import StateStore, connect, require_durable
+from streams.store import StateStore
+from streams.store_client import connect, require_durable
 from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
 from streams.watchdog import Signs, Watchdog
@@ -96,6 +100,7 @@ class Engine:
         self._steps = 0
         client = connect(settings.redis)
         require_durable(client, settings.redis)
+        require(settings, "worker")
         admin = TopicAdmin(settings)
         if created := admin.create():
             log.info("topics.created", topics=created)
@@ -356,6 +361,22 @@ class Engine:
         return self.consumer
 
 
+def credentials(access: KafkaAccess) -> CredentialsT | None:
+    """Faust's form of how to reach the broker.
+
+    The context is made here for SASL too: without one Faust would silently leave out the encryption.
+    """
+    context = access.tls.context() if access.tls is not None else None
+    if access.username:
+        return faust.SASLCredentials(
+            username=access.username,
+            password=access.password.get_secret_value(),
+            mechanism=access.mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
 class WorkerApp(faust.App):
     """The Faust app with our transport."""
 
@@ -365,6 +386,7 @@ class WorkerApp(faust.App):
         super().__init__(
             settings.worker.group,
             broker=servers,
+            broker_credentials=credentials(kafka_access(settings.kafka)),
             store="memory://",
             datadir=data_dir,
             web_enabled=False,

@@ -10,7 +10,7 @@ import pytest
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer
 
-SERVER_FIXTURES = {"kafka_broker", "redis_store"}
+SERVER_FIXTURES = {"kafka_broker", "redis_store", "secure_broker", "secure_store"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,8 @@ import redis
 from stack.store import EmbeddedStore
 from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
 from streams.settings import RedisSettings
-from streams.store import FORMAT, EpochTaken, Fenced, StateStore, connect, require_durable
+from streams.store import FORMAT, EpochTaken, Fenced, StateStore
+from streams.store_client import connect, require_durable
 
 
 class Interrupted(redis.client.Pipeline):
@@ -265,7 +266,7 @@ class TestEmbeddedStore(StoreContract):
 
 def test_no_server_is_one_line_and_no_password() -> None:
     """The address is named, what is before the @ is not."""
-    settings = RedisSettings(url="redis://:secret@127.0.0.1:1/0")
+    settings = RedisSettings(url="rediss://:secret@127.0.0.1:1/0")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1/0") as refused:
         require_durable(connect(settings), settings)
     assert "secret" not in str(refused.value)

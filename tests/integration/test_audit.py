@@ -22,7 +22,8 @@ from streams.audit_log import audit, newest_cuts
 from streams.kafka import SafeProducer
 from streams.records import Labelled, LabelledRow, Range
 from streams.settings import KafkaSettings, RedisSettings, Settings, WorkerSettings
-from streams.store import StateStore, connect
+from streams.store import StateStore
+from streams.store_client import connect
 from streams.topics import TopicAdmin, Topics
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer

@@ -53,11 +53,16 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 
 
 class Deployment:
-    """Topics, a repository with a champion of the old concept, and processes; all are killed at the end."""
+    """Topics, a repository with a champion of the old concept, and processes; all are killed at the end.
 
-    def __init__(self, broker: KafkaBroker, store: RedisServer, prefix: str, folder: Path) -> None:
+    ``access`` is how this object itself reaches the broker; the processes are told by ``start``.
+    """
+
+    def __init__(self, broker: KafkaBroker, store: RedisServer, prefix: str, folder: Path, **access: Any) -> None:
         self.folder = folder
-        kafka = KafkaSettings(bootstrap=broker.bootstrap, topic_prefix=f"{prefix}.", partitions=PARTITIONS)
+        kafka = KafkaSettings(
+            **{"bootstrap": broker.bootstrap, **access}, topic_prefix=f"{prefix}.", partitions=PARTITIONS
+        )
         self.settings = Settings(
             kafka=kafka,
             redis=RedisSettings(url=store.url, prefix=prefix),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from streams.errors import AccessDenied
 from streams.settings import RedisSettings
-from streams.store import StateStore, connect
+from streams.store import StateStore
+from streams.store_client import connect
 from tests.contract.test_store_contract import StoreContract
+from tests.support.certificates import Authority
 from tests.support.redis import RedisServer
+from tests.support.secure_redis import ADMIN_PASSWORD, SecureRedisServer
 
 
 class TestRedis(StoreContract):
@@ -19,6 +24,38 @@ class TestRedis(StoreContract):
     @pytest.fixture
     def store_url(self, redis_store: RedisServer) -> str:
         return redis_store.url
+
+
+@pytest.fixture(scope="module")
+def secure_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureRedisServer]:
+    folder = tmp_path_factory.mktemp("secure-redis")
+    with SecureRedisServer(folder, Authority(folder / "authority")) as server:
+        yield server
+
+
+class TestRedisWithTls(StoreContract):
+    """A Redis that answers over TLS only, after a login."""
+
+    @pytest.fixture
+    def store_url(self, secure_store: SecureRedisServer) -> str:
+        ca = secure_store.authority.ca
+        return f"rediss://default:{ADMIN_PASSWORD}@{secure_store.address}/0?ssl_ca_certs={ca}"
+
+
+def test_a_login_that_is_refused_is_not_waited_for(tmp_path: Path) -> None:
+    """A store that comes back without our user ends the wait: it will not pass by itself."""
+    with SecureRedisServer(tmp_path, Authority(tmp_path / "authority")) as server:
+        ca = server.authority.ca
+        client = connect(RedisSettings(url=f"rediss://default:{ADMIN_PASSWORD}@{server.address}/0?ssl_ca_certs={ca}"))
+        store = StateStore(client, "d")
+        owned = store.take("join", 0, 1, "a")
+        with server.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">changed")
+        client.connection_pool.disconnect()
+        with pytest.raises(AccessDenied, match="refuses to log us in") as refused:
+            store.commit(owned, [], {"offset": 1})
+        assert ADMIN_PASSWORD not in str(refused.value)
+        client.close()
 
 
 def test_a_checkpoint_waits_for_a_store_that_is_killed_and_comes_back(tmp_path: Path) -> None:

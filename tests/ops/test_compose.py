@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from streams.errors import (
+    AccessDenied,
     DriftlineError,
     GarbageInput,
     MissingInput,
@@ -223,7 +224,7 @@ def test_the_entrypoint_ends_with_what_a_restart_can_mend(code: int) -> None:
     assert done.returncode == code
 
 
-@pytest.mark.parametrize("error", [WrongSetting, MissingInput, GarbageInput, StateMismatch])
+@pytest.mark.parametrize("error", [WrongSetting, MissingInput, GarbageInput, AccessDenied, StateMismatch])
 def test_the_entrypoint_stays_when_a_person_must_act(
     error: type[DriftlineError], tmp_path: Path, services: list[Service]
 ) -> None:

@@ -47,9 +47,13 @@ class KafkaBroker(Server):
     def bootstrap(self) -> str:
         return self.address
 
+    def client_config(self) -> dict[str, str | int | float | bool]:
+        """What a client needs that may do everything."""
+        return {"bootstrap.servers": self.bootstrap}
+
     def admin(self, **configuration: str | int | float | bool) -> AdminClient:
         """A new admin client. Keep it in a variable while its futures run: without it they fail as destroyed."""
-        return AdminClient({"bootstrap.servers": self.bootstrap, **configuration})
+        return AdminClient({**self.client_config(), **configuration})
 
     def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Create a topic and wait until the broker has it."""
@@ -68,8 +72,12 @@ class KafkaBroker(Server):
             *("-cp", f"{kafka_libs()}/*"),
         ]
         if not (self.directory / "data" / "meta.properties").exists():
-            self._format([*java, "kafka.tools.StorageTool", "format", "-c", str(configuration)])
+            self._format([*java, "kafka.tools.StorageTool", "format", "-c", str(configuration), *self._users()])
         return [*java, "kafka.Kafka", str(configuration)]
+
+    def _users(self) -> list[str]:
+        """Arguments of the format that make users."""
+        return []
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -124,7 +132,7 @@ class KafkaBroker(Server):
 
     def _ask_for_a_group(self, topic: str) -> None:
         # By a consumer: AdminClient.list_consumer_group_offsets crashes the interpreter while no coordinator answers.
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": topic, **QUIET})
+        consumer = Consumer({**self.client_config(), "group.id": topic, **QUIET})
         try:
             consumer.committed([TopicPartition(topic, 0)], timeout=ADMIN_TIMEOUT_S)
         finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from streams.configuration import Setting, list_settings, masked, render
+from streams.configuration import Setting, list_settings, masked, refuse_secret_flags, render
+from streams.errors import WrongSetting
 from streams.settings import load
 
 
@@ -58,3 +60,31 @@ def test_the_table_holds_no_password() -> None:
     render(list(listed(redis__url="redis://u:secret@h/0").values()), Console(file=text, width=200))
     assert "redis://u:***@h/0" in text.getvalue()
     assert "secret" not in text.getvalue()
+
+
+def test_a_secret_is_listed_as_set_or_not_set() -> None:
+    """In the table and as JSON: whether it is there is seen, what it is not."""
+    settings, origin = load(None, {"DRIFTLINE_KAFKA__PASSWORD": "s3cret", "DRIFTLINE_REDIS__KEY_PASSWORD": "s3cret"})
+    found = list_settings(settings, origin)
+    values = {each.name: each.value for each in found}
+    assert (values["kafka.password"], values["redis.key_password"]) == ("***", "***")
+    assert (values["kafka.key_password"], values["redis.password"]) == ("", "")
+    text = io.StringIO()
+    render(found, Console(file=text, width=200))
+    assert "s3cret" not in text.getvalue()
+    assert b"s3cret" not in msgspec.json.encode(found)
+
+
+def test_a_secret_is_no_flag() -> None:
+    """Everybody on the machine sees the arguments of a process. The error names two other ways, and no secret."""
+    for name, value in (
+        ("kafka.password", "s3cret"),
+        ("redis.key_password", "s3cret"),
+        ("redis.url", "rediss://u:s3cret@h/0"),
+        ("repository", "s3://key:s3cret@bucket/models"),
+    ):
+        with pytest.raises(WrongSetting, match=name.replace(".", r"\.")) as refused:
+            refuse_secret_flags({"kafka.bootstrap": "h:1", name: value})
+        assert "DRIFTLINE_" + name.replace(".", "__").upper() in refused.value.hint
+        assert "s3cret" not in str(refused.value)
+    refuse_secret_flags({"kafka.password_file": "/run/secrets/kafka", "redis.url": "rediss://h/0", "repository": "m"})

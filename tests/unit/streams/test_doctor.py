@@ -23,7 +23,7 @@ def examined(**changes: object) -> dict[str, Check]:
     """A deployment of which nothing runs."""
     values: dict[str, object] = {
         "kafka": KafkaSettings(bootstrap=f"127.0.0.1:{free_port()}", request_timeout_s=0.5),
-        "redis": RedisSettings(url=f"redis://u:secret@127.0.0.1:{free_port()}/0"),
+        "redis": RedisSettings(url=f"rediss://u:secret@127.0.0.1:{free_port()}/0"),
     }
     return {check.name: check for check in examine(Settings(**{**values, **changes}))}  # type: ignore[arg-type]
 

@@ -16,6 +16,7 @@ from streams.errors import DriftlineError
         ("Unavailable", 69),
         ("RestartMe", 75),
         ("GarbageInput", 76),
+        ("AccessDenied", 77),
         ("StateMismatch", 78),
     ],
 )

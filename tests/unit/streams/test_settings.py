@@ -143,3 +143,13 @@ def test_settings_do_not_change_after_the_start() -> None:
     settings, _ = load(None, {})
     with pytest.raises(ValueError, match="frozen"):
         settings.kafka.partitions = 9  # type: ignore[misc]  # what the test is about
+
+
+def test_a_secret_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    """One that looks like a list is none, and an error about it does not repeat it."""
+    settings, _ = load(None, {"DRIFTLINE_KAFKA__PASSWORD": "[s3cret]", "DRIFTLINE_REDIS__PASSWORD": "{s3cret"})
+    assert settings.kafka.password.get_secret_value() == "[s3cret]"
+    assert settings.redis.password.get_secret_value() == "{s3cret"
+    wrong = refusal(toml(tmp_path, "[kafka]\npassword = ['s3cret']"))
+    assert "kafka.password" in wrong
+    assert "s3cret" not in wrong
