@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## Run the closed loop on one machine: drift, alert, retrain,
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need no server
-	@$(BIN)/pytest tests/unit tests/contract
+	@$(BIN)/pytest tests/unit tests/contract tests/simulation
 
 .PHONY: check
 check: $(INSTALLED) ## Check format, lint, types and the import rule

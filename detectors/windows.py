@@ -14,6 +14,8 @@ from detectors.snapshot import SnapshotError, fields_of, seal
 from detectors.tally import Tally
 
 FORMAT = 1
+MAX_TOTALS = 16
+"""Sums remembered: four windows and those of the rules."""
 SPAN_MINUTES: Mapping[str, int] = MappingProxyType({"1h": 60, "24h": 1_440, "7d": 10_080, "30d": 43_200})
 
 
@@ -93,6 +95,7 @@ class Windows:
         self._latest = -1
         self._dirty: set[tuple[int, int]] = set()
         self._dropped: set[str] = set()
+        self._totals: dict[tuple[int, int], Tally] = {}
 
     @property
     def latest(self) -> int:
@@ -117,6 +120,7 @@ class Windows:
 
     def _add(self, minute: int, added: Bucket) -> None:
         self.advance(minute)
+        self._totals = {}
         for index, tier in enumerate(TIERS):
             number = minute // tier.bucket_minutes
             if number < self._first(tier):
@@ -131,6 +135,7 @@ class Windows:
         if minute <= self._latest:
             return
         self._latest = minute
+        self._totals = {}
         for index, tier in enumerate(TIERS):
             first = self._first(tier)
             buckets = self._tiers[index]
@@ -141,6 +146,7 @@ class Windows:
     def total(self, end_minute: int, span_minutes: int) -> Tally:
         """What the minutes up to and including `end_minute` hold; later ones have no part in it.
 
+        Summed once for each end and span until something is added: whoever reports every second asks sixty times.
         Raises ValueError for a span over 30 days, and for one that begins before what is kept.
         """
         tier = next((tier for tier in TIERS if span_minutes <= tier.longest_minutes), None)
@@ -152,6 +158,9 @@ class Windows:
                 f"the window of {span_minutes} minutes up to {end_minute} begins before what is kept up to minute "
                 f"{self._latest}: ask for windows in the order of stream time"
             )
+        known = self._totals.get((end_minute, span_minutes))
+        if known is not None:
+            return known
         minute = exact - exact % tier.bucket_minutes
         sum_ = Bucket()
         while minute <= end_minute:
@@ -160,7 +169,10 @@ class Windows:
             if bucket is not None:
                 sum_.add(bucket)
             minute += size
-        return sum_.tally()
+        if len(self._totals) >= MAX_TOTALS:
+            self._totals = {}
+        tally = self._totals[end_minute, span_minutes] = sum_.tally()
+        return tally
 
     def _largest(self, minute: int, end_minute: int) -> tuple[int, int, int]:
         """(tier, number, minutes) of the largest bucket that begins at a minute and does not pass the end."""
@@ -207,7 +219,7 @@ class Windows:
             cells = {(predicted, outcome): n for predicted, outcome, n in state.cells}
             tiers[index][number] = Bucket(cells, state.n, state.sum_abs, state.sum_sq, state.sum_err)
             latest = max(latest, number * TIERS[index].bucket_minutes)
-        self._tiers, self._latest = tiers, latest
+        self._tiers, self._latest, self._totals = tiers, latest, {}
         self._dirty, self._dropped = set(), set()
 
     def _first(self, tier: Tier) -> int:

@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.codec import Undecodable, full_prediction_decoder
 from streams.errors import StateMismatch, Unavailable
 from streams.events import FullPrediction
-from streams.kafka import BATCH, POLL_S, Record, TopicReader, failure, passes, reader_config
+from streams.kafka import BATCH, TopicReader, failure, passes, reader_config
+from streams.log import POLL_S, Record
 from streams.records import Labelled
 from streams.settings import KafkaSettings, Settings
 from streams.topics import Topics

@@ -14,7 +14,7 @@ from serving.repository import Repository
 from streams.codec import Undecodable, model_event_decoder
 from streams.errors import DriftlineError
 from streams.events import ModelState
-from streams.kafka import Record
+from streams.log import Record
 
 RETRY_S = 5.0
 MAX_RETRY_S = 300.0

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import confluent_kafka
-
 from serving.engine import Predicted
 from serving.manifest import Manifest
 from serving.metrics import ServeMetrics
@@ -23,6 +21,7 @@ from streams import codec
 from streams.codec import Headers
 from streams.errors import DriftlineError
 from streams.events import PREDICTION_TYPE, FullPrediction, rfc3339
+from streams.log import Delivery
 
 CHECK_S = 0.5
 """How long a failed delivery may go unnoticed while nothing is asked."""
@@ -44,7 +43,7 @@ class Sender(Protocol):
         key: bytes | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
-        delivered: Callable[[confluent_kafka.Message], None] | None = None,
+        delivered: Callable[[Delivery], None] | None = None,
     ) -> None:
         """Queue one record. Raises :class:`streams.errors.RestartMe` once a delivery has failed."""
 
@@ -188,7 +187,7 @@ class PredictionPublisher:
                 delivered=self._acknowledged,
             )
 
-    def _acknowledged(self, _: confluent_kafka.Message) -> None:
+    def _acknowledged(self, _: Delivery) -> None:
         self.release(1)
         self._metrics.published.inc()
 

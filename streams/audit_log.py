@@ -30,7 +30,8 @@ from streams.audit import (
 )
 from streams.codec import Headers, Undecodable, alert_decoder
 from streams.errors import StateMismatch, Unavailable
-from streams.kafka import Record, TopicReader
+from streams.kafka import KafkaLog
+from streams.log import Log, Reader, Record
 from streams.records import Cut, Gap, Labelled, MonitorCut, Summary, Take
 from streams.settings import KafkaSettings, Settings
 from streams.topics import Topics
@@ -51,13 +52,19 @@ _summary = msgspec.msgpack.Decoder(Summary)
 _labelled = msgspec.msgpack.Decoder(Labelled)
 
 
-def audit(settings: Settings, *, follow_to_end: bool = False, progress: Progress = lambda _: None) -> AuditReport:
-    """Check the law from cuts and the log alone; blocking.
+def audit(
+    settings: Settings,
+    *,
+    follow_to_end: bool = False,
+    progress: Progress = lambda _: None,
+    broker: Log | None = None,
+) -> AuditReport:
+    """Check the law from cuts and the log alone, of ``broker`` or else of the broker in the settings; blocking.
 
     ``follow_to_end`` first waits until cuts cover what is in the inputs now, or stop moving. ``progress`` is told what
     is being read. Raises :class:`Unavailable` without a broker or a topic.
     """
-    return _Audit(settings, progress).run(follow_to_end=follow_to_end)
+    return _Audit(settings, broker or KafkaLog(settings.kafka), progress).run(follow_to_end=follow_to_end)
 
 
 def newest_cuts(kafka: KafkaSettings, topic: str) -> dict[int, tuple[Cut, int]]:
@@ -65,25 +72,23 @@ def newest_cuts(kafka: KafkaSettings, topic: str) -> dict[int, tuple[Cut, int]]:
 
     Raises :class:`StateMismatch` for a record there that none of ours wrote.
     """
-    return _newest(kafka, topic, _checkpoint, Cut)
+    return _newest(KafkaLog(kafka), topic, _checkpoint, Cut)
 
 
 def newest_monitor_cuts(kafka: KafkaSettings, topic: str) -> dict[int, tuple[MonitorCut, int]]:
     """The newest cut of each partition of ``monitor-checkpoints`` that has one, and its record time in ms."""
-    return _newest(kafka, topic, _monitor_checkpoint, MonitorCut)
+    return _newest(KafkaLog(kafka), topic, _monitor_checkpoint, MonitorCut)
 
 
-def _newest(
-    kafka: KafkaSettings, topic: str, decoder: msgspec.json.Decoder[Any], kind: type[C]
-) -> dict[int, tuple[C, int]]:
+def _newest(broker: Log, topic: str, decoder: msgspec.json.Decoder[Any], kind: type[C]) -> dict[int, tuple[C, int]]:
     """Read backwards until each partition has shown one, so that a long history costs nothing."""
     found: dict[int, tuple[C, int]] = {}
-    with TopicReader(kafka, topic) as probe:
+    with broker.reader(topic) as probe:
         low, ends = dict(probe.next), dict(probe.first_ends)
     wanted, reach = set(low), TAIL_RECORDS
     while wanted:
         start = {p: max(low[p], ends[p] - reach) for p in wanted}
-        with TopicReader(kafka, topic, start, wanted) as reader:
+        with broker.reader(topic, start, wanted) as reader:
             for record in reader.read_to_end():
                 cut = _decode(decoder, record)
                 if not isinstance(cut, kind):
@@ -107,8 +112,9 @@ class _Inputs:
 class _Audit:
     """One run."""
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
-        self._kafka = settings.kafka
+    def __init__(self, settings: Settings, broker: Log, progress: Progress) -> None:
+        self._broker = broker
+        self._request_timeout_s = settings.kafka.request_timeout_s
         self._topics = Topics(settings.kafka.topic_prefix)
         self._progress = progress
         self._notes: list[str] = []
@@ -139,7 +145,7 @@ class _Audit:
         low: list[dict[int, int]] = []
         ends: list[dict[int, int]] = []
         for topic in (self._topics.predictions, self._topics.outcomes):
-            with TopicReader(self._kafka, topic) as reader:
+            with self._broker.reader(topic) as reader:
                 low.append(dict(reader.next))
                 ends.append(dict(reader.first_ends))
         partitions = sorted(low[PREDICTIONS].keys() & low[OUTCOMES].keys())
@@ -153,7 +159,7 @@ class _Audit:
         left_before = -1
         deadline = time.monotonic() + FOLLOW_BOUND_S
         while True:
-            cuts = newest_cuts(self._kafka, self._topics.checkpoints)
+            cuts = _newest(self._broker, self._topics.checkpoints, _checkpoint, Cut)
             left = 0
             for p, (predictions, outcomes) in ends.items():
                 cut = cuts[p][0] if p in cuts else None
@@ -190,8 +196,8 @@ class _Audit:
         if not bounds:
             return
         read = 0
-        with TopicReader(self._kafka, topic, start, set(bounds)) as reader:
-            deadline = time.monotonic() + self._kafka.request_timeout_s
+        with self._broker.reader(topic, start, set(bounds)) as reader:
+            deadline = time.monotonic() + self._request_timeout_s
             while behind := [p for p, end in bounds.items() if reader.next[p] < end]:
                 records = reader.poll()
                 for record in records:
@@ -200,7 +206,7 @@ class _Audit:
                 read += len(records)
                 self._progress(f"{topic}: {read} records")
                 if records:
-                    deadline = time.monotonic() + self._kafka.request_timeout_s
+                    deadline = time.monotonic() + self._request_timeout_s
                 elif time.monotonic() > deadline:
                     if all(reader.at_end[p] for p in behind):
                         return  # a log that is shorter than its cuts say: the count tells
@@ -228,7 +234,7 @@ class _Audit:
 
     def _whole(self, topic: str) -> Iterator[Record]:
         """Every record of a topic of ours."""
-        with TopicReader(self._kafka, topic) as reader:
+        with self._broker.reader(topic) as reader:
             yield from self._counted(topic, reader.read_to_end())
 
     def _counted(self, topic: str, records: Iterator[Record]) -> Iterator[Record]:
@@ -245,7 +251,7 @@ class _Audit:
             self._foreign.append(error.message)
             return None
 
-    def _still_whole(self, reader: TopicReader) -> bool:
+    def _still_whole(self, reader: Reader) -> bool:
         """Whether retention has removed nothing yet; says so in the report otherwise."""
         if not any(reader.next.values()):
             return True
@@ -256,7 +262,7 @@ class _Audit:
 
     def _pairs(self, evidence: Mapping[int, Evidence]) -> None:
         offsets: dict[int, array[int]] = {p: array("q") for p in evidence}
-        with TopicReader(self._kafka, self._topics.labelled) as reader:
+        with self._broker.reader(self._topics.labelled) as reader:
             if not self._still_whole(reader):
                 return
             for record in self._counted(reader.topic, reader.read_to_end()):
@@ -269,7 +275,7 @@ class _Audit:
     def _dead(self, evidence: Mapping[int, Evidence]) -> None:
         sides = {self._topics.predictions: PREDICTIONS, self._topics.outcomes: OUTCOMES}
         dead: dict[int, list[set[int]]] = {p: [set(), set()] for p in evidence}
-        with TopicReader(self._kafka, self._topics.dead_letters) as reader:
+        with self._broker.reader(self._topics.dead_letters) as reader:
             if not self._still_whole(reader):
                 return
             for record in self._counted(reader.topic, reader.read_to_end()):
@@ -286,7 +292,7 @@ class _Audit:
     def _summaries(self, ledgers: Mapping[int, CutLedger], evidence: Mapping[int, Evidence]) -> None:
         """Read the topic, and for a moment longer while those of the newest cuts are still on their way."""
         notes = {p: SummaryNotes() for p in ledgers}
-        with TopicReader(self._kafka, self._topics.summaries) as reader:
+        with self._broker.reader(self._topics.summaries) as reader:
             if not self._still_whole(reader):
                 return
             for record in self._counted(reader.topic, reader.read_to_end()):

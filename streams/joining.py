@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -21,7 +20,7 @@ from aiokafka.partitioner import murmur2
 
 from streams import stored
 from streams.codec import Header
-from streams.kafka import SafeProducer
+from streams.log import Delivery, Log, Publisher
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.ownership import Ownership
@@ -62,28 +61,31 @@ def effect_settings(settings: Settings) -> EffectSettings:
 
 
 class JoinStage:
-    """Blocking; one thread at a time."""
+    """Blocking; one thread at a time. ``monotonic`` gives seconds on the clock that :meth:`idle` is told of."""
 
     def __init__(
         self,
         settings: Settings,
         store: StateStore,
-        producer: SafeProducer,
+        broker: Log,
+        publisher: Publisher,
         models: ModelEvents,
         partition_counts: Mapping[str, int],
         metrics: WorkerMetrics,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parts: dict[int, InputPartition] = {}
         self.acknowledged: dict[int, deque[Acknowledged]] = {}
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._store = store
-        self._producer = producer
+        self._publisher = publisher
         self._models = models
         self._partitions = partition_counts[self._topics.predictions]
         self._summary_partitions = partition_counts[self._topics.summaries]
         self._metrics = metrics
-        self._ownership = Ownership("join", self._topics.checkpoints, settings.kafka, store, producer)
+        self._monotonic = monotonic
+        self._ownership = Ownership("join", self._topics.checkpoints, broker, store, publisher)
         self._warn_again_s = 0.0
         self._wrong_keys: dict[int, dict[str, int]] = {PREDICTIONS: {}, OUTCOMES: {}}
 
@@ -97,13 +99,15 @@ class JoinStage:
         """Give up what was owned and become the owner of ``partitions``; republish what their last owners left."""
         self.parts.clear()
         self.acknowledged.clear()
-        for partition, owned in self._ownership.take(partitions).items():
+        taken = self._ownership.take(partitions)
+        self._models.catch_up()  # behind the take: the last owner has written its last checkpoint
+        for partition, owned in taken.items():
             part = InputPartition(owned, self._settings.worker, effect_settings(self._settings))
             for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
                 self._publish(part, entry.cut, entry.summaries)
             self.parts[partition] = part
             self._metrics.written("join", partition)
-        self._producer.flush()
+        self._publisher.flush()
 
     def drop(self, partition: int) -> None:
         """Forget a partition that is not ours any more, and its series."""
@@ -161,9 +165,9 @@ class JoinStage:
         if None in kinds or kinds[0] == kinds[1]:
             return
         worst = self._topics.predictions if kinds[PREDICTIONS] != "murmur2" else self._topics.outcomes
-        if time.monotonic() < self._warn_again_s:
+        if self._monotonic() < self._warn_again_s:
             return
-        self._warn_again_s = time.monotonic() + WARN_EVERY_S
+        self._warn_again_s = self._monotonic() + WARN_EVERY_S
         log.error(
             "partitioner.mismatch",
             predictions=kinds[PREDICTIONS],
@@ -192,7 +196,7 @@ class JoinStage:
 
         ``always``: silence is said too. The append time of its cut is what lets the clock of an idle input move on.
         """
-        started = time.monotonic()
+        started = self._monotonic()
         catalog = self._models.catalog
         closed = [(part, part.close(catalog)) for part in self.parts.values() if always or part.changed]
         for part, result in closed:
@@ -201,13 +205,13 @@ class JoinStage:
             for value in result.labelled:
                 self._send(self._topics.labelled, part.owned.partition, value)
         if any(result.dead or result.labelled for _, result in closed):
-            self._producer.flush()
+            self._publisher.flush()
         for part, result in closed:
             self._commit(part, result)
-        self._producer.flush()
+        self._publisher.flush()
         self._models.refresh()
         if closed:
-            self._metrics.checkpoint_duration.observe(time.monotonic() - started)
+            self._metrics.checkpoint_duration.observe(self._monotonic() - started)
 
     def _commit(self, part: InputPartition, closed: Closed) -> None:
         partition = part.owned.partition
@@ -225,19 +229,19 @@ class JoinStage:
         partition, epoch = part.owned.partition, part.owned.epoch
         acknowledged: list[None] = []  # reports come from two threads: an append and a length are each atomic
 
-        def delivered(message: Any) -> None:
+        def delivered(delivery: Delivery) -> None:
             acknowledged.append(None)
-            if message.topic() == self._topics.checkpoints:
+            if delivery.topic == self._topics.checkpoints:
                 cuts = self.acknowledged.setdefault(partition, deque(maxlen=CUTS_REMEMBERED))
-                cuts.append(Acknowledged(message.timestamp()[1], time.monotonic()))
+                cuts.append(Acknowledged(delivery.at_ms, self._monotonic()))
             if len(acknowledged) == 1 + len(summaries):
                 part.layout.published.append(cut.sequence)
 
         value = msgspec.json.encode(msgspec.structs.replace(cut, epoch=epoch))
         key = str(partition).encode()
-        self._producer.send(self._topics.checkpoints, value, key, partition=partition, delivered=delivered)
+        self._publisher.send(self._topics.checkpoints, value, key, partition=partition, delivered=delivered)
         for model, summary in summaries:
-            self._producer.send(
+            self._publisher.send(
                 self._topics.summaries,
                 msgspec.msgpack.encode(msgspec.structs.replace(summary, epoch=epoch)),
                 model.encode(),
@@ -246,7 +250,7 @@ class JoinStage:
             )
 
     def _send(self, topic: str, partition: int, value: bytes) -> None:
-        self._producer.send(topic, value, str(partition).encode(), partition=partition)
+        self._publisher.send(topic, value, str(partition).encode(), partition=partition)
 
     def _bury(self, partition: int, letter: DeadLetter) -> None:
         topic = self._topics.predictions if letter.side == PREDICTIONS else self._topics.outcomes
@@ -258,7 +262,7 @@ class JoinStage:
             ("driftline_partition", str(partition).encode()),
             ("driftline_offset", str(letter.offset).encode()),
         ]
-        self._producer.send(self._topics.dead_letters, letter.value, place.encode(), headers)
+        self._publisher.send(self._topics.dead_letters, letter.value, place.encode(), headers)
         self._metrics.dead(topic, letter.reason)
 
 

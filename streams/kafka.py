@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 import confluent_kafka
@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from streams.codec import Headers
 from streams.credentials import kafka_access
 from streams.errors import AccessDenied, DriftlineError, RestartMe, Unavailable
+from streams.log import POLL_S, Delivery, Record
 from streams.settings import KafkaSettings
 
 MAX_RECORD_BYTES = 10_485_760
-POLL_S = 0.1
 BATCH = 1_000
 
 
@@ -100,19 +100,6 @@ def asked(client: Any, question: Callable[[float], T], timeout_s: float) -> T:
             patience_s *= 2
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record as read. ``at_ms`` is the record's time: the broker's on our topics."""
-
-    topic: str
-    partition: int
-    offset: int
-    at_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
 class SafeProducer:
     """An idempotent producer with acks=all whose failed delivery is an error, never a log line.
 
@@ -159,9 +146,10 @@ class SafeProducer:
         key: bytes | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
-        delivered: Callable[[confluent_kafka.Message], None] | None = None,
+        delivered: Callable[[Delivery], None] | None = None,
     ) -> None:
-        """Queue one record; blocks while the queue is full. ``delivered`` runs in another thread.
+        """Queue one record; blocks while the queue is full. ``delivered`` runs in another thread, or in one that
+        flushes.
 
         Raises what :meth:`check` raises.
         """
@@ -174,7 +162,7 @@ class SafeProducer:
                     failure(topic, error) if refusal(error) else RestartMe(undelivered, "is the broker reachable?")
                 )
             elif delivered is not None:
-                delivered(message)
+                delivered(Delivery(message.topic(), message.partition(), message.offset(), message.timestamp()[1]))
 
         where = {} if partition is None else {"partition": partition}
         while True:
@@ -185,6 +173,10 @@ class SafeProducer:
                 return
             except BufferError:
                 time.sleep(0.005)  # the poller frees the queue
+                self.check()
+            except KafkaException as error:  # refused before it was queued, such as one that is too large
+                undelivered = f"a record could not be delivered: {topic}: {error.args[0].str()}"
+                self._fail(RestartMe(undelivered, "is the broker reachable?"))
                 self.check()
 
     def check(self) -> None:
@@ -336,8 +328,23 @@ class TopicReader:
     def __enter__(self) -> TopicReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
+
+
+class KafkaLog:
+    """The broker that the settings name, as a :class:`streams.log.Log`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+
+    def reader(
+        self, topic: str, start: Mapping[int, int] | None = None, partitions: Collection[int] | None = None
+    ) -> TopicReader:
+        """A reader of a topic, see :class:`TopicReader`."""
+        return TopicReader(self._settings, topic, start, partitions)
 
 
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE})

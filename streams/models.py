@@ -10,7 +10,7 @@ from streams.catalog import Catalog, guess_task
 from streams.codec import Undecodable, encode, headers, model_event_decoder
 from streams.errors import RestartMe
 from streams.events import MODEL_EVENT_TYPE, ModelEvent, ModelState, Prediction, Task
-from streams.kafka import SafeProducer, TopicReader
+from streams.log import Log, Publisher
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -23,18 +23,17 @@ log = structlog.get_logger(__name__)
 class ModelEvents:
     """The model events read so far, folded into a :class:`Catalog`. Used from one thread at a time; blocking."""
 
-    def __init__(self, settings: Settings, producer: SafeProducer) -> None:
+    def __init__(self, settings: Settings, broker: Log, publisher: Publisher) -> None:
         self.catalog = Catalog()
         self._topic = Topics(settings.kafka.topic_prefix).model_events
         self._settings = settings
-        self._producer = producer
+        self._publisher = publisher
         self._decoder = model_event_decoder()
-        self._reader = TopicReader(settings.kafka, self._topic)
+        self._reader = broker.reader(self._topic)
 
     def start(self) -> None:
         """Read the whole topic, then register what the configuration declares and the log does not know."""
-        for record in self._reader.read_to_end():
-            self._apply(record.offset, record.value, record.headers)
+        self.catch_up()
         for name, declared in self._settings.models.items():
             if declared.task is not None and self.catalog.get(name) is None:
                 self._register(
@@ -42,6 +41,15 @@ class ModelEvents:
                         name, 0, declared.task, declared.classes, declared.positive, mode=declared.mode or "observe"
                     )
                 )
+
+    def catch_up(self) -> None:
+        """Read to the topic's end: whoever takes a partition needs every model that its last owner knew.
+
+        A worker that has waited for its partitions, perhaps for days, would dead-letter the outcomes of a model that
+        became known meanwhile.
+        """
+        for record in self._reader.read_to_end():
+            self._apply(record.offset, record.value, record.headers)
 
     def refresh(self) -> None:
         """Take in what has come since; does not wait."""
@@ -56,13 +64,13 @@ class ModelEvents:
 
     def _register(self, state: ModelState) -> None:
         event = ModelEvent("registered", state)
-        self._producer.send(
+        self._publisher.send(
             self._topic,
             encode(event),
             key=state.model.encode(),
             headers=headers(MODEL_EVENT_TYPE.format(what="registered"), SOURCE),
         )
-        self._producer.flush()
+        self._publisher.flush()
         deadline = time.monotonic() + CATCH_UP_S
         while self.catalog.get(state.model) is None:
             for record in self._reader.poll():

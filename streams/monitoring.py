@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -20,14 +21,14 @@ from streams.catalog import label_text
 from streams.errors import StateMismatch
 from streams.events import Alert
 from streams.joining import murmur2_partition
-from streams.kafka import Record, SafeProducer, TopicReader
+from streams.log import Log, Publisher, Reader, Record
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitor import ModelReport, MonitorPartition, OutboxAlert
 from streams.ownership import Ownership
 from streams.partition import Batch
 from streams.records import MonitorCut
-from streams.settings import KafkaSettings, Settings
+from streams.settings import Settings
 from streams.store import Fenced, Owned, StateStore
 from streams.topics import Topics
 
@@ -39,13 +40,23 @@ _alert = msgspec.json.Decoder(Alert)
 _cut = msgspec.json.Decoder(MonitorCut)
 
 
-class CutFeed:
-    """Reads all of ``checkpoints`` in a thread of its own, from the offsets given, and queues the records."""
+class Feed(Protocol):
+    """Gives the records of ``checkpoints`` as they come, without waiting."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, start: Mapping[int, int]) -> None:
+    def drain(self) -> list[Record]:
+        """What has come since the last call."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class ThreadedFeed:
+    """Reads in a thread of its own and queues the records: a worker's loop never waits for the broker."""
+
+    def __init__(self, reader: Reader) -> None:
         self.records: deque[Record] = deque()
         self.failure: Exception | None = None
-        self._reader = TopicReader(settings, topic, start)
+        self._reader = reader
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cut-feed", daemon=True)
         self._thread.start()
@@ -82,28 +93,34 @@ class _Watched:
 
 
 class MonitorStage:
-    """Blocking; one thread at a time."""
+    """Blocking; one thread at a time. ``feed`` makes the feed of cuts of a reader of ``checkpoints``, and closes it."""
 
     def __init__(
         self,
         settings: Settings,
         store: StateStore,
-        producer: SafeProducer,
+        broker: Log,
+        publisher: Publisher,
         models: ModelEvents,
         partition_counts: Mapping[str, int],
         metrics: WorkerMetrics,
+        monotonic: Callable[[], float] = time.monotonic,
+        feed: Callable[[Reader], Feed] = ThreadedFeed,
     ) -> None:
         self.parts: dict[int, _Watched] = {}
         self._settings = settings
         self._topics = Topics(settings.kafka.topic_prefix)
         self._store = store
-        self._producer = producer
+        self._broker = broker
+        self._publisher = publisher
         self._models = models
         self._metrics = metrics
+        self._monotonic = monotonic
+        self._new_feed = feed
         self._inputs = partition_counts[self._topics.checkpoints]
         self._partitions = partition_counts[self._topics.summaries]
-        self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, settings.kafka, store, producer)
-        self._feed: CutFeed | None = None
+        self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, broker, store, publisher)
+        self._feed: Feed | None = None
         self._last_s = float("-inf")
         self._warn_again_s = 0.0
         self._heard_ms = 0
@@ -114,6 +131,7 @@ class MonitorStage:
         """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
         self.close()
         taken = self._ownership.take(partitions)
+        self._models.catch_up()
         self._metrics.unwatched(set(range(self._partitions)) - taken.keys())
         for partition, owned in taken.items():
             monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
@@ -126,13 +144,13 @@ class MonitorStage:
                 self._publish(monitor, alerts)
                 position = monitor.next_summary_offset
             self.parts[partition] = _Watched(owned, monitor, position, position or 0)
-        self._producer.flush()
+        self._publisher.flush()
         if self.parts:
             start = {
                 p: min(part.monitor.checkpoint_offsets.get(p, 0) for part in self.parts.values())
                 for p in range(self._inputs)
             }
-            self._feed = CutFeed(self._settings.kafka, self._topics.checkpoints, start)
+            self._feed = self._new_feed(self._broker.reader(self._topics.checkpoints, start))
 
     def _owns(self, partition: int) -> Callable[[str], bool]:
         return lambda model: murmur2_partition(model.encode(), self._partitions) == partition
@@ -191,7 +209,7 @@ class MonitorStage:
         A checkpoint of every batch as it comes would leave the batches just behind it for the timer, a whole interval
         later; one that had nothing to say does not delay the next.
         """
-        return self._fresh and time.monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2
+        return self._fresh and self._monotonic() - self._last_s >= self._settings.worker.checkpoint_s / 2
 
     @property
     def _fresh(self) -> bool:
@@ -203,13 +221,13 @@ class MonitorStage:
         if self._feed is None:
             return
         if self._fresh:
-            self._last_s = time.monotonic()
+            self._last_s = self._monotonic()
         for record in self._feed.drain():
             for part in self.parts.values():
                 part.monitor.checkpoint_record(record.partition, record.offset, record.value)
         for partition in list(self.parts):
             self._checkpoint_one(partition)
-        self._producer.flush()
+        self._publisher.flush()
 
     def _checkpoint_one(self, partition: int) -> None:
         part = self.parts[partition]
@@ -243,7 +261,7 @@ class MonitorStage:
         """The newest cut is kept with the state and produced again by the next owner: readers drop it as seen."""
         value = msgspec.json.encode(msgspec.structs.replace(cut, epoch=owned.epoch))
         key = str(owned.partition).encode()
-        self._producer.send(self._topics.monitor_checkpoints, value, key, partition=owned.partition)
+        self._publisher.send(self._topics.monitor_checkpoints, value, key, partition=owned.partition)
 
     def _publish(self, monitor: MonitorPartition, alerts: Sequence[OutboxAlert]) -> None:
         """Produce alerts; once the last is acknowledged, all of them leave the outbox."""
@@ -256,7 +274,7 @@ class MonitorStage:
 
         for each in alerts:
             encoded = each.alert
-            self._producer.send(self._topics.alerts, encoded.value, encoded.key, encoded.headers, delivered=delivered)
+            self._publisher.send(self._topics.alerts, encoded.value, encoded.key, encoded.headers, delivered=delivered)
 
     def _tell(self, partition: int, each: OutboxAlert) -> None:
         alert = _alert.decode(each.alert.value)
@@ -279,9 +297,9 @@ class MonitorStage:
         late_ms = behind(clocks_ms, self._heard_ms)
         held_ms = max(late_ms.values(), default=0)
         self._metrics.watermark_held.set(held_ms / 1000)
-        if held_ms < HELD_MS or time.monotonic() < self._warn_again_s:
+        if held_ms < HELD_MS or self._monotonic() < self._warn_again_s:
             return
-        self._warn_again_s = time.monotonic() + HELD_MS / 1000
+        self._warn_again_s = self._monotonic() + HELD_MS / 1000
         log.error(
             "watermark.held",
             partitions=[p for p, late in late_ms.items() if late >= HELD_MS],

@@ -16,9 +16,8 @@ import msgspec
 import structlog
 
 from streams.errors import RestartMe, StateMismatch
-from streams.kafka import SafeProducer, TopicReader
+from streams.log import Log, Publisher
 from streams.records import Cut, Gap, MonitorCut, Take
-from streams.settings import KafkaSettings
 from streams.store import EpochTaken, Owned, Stage, StateStore
 
 TAIL_RECORDS = 64
@@ -44,14 +43,12 @@ class Tail:
 class Ownership:
     """Takes partitions of one stage. Blocking."""
 
-    def __init__(
-        self, stage: Stage, topic: str, kafka: KafkaSettings, store: StateStore, producer: SafeProducer
-    ) -> None:
+    def __init__(self, stage: Stage, topic: str, broker: Log, store: StateStore, publisher: Publisher) -> None:
         self._stage: Stage = stage
         self._topic = topic
-        self._kafka = kafka
+        self._broker = broker
         self._store = store
-        self._producer = producer
+        self._publisher = publisher
         self._worker = f"{socket.gethostname()}:{getpid()}"
 
     def take(self, partitions: Iterable[int]) -> dict[int, Owned]:
@@ -60,12 +57,12 @@ class Ownership:
         Raises :class:`StateMismatch` if the store is behind the last published cut, :class:`RestartMe` if another
         worker takes the same partitions again and again.
         """
-        tails = read_tails(self._kafka, self._topic, self._stage, partitions)
+        tails = read_tails(self._broker, self._topic, self._stage, partitions)
         owned: dict[int, Owned] = {}
         announced: dict[int, int] = {}
         for partition, tail in tails.items():
             owned[partition], announced[partition] = self._take_one(partition, tail)
-        with TopicReader(self._kafka, self._topic, {p: t.next_offset for p, t in tails.items()}, set(tails)) as reader:
+        with self._broker.reader(self._topic, {p: t.next_offset for p, t in tails.items()}, set(tails)) as reader:
             for record in reader.read_to_end():
                 if record.offset < announced[record.partition]:
                     _note(tails[record.partition], self._stage, record.offset, record.value)
@@ -106,27 +103,27 @@ class Ownership:
     def _announce(self, take: Take) -> int:
         """Publish a take → its offset."""
         offsets: list[int] = []
-        self._producer.send(
+        self._publisher.send(
             self._topic,
             msgspec.json.encode(take),
             key=str(take.partition).encode(),
             partition=take.partition,
-            delivered=lambda message: offsets.append(message.offset()),
+            delivered=lambda delivery: offsets.append(delivery.offset),
         )
-        self._producer.flush(FLUSH_S)
+        self._publisher.flush(FLUSH_S)
         return offsets[0]
 
 
-def read_tails(kafka: KafkaSettings, topic: str, stage: Stage, partitions: Iterable[int]) -> dict[int, Tail]:
+def read_tails(broker: Log, topic: str, stage: Stage, partitions: Iterable[int]) -> dict[int, Tail]:
     """The end of each partition of a checkpoint topic, read backwards until its newest cut is found."""
     wanted = set(partitions)
     tails = {p: Tail() for p in wanted}
     reach = TAIL_RECORDS
     while wanted:
-        with TopicReader(kafka, topic, None, wanted) as probe:
+        with broker.reader(topic, None, wanted) as probe:
             low, ends = dict(probe.next), probe.first_ends
         start = {p: max(low[p], ends[p] - reach) for p in wanted}
-        with TopicReader(kafka, topic, start, wanted) as reader:
+        with broker.reader(topic, start, wanted) as reader:
             found = {p: Tail(next_offset=ends[p]) for p in wanted}
             for record in reader.read_to_end():
                 _note(found[record.partition], stage, record.offset, record.value)

@@ -60,7 +60,7 @@ _TOPICS: Mapping[Process, Mapping[str, Operations]] = {
     "topics": dict.fromkeys(NAMES, (CREATE, ALTER, CONFIGS, SEE)),
 }
 _REDIS: Mapping[Process, str] = {
-    "worker": "info watch unwatch multi exec hget hmget hgetall hset hsetnx hdel lrange rpush del",
+    "worker": "info watch unwatch multi exec hget hmget hgetall hset hsetnx hdel lrange ltrim rpush del",
     "serve": "",
     "retrain": "info ping get set del pexpire eval hgetall",
     "audit": "info hgetall",

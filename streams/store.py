@@ -63,10 +63,17 @@ class Owned:
 class StateStore:
     """Fenced state of the partitions of one deployment. Blocking; used from worker threads, one call a partition."""
 
-    def __init__(self, client: redis.Redis, prefix: str, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        prefix: str,
+        should_stop: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.client = client
         self._prefix = prefix
         self._should_stop = should_stop
+        self._sleep = sleep
         self._called_s: float | None = None
 
     def waited_s(self) -> float:
@@ -216,7 +223,7 @@ class StateStore:
                 if not warned:
                     log.warning("store.waiting", reason=str(error))
                     warned = True
-                time.sleep(RETRY_S)
+                self._sleep(RETRY_S)
 
     def note(self, name: str, fields: Mapping[str, bytes]) -> None:
         """Write something for people to look at: outside the checkpoints, the last writer wins."""

@@ -225,7 +225,7 @@ class ModelWatch:
         afterwards.
         """
         for windows in self.windows.values():
-            windows.advance(at_s // 60)
+            windows.advance(at_s // 60 - 1)  # the last minute that is judged
         gone = [version for version in self.versions if self._is_stale(version, at_s)]
         for version in gone:
             del self.versions[version]

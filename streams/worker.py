@@ -29,7 +29,7 @@ from streams.credentials import KafkaAccess, kafka_access
 from streams.errors import DriftlineError, RestartMe
 from streams.exposition import MetricsPage, process_registry
 from streams.joining import JoinStage
-from streams.kafka import SafeProducer, is_readable
+from streams.kafka import KafkaLog, SafeProducer, is_readable
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
@@ -108,10 +108,12 @@ class Engine:
         self._store = StateStore(client, settings.redis.prefix, lambda: self.stopping)
         self._store.check_layout(self.counts)
         self._producer = SafeProducer(settings.kafka)
-        self.models = ModelEvents(settings, self._producer)
+        broker = KafkaLog(settings.kafka)
+        self.models = ModelEvents(settings, broker, self._producer)
         self.models.start()
-        self.join = JoinStage(settings, self._store, self._producer, self.models, self.counts, metrics)
-        self.monitor = MonitorStage(settings, self._store, self._producer, self.models, self.counts, metrics)
+        stage = settings, self._store, broker, self._producer, self.models, self.counts, metrics
+        self.join = JoinStage(*stage)
+        self.monitor = MonitorStage(*stage)
         self._moved_s = time.monotonic()
         self._taking = False
         self._watchdog = Watchdog(settings.worker.watchdog_s, self._moved_s)

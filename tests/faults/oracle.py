@@ -14,7 +14,7 @@ import msgspec
 
 from streams.codec import EventDecoder, Undecodable, outcome_decoder, prediction_decoder
 from streams.events import Outcome, Prediction, Value
-from streams.kafka import Record
+from streams.log import Record
 from streams.records import Counters
 from tests.support.driftline import Driftline, Pair
 

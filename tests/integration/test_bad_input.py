@@ -14,7 +14,7 @@ import pytest
 from streams.audit_log import audit
 from streams.codec import MAX_VALUE_BYTES
 from streams.events import ModelState
-from streams.kafka import Record
+from streams.log import Record
 from tests.support.driftline import Driftline, eventually
 from tests.support.kafka import KafkaBroker
 from tests.support.producer import RECORDED, EventProducer, outcome, prediction

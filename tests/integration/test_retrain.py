@@ -98,7 +98,7 @@ class Deployment:
                 f"p{i}".encode(),
                 codec.headers(PREDICTION_TYPE, "test"),
                 partition=i % PARTITIONS,
-                delivered=lambda m, i=i: where.append((m.partition(), m.offset(), i)),  # type: ignore[misc]  # binds i
+                delivered=lambda m, i=i: where.append((m.partition, m.offset, i)),  # type: ignore[misc]  # binds i
             )
         self.producer.flush()
         now_ms = time.time_ns() // 1_000_000

@@ -24,7 +24,8 @@ from serving.repository import Repository
 from streams import codec
 from streams.codec import full_prediction_decoder, outcome_decoder
 from streams.events import MODEL_EVENT_TYPE, ModelEvent
-from streams.kafka import Record, SafeProducer, TopicReader
+from streams.kafka import SafeProducer, TopicReader
+from streams.log import Record
 from streams.settings import KafkaSettings, Settings
 from streams.topics import TopicAdmin, Topics
 from tests.contract.test_serving_sender import SenderContract

@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from streams import codec
 from streams.audit_log import newest_cuts
 from streams.events import MODEL_EVENT_TYPE, Alert, ModelEvent, ModelState
-from streams.kafka import Record, TopicReader
+from streams.kafka import TopicReader
+from streams.log import Record
 from streams.records import Counters, Labelled
 from streams.settings import Settings, load
 from streams.topics import TopicAdmin, Topics

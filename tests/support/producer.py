@@ -10,7 +10,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, Message, Producer
 
 from streams.codec import Header
-from streams.kafka import Record
+from streams.log import Record
 from tests.support.kafka import MAX_MESSAGE_BYTES
 
 FLUSH_S = 120.0

@@ -77,6 +77,24 @@ def test_a_window_does_not_see_later_minutes(minute: int) -> None:
     assert windows.total(minute + 61, 60).accuracy is None
 
 
+def test_a_window_is_summed_once_until_something_changes() -> None:
+    """Asked again it costs nothing; what was added, undone, loaded or advanced past since then counts."""
+    windows = Windows()
+    windows.add(1_000, [("1", "1", 3)])
+    first = windows.total(1_000, 60)
+    assert windows.total(1_000, 60) is first
+    windows.add(1_000, [("1", "0", 1)])
+    assert windows.total(1_000, 60).n == 4
+    windows.add_regression(999, 2, 1.0, 1.0, 1.0)
+    windows.add(1_000, [("1", "1", -3), ("1", "0", -1)])
+    assert windows.total(1_000, 60) == Tally(2, {}, 1.0, 1.0, 1.0)
+    for minute in range(1_000, 1_100):
+        windows.advance(minute)
+        assert windows.total(minute, 60).n == (2 if minute < 1_059 else 0)
+    windows.load({})
+    assert windows.total(1_000, 60).n == 0
+
+
 def test_only_what_changed_is_written_and_what_expired_is_dropped() -> None:
     """A hash that gets the written fields and loses the dropped ones never holds more than the tiers keep."""
     windows = Windows()

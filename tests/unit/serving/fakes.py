@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import confluent_kafka
-
 from streams.codec import Headers
 from streams.errors import RestartMe
+from streams.log import Delivery
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class RecordingSender:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
-        self._waiting: list[Callable[[confluent_kafka.Message], None] | None] = []
+        self._waiting: list[tuple[str, Callable[[Delivery], None] | None]] = []
+        self._offset = -1
         self._failure: str | None = None
         self._changed = threading.Condition()
         self._held = False
@@ -41,9 +41,10 @@ class RecordingSender:
                 self._changed.wait_for(lambda: self._closed or (self._waiting and not self._held))
                 if self._closed and (self._held or not self._waiting):
                     return
-                delivered = self._waiting[0]
+                topic, delivered = self._waiting[0]
+                self._offset += 1
             if delivered is not None:
-                delivered(None)  # nobody reads the message
+                delivered(Delivery(topic, 0, self._offset, 0))
             with self._changed:
                 del self._waiting[0]
                 self._changed.notify_all()
@@ -65,13 +66,13 @@ class RecordingSender:
         key: bytes | None = None,
         headers: Headers | None = None,
         partition: int | None = None,
-        delivered: Callable[[confluent_kafka.Message], None] | None = None,
+        delivered: Callable[[Delivery], None] | None = None,
     ) -> None:
         """Keep one record."""
         self.check()
         with self._changed:
             self.sent.append(Sent(topic, key, value, headers or ()))
-            self._waiting.append(delivered)
+            self._waiting.append((topic, delivered))
             self._changed.notify_all()
 
     def check(self) -> None:

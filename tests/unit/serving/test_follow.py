@@ -14,7 +14,7 @@ from serving.registry import ModelRegistry
 from serving.repository import CorruptVersion, Repository
 from streams import codec
 from streams.events import ModelEvent, ModelState
-from streams.kafka import Record
+from streams.log import Record
 from tests.unit.serving import models
 from tests.unit.serving.waiting import eventually
 

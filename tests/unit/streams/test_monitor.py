@@ -168,6 +168,24 @@ def test_the_state_after_a_reload_is_the_state_before() -> None:
     assert again.close().commands == []
 
 
+def test_a_reload_at_the_turn_of_an_hour_moves_no_window() -> None:
+    """A window ends with the last minute that is judged, also while old buckets are being let go."""
+    pairs = [Pair(START_S - START_S % 60 + at) for at in range(120)]
+    log = record(pairs, 1, partitions=1, ends_s=pairs[0].second + 3_630)
+    store, monitor = FakeStore(), fresh(settings(), 1)
+    for offset, value in enumerate(log.summaries):
+        monitor.summary(offset, value)
+    for offset, value in enumerate(log.checkpoints[0]):
+        monitor.checkpoint_record(0, offset, value)
+    monitor.advance(Catalog())
+    closed = monitor.close()
+    store.apply(closed.commands, closed.meta)
+    again = fresh(settings(), 1)
+    again.load(store.meta, store.read(again.keys()))
+    assert monitor.report()[0].versions[0].windows["1h"].n == 120
+    assert again.report() == monitor.report()
+
+
 def test_only_what_changed_is_written() -> None:
     """A checkpoint without news writes no field; fed summaries and published alerts are deleted."""
     log = record(traffic(3), 3, ends_s=START_S + 30_000)

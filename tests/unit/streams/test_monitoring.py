@@ -8,11 +8,11 @@ from typing import Any, cast
 import msgspec
 
 from streams.exposition import process_registry
-from streams.kafka import SafeProducer
+from streams.log import Log, Publisher
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitor import MonitorPartition
-from streams.monitoring import CutFeed, MonitorStage, _Watched, behind
+from streams.monitoring import Feed, MonitorStage, _Watched, behind
 from streams.partition import Batch
 from streams.records import Summary
 from streams.settings import Settings, load
@@ -67,14 +67,15 @@ def stage(checkpoint_s: str) -> tuple[MonitorStage, FakeStore]:
     made = MonitorStage(
         settings,
         cast(StateStore, store),
-        cast(SafeProducer, FakeProducer()),
+        cast(Log, None),
+        cast(Publisher, FakeProducer()),
         cast(ModelEvents, FakeModels()),
         counts,
         WorkerMetrics(process_registry()),
     )
     owned = Owned("monitor", 0, 1, "token", 0, "m:", {})
     made.parts[0] = _Watched(owned, MonitorPartition(0, 1, settings, lambda _: True, owned.name), 0, 0)
-    made._feed = cast(CutFeed, FakeFeed())
+    made._feed = cast(Feed, FakeFeed())
     return made, store
 
 
