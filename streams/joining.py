@@ -20,6 +20,7 @@ from aiokafka.partitioner import murmur2
 
 from streams import stored
 from streams.codec import Header
+from streams.errors import RestartMe
 from streams.kafka import SafeProducer
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
@@ -27,7 +28,7 @@ from streams.ownership import Ownership
 from streams.partition import Batch, Closed, DeadLetter, InputPartition
 from streams.records import Cut, EffectSettings, Summary
 from streams.settings import Settings
-from streams.store import Fenced, StateStore
+from streams.store import Fenced, StateStore, StoreLost
 from streams.timeline import OUTCOMES, PREDICTIONS
 from streams.topics import Topics
 
@@ -211,6 +212,8 @@ class JoinStage:
         partition = part.owned.partition
         try:
             self._store.commit(part.owned, closed.commands, closed.meta)
+        except StoreLost as lost:
+            raise RestartMe(f"the store was emptied or set back: {lost}", "the next start rebuilds it") from None
         except Fenced as fenced:
             log.warning("partition.fenced", partition=partition, reason=str(fenced))
             self.drop(partition)

@@ -17,7 +17,7 @@ import structlog
 
 from detectors.tally import Tally
 from streams.catalog import label_text
-from streams.errors import StateMismatch
+from streams.errors import RestartMe, StateMismatch
 from streams.events import Alert
 from streams.joining import murmur2_partition
 from streams.kafka import Record, SafeProducer, TopicReader
@@ -28,7 +28,7 @@ from streams.ownership import Ownership
 from streams.partition import Batch
 from streams.records import MonitorCut
 from streams.settings import KafkaSettings, Settings
-from streams.store import Fenced, Owned, StateStore
+from streams.store import Fenced, Owned, StateStore, StoreLost
 from streams.topics import Topics
 
 HELD_MS = 30_000
@@ -198,6 +198,8 @@ class MonitorStage:
         cut = closed.cut(part.owned.epoch, part.owned.number + 1)
         try:
             self._store.commit(part.owned, closed.commands, {**closed.meta, "cut": msgspec.json.encode(cut)})
+        except StoreLost as lost:
+            raise RestartMe(f"the store was emptied or set back: {lost}", "the next start rebuilds it") from None
         except Fenced as fenced:
             log.warning("partition.fenced", stage="monitor", partition=partition, reason=str(fenced))
             del self.parts[partition]

@@ -17,6 +17,7 @@ import msgspec
 from streams.events import Value
 from streams.join_rows import Effects, JoinedRow, PendingRow, Side, WaitingRow
 from streams.records import Counters, Cut, Summary
+from streams.seal import Damaged, open_sealed, seal
 from streams.store import Command, Owned
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Layout:
 
     def __init__(self) -> None:
         self.log_rows = 0
+        self.log_blobs = 0
         self.joined_blobs: deque[tuple[int, int]] = deque()
         self.joined_rows = 0
         self.refs = 0
@@ -86,17 +88,17 @@ def checkpoint(
         rows = effects.remembered
         last_ms = max((row.at_ms for row in rows), default=0)
         corrected = [(row.id, row.outcome) for row in effects.corrected]
-        commands.append(("RPUSH", name("joined"), _encode(Remembered(last_ms, rows, corrected))))
+        commands.append(("RPUSH", name("joined"), seal(_encode(Remembered(last_ms, rows, corrected)))))
         layout.joined_blobs.append((len(rows), last_ms))
         layout.joined_rows += len(rows)
     _trim(commands, part, name("joined"))
     if len(part.join.refs) > layout.refs:
-        commands.append(("RPUSH", name("refs"), *(_encode(ref) for ref in part.join.refs[layout.refs :])))
+        commands.append(("RPUSH", name("refs"), *(seal(_encode(ref)) for ref in part.join.refs[layout.refs :])))
         layout.refs = len(part.join.refs)
     if layout.published:
         commands.append(("HDEL", name("outbox"), *layout.published))
         layout.published = []
-    commands.append(("HSET", name("outbox"), cut.sequence, _encode(OutboxEntry(cut, summaries))))
+    commands.append(("HSET", name("outbox"), cut.sequence, seal(_encode(OutboxEntry(cut, summaries)))))
     meta: dict[str, str | bytes | int] = {
         "predictions": part.processed[0],
         "outcomes": part.processed[1],
@@ -106,8 +108,21 @@ def checkpoint(
         "complete_at_ms": part.complete_at_ms,
         "counters": msgspec.json.encode(part.join.counters),
         "sequences": msgspec.json.encode(part.sequences),
+        "blobs": msgspec.json.encode((layout.log_blobs, len(layout.joined_blobs), layout.refs)),
     }
     return commands, meta
+
+
+def whole(
+    part: InputPartition, cut: Cut, summaries: list[tuple[str, Summary]]
+) -> tuple[list[Command], dict[str, str | bytes | int]]:
+    """The commands and the meta fields that put the partition, as of ``cut``, in the place of whatever is stored."""
+    part.layout = Layout()
+    for side in (part.join.pending, part.join.waiting):
+        side.added, side.removed = dict(side.rows), {}
+    effects = Effects(remembered=list(part.join.joined.values()), forgotten=list(part.join.expired.items()))
+    commands, meta = checkpoint(part, effects, cut, summaries)
+    return [("DEL", *(part.owned.name(name) for name in PARTS)), *commands], meta
 
 
 def _log(commands: list[Command], part: InputPartition, effects: Effects, key: str) -> None:
@@ -125,8 +140,9 @@ def _log(commands: list[Command], part: InputPartition, effects: Effects, key: s
     if layout.log_rows > COMPACT_FACTOR * live + COMPACT_ROWS:
         delta = Delta([], _rows(pending.rows), [], _rows(waiting.rows), list(part.join.expired.items()))
         commands.append(("DEL", key))
-        layout.log_rows = live
-    commands.append(("RPUSH", key, _encode(delta)))
+        layout.log_rows, layout.log_blobs = live, 0
+    commands.append(("RPUSH", key, seal(_encode(delta))))
+    layout.log_blobs += 1
 
 
 def _size(delta: Delta) -> int:
@@ -168,11 +184,18 @@ def read_commands(owned: Owned) -> list[Command]:
 
 
 def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
-    """Fill a fresh partition from its meta and from what :func:`read_commands` gave → the outbox, in order."""
+    """Fill a fresh partition from its meta and from what :func:`read_commands` gave → the outbox, in order.
+
+    Raises :class:`Damaged` if a blob is not what was written, or missing.
+    """
     log, joined, refs, outbox = raw
     meta, join, layout = part.owned.meta, part.join, part.layout
     if "number" not in meta:
         return []
+    if [len(log), len(joined), len(refs)] != msgspec.json.decode(meta["blobs"]):
+        raise Damaged(
+            f"there are {len(log)}, {len(joined)} and {len(refs)} blobs, and should be {meta['blobs'].decode()}"
+        )
     part.processed = [int(meta["predictions"]), int(meta["outcomes"])]
     part.committed = list(part.processed)
     part.position = list(part.processed)
@@ -182,12 +205,13 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     join.counters = _counters.decode(meta["counters"])
     part.sequences = msgspec.json.decode(meta["sequences"], type=dict[str, int])
     for item in refs:
-        join.intern(msgspec.msgpack.decode(item, type=tuple[str, str, str]))
+        join.intern(msgspec.msgpack.decode(open_sealed(item), type=tuple[str, str, str]))
     layout.refs = len(join.refs)
+    layout.log_blobs = len(log)
     for blob in log:
-        _apply(part, _delta.decode(blob))
+        _apply(part, _delta.decode(open_sealed(blob)))
     for blob in joined:
-        delta = _remembered.decode(blob)
+        delta = _remembered.decode(open_sealed(blob))
         for key, outcome in delta.corrected:
             if key in join.joined:
                 join.joined[key].outcome = outcome
@@ -199,7 +223,11 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     while len(join.joined) > join.settings.dedupe_rows:
         join.joined.popitem(last=False)
     items = outbox.items() if isinstance(outbox, dict) else _pairs(outbox)
-    return [_outbox.decode(value) for _, value in sorted((int(number), value) for number, value in items)]
+    entries = [_outbox.decode(open_sealed(value)) for _, value in items]
+    numbers = {entry.cut.sequence for entry in entries}
+    if part.owned.number and part.owned.number not in numbers:  # it is removed by the next checkpoint at the earliest
+        raise Damaged(f"the outbox lacks checkpoint {part.owned.number}")
+    return sorted(entries, key=lambda entry: entry.cut.sequence)
 
 
 def _pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:

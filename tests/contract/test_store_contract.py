@@ -11,8 +11,9 @@ import redis
 
 from stack.store import EmbeddedStore
 from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
+from streams.seal import Damaged
 from streams.settings import RedisSettings
-from streams.store import FORMAT, EpochTaken, Fenced, StateStore, connect, require_durable
+from streams.store import FORMAT, Command, EpochTaken, Fenced, StateStore, StoreLost, connect, require_durable
 
 
 class Interrupted(redis.client.Pipeline):
@@ -141,8 +142,66 @@ class StoreContract:
         owned = store.take("join", 0, 1, "a")
         store.commit(owned, [], {"offset": 1})
         client.delete(owned.name("meta"))
-        with pytest.raises(Fenced, match="gone"):
+        with pytest.raises(StoreLost, match="gone"):
             store.commit(owned, [], {"offset": 2})
+
+    def test_a_store_set_back_is_told_from_one_that_was_taken(self, store: StateStore, client: redis.Redis) -> None:
+        """An earlier checkpoint or epoch than ours is the store's loss; a later epoch is another owner."""
+        store.commit(store.take("join", 0, 1, "a"), [], {"offset": 1})
+        owned = store.take("join", 0, 2, "b")
+        meta = owned.name("meta")
+        states = [client.dump(meta) or b""]
+        for offset in (2, 3):
+            store.commit(owned, [], {"offset": offset})
+            states.append(client.dump(meta) or b"")
+        client.restore(meta, 0, states[1], replace=True)
+        with pytest.raises(StoreLost, match="checkpoint 2, ours is 3"):
+            store.commit(owned, [], {"offset": 4})
+        client.restore(meta, 0, states[2], replace=True)
+        client.hset(meta, "epoch", 1)
+        with pytest.raises(StoreLost, match="epoch 1, ours 2"):
+            store.commit(owned, [], {"offset": 4})
+        store.take("join", 0, 3, "c")
+        with pytest.raises(Fenced, match="epoch 3, ours 2") as fenced:
+            store.commit(owned, [], {"offset": 4})
+        assert not isinstance(fenced.value, StoreLost)
+
+    def test_damage_to_the_meta_is_told(self, store: StateStore, client: redis.Redis) -> None:
+        """Any field, a number that is none too; taking the partition writes over no evidence."""
+        owned = store.take("join", 0, 1, "a")
+        store.commit(owned, [], {"offset": 1, "counters": b"{}"})
+        store.take("join", 0, 2, "b").check()
+        whole = client.dump(owned.name("meta")) or b""
+        changes = [("offset", b"2"), ("counters", b"{ }"), ("number", b"\xff"), ("nonce", b""), ("more", b"1")]
+        for epoch, (field, value) in enumerate(changes, start=3):
+            client.restore(owned.name("meta"), 0, whole, replace=True)
+            client.hset(owned.name("meta"), field, value)
+            for again in (0, 10):
+                with pytest.raises(Damaged, match="checksum"):
+                    store.take("join", 0, epoch + again, "c").check()
+        client.restore(owned.name("meta"), 0, whole, replace=True)
+        client.hdel(owned.name("meta"), "checksum")
+        with pytest.raises(Damaged):
+            store.take("join", 0, 20, "d").check()
+
+    def test_a_rebuilt_state_takes_the_place_of_what_is_stored(self, store: StateStore, client: redis.Redis) -> None:
+        """Whatever number is there, and by its owner only; the next checkpoint follows it."""
+        owned = store.take("join", 0, 1, "a")
+        store.commit(owned, [("RPUSH", owned.name("log"), "old")], {"offset": 1, "more": "x"})
+        client.hset(owned.name("meta"), "number", b"\xff")
+        later = store.take("join", 0, 2, "b")
+        rebuilt: list[Command] = [("DEL", owned.name("log")), ("RPUSH", owned.name("log"), "new")]
+        with pytest.raises(Fenced, match="epoch 2, ours is 1"):
+            store.replace(owned, rebuilt, {"offset": 70}, 7)
+        store.replace(later, rebuilt, {"offset": 70}, 7)
+        store.commit(later, [], {"offset": 80})
+        found = store.take("join", 0, 3, "c")
+        found.check()
+        assert (found.number, found.meta["offset"], "more" in found.meta) == (8, b"80", False)
+        assert store.read_all([("LRANGE", owned.name("log"), 0, -1)]) == [[b"new"]]
+        client.delete(owned.name("meta"))
+        with pytest.raises(StoreLost, match="gone"):
+            store.replace(found, rebuilt, {"offset": 90}, 9)
 
     def test_a_newer_format_is_refused_and_left_as_it_is(self, store: StateStore, client: redis.Redis) -> None:
         """Refused every time, not only the first: the refusal must not write our own format over it."""
