@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -18,14 +18,15 @@ import msgspec
 import structlog
 from aiokafka.partitioner import murmur2
 
-from streams import stored
 from streams.codec import Header
 from streams.errors import RestartMe
 from streams.kafka import SafeProducer
+from streams.log_ranges import Readers
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.ownership import Ownership
 from streams.partition import Batch, Closed, DeadLetter, InputPartition
+from streams.rebuilding import JoinRebuild
 from streams.records import Cut, EffectSettings, Summary
 from streams.settings import Settings
 from streams.store import Fenced, StateStore, StoreLost
@@ -72,6 +73,8 @@ class JoinStage:
         models: ModelEvents,
         partition_counts: Mapping[str, int],
         metrics: WorkerMetrics,
+        readers: Readers,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.parts: dict[int, InputPartition] = {}
         self.acknowledged: dict[int, deque[Acknowledged]] = {}
@@ -83,7 +86,10 @@ class JoinStage:
         self._partitions = partition_counts[self._topics.predictions]
         self._summary_partitions = partition_counts[self._topics.summaries]
         self._metrics = metrics
-        self._ownership = Ownership("join", self._topics.checkpoints, settings.kafka, store, producer)
+        self._ownership = Ownership("join", Cut, self._topics.checkpoints, settings.kafka, store, producer)
+        self._rebuild = JoinRebuild(
+            self._topics, settings.worker, effect_settings(settings), store, readers, metrics, abandoned
+        )
         self._warn_again_s = 0.0
         self._wrong_keys: dict[int, dict[str, int]] = {PREDICTIONS: {}, OUTCOMES: {}}
 
@@ -94,12 +100,15 @@ class JoinStage:
     # ------------------------------------------------------------------------------------------------- ownership
 
     def take(self, partitions: Iterable[int]) -> None:
-        """Give up what was owned and become the owner of ``partitions``; republish what their last owners left."""
+        """Give up what was owned and become the owner of ``partitions``; republish what their last owners left.
+
+        A state that the store has lost is rebuilt from the log first, which may take minutes.
+        """
         self.parts.clear()
         self.acknowledged.clear()
-        for partition, owned in self._ownership.take(partitions).items():
-            part = InputPartition(owned, self._settings.worker, effect_settings(self._settings))
-            for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
+        for partition, taken in self._ownership.take(partitions).items():
+            part, outbox = self._rebuild.load(taken)
+            for entry in outbox:
                 self._publish(part, entry.cut, entry.summaries)
             self.parts[partition] = part
         self._producer.flush()

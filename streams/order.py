@@ -154,6 +154,22 @@ class Inputs:
         """No pair that is not admitted yet was complete before: the lowest clock over all input partitions."""
         return self._watermark_ms
 
+    def begin_after(self, sequences: Mapping[tuple[int, str], int]) -> None:
+        """Do without the summaries up to these sequences of (input partition, model): the log has them no more."""
+        for key, sequence in sequences.items():
+            if sequence > self.admitted.get(key, 0):
+                self.admitted[key] = sequence
+                self._moved.add(key)
+
+    def hold_watermark(self, at_ms: int) -> None:
+        """The watermark was here before: it does not step back."""
+        self._watermark_ms = max(self._watermark_ms, at_ms)
+
+    @property
+    def stored_records(self) -> int:
+        """How many records are in the store."""
+        return len(self._stored)
+
     @property
     def clocks_ms(self) -> dict[int, int]:
         """The clock of each input partition that the watermark waits for."""

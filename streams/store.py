@@ -309,6 +309,12 @@ class StateStore:
                     warned = True
                 time.sleep(RETRY_S)
 
+    def meta(self, owned: Owned) -> dict[str, bytes]:
+        """What is stored in ``meta`` now."""
+        return {
+            name.decode(): value for name, value in self._call(lambda: self.client.hgetall(owned.name("meta"))).items()
+        }
+
     def note(self, name: str, fields: Mapping[str, bytes]) -> None:
         """Write something for people to look at: outside the checkpoints, the last writer wins."""
         self._call(lambda: self.client.hset(f"{self._prefix}:{name}", mapping=dict(fields.items())))

@@ -99,7 +99,13 @@ def checkpoint(
         commands.append(("HDEL", name("outbox"), *layout.published))
         layout.published = []
     commands.append(("HSET", name("outbox"), cut.sequence, seal(_encode(OutboxEntry(cut, summaries)))))
-    meta: dict[str, str | bytes | int] = {
+    return commands, meta_of(part)
+
+
+def meta_of(part: InputPartition) -> dict[str, str | bytes | int]:
+    """The meta fields of a partition as it is."""
+    layout = part.layout
+    return {
         "predictions": part.processed[0],
         "outcomes": part.processed[1],
         "predictions_ms": part.done_ms[0],
@@ -110,7 +116,6 @@ def checkpoint(
         "sequences": msgspec.json.encode(part.sequences),
         "blobs": msgspec.json.encode((layout.log_blobs, len(layout.joined_blobs), layout.refs)),
     }
-    return commands, meta
 
 
 def whole(
@@ -183,6 +188,11 @@ def read_commands(owned: Owned) -> list[Command]:
     ]
 
 
+def is_stored(owned: Owned) -> bool:
+    """Whether the store has a state of the partition."""
+    return "predictions" in owned.meta
+
+
 def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     """Fill a fresh partition from its meta and from what :func:`read_commands` gave → the outbox, in order.
 
@@ -190,7 +200,7 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     """
     log, joined, refs, outbox = raw
     meta, join, layout = part.owned.meta, part.join, part.layout
-    if "number" not in meta:
+    if not is_stored(part.owned):
         return []
     if [len(log), len(joined), len(refs)] != msgspec.json.decode(meta["blobs"]):
         raise Damaged(

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -25,11 +26,12 @@ from streams.cli import report
 from streams.errors import DriftlineError, RestartMe
 from streams.exposition import MetricsPage, process_registry
 from streams.joining import JoinStage
-from streams.kafka import SafeProducer, is_readable
+from streams.kafka import SafeProducer, TopicReader, is_readable
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
+from streams.rebuilding import Abandoned
 from streams.settings import Settings
 from streams.store import StateStore, connect, require_durable
 from streams.topics import TopicAdmin, Topics
@@ -38,6 +40,8 @@ from streams.transport import Consumer, Transport, require_versions
 BUFFERED_BATCHES = 8
 FENCED_GRACE_S = 30.0
 STOP_GRACE_S = 10.0
+TAKE_BOUND_S = 86_400.0
+"""How long taking partitions may last before Kafka is told that we are gone: a rebuild from the log takes minutes."""
 MAX_HELD = 500_000
 """Records of a partition read ahead of their turn before its leading input is paused."""
 
@@ -80,6 +84,7 @@ class Engine:
         self._metrics = metrics
         self._lock = asyncio.Lock()
         self._generation = -1
+        self._taking = -1
         client = connect(settings.redis)
         require_durable(client, settings.redis)
         admin = TopicAdmin(settings)
@@ -91,8 +96,13 @@ class Engine:
         self._producer = SafeProducer(settings.kafka)
         self.models = ModelEvents(settings, self._producer)
         self.models.start()
-        self.join = JoinStage(settings, self._store, self._producer, self.models, self.counts, metrics)
-        self.monitor = MonitorStage(settings, self._store, self._producer, self.models, self.counts, metrics)
+        readers = partial(TopicReader, settings.kafka)
+        self.join = JoinStage(
+            settings, self._store, self._producer, self.models, self.counts, metrics, readers, self._abandoned
+        )
+        self.monitor = MonitorStage(
+            settings, self._store, self._producer, self.models, self.counts, metrics, readers, self._abandoned
+        )
         self._moved_s = time.monotonic()
 
     # -------------------------------------------------------------------------------------- transport.BatchOwner
@@ -103,14 +113,21 @@ class Engine:
         earliest = await consumer.earliest_offsets(*assigned) if assigned else {}
         ends = await consumer.highwaters(*assigned) if assigned else {}
         async with self._lock:
-            started = time.monotonic()
+            started, self._taking = time.monotonic(), generation
             inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
             summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
             partitions = {tp.partition for tp in inputs}
             # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
             self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
-            await to_its_end(self.join.take, partitions)
-            await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
+            try:
+                await to_its_end(self.join.take, partitions)
+                await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
+            except Abandoned:
+                if not self.stopping:
+                    raise
+                self.join.parts.clear()
+                self.monitor.close()
+                return {}
             self._generation = generation
             offsets: dict[TP, int] = {}
             for tp in inputs:
@@ -131,6 +148,10 @@ class Engine:
                 seconds=round(time.monotonic() - started, 3),
             )
             return offsets
+
+    def _abandoned(self) -> bool:
+        """Whether the partitions that are being taken are another generation's by now, or nobody's."""
+        return self.stopping or self._consumer().app.consumer_generation_id != self._taking
 
     def _real_end(self, tp: TP, position: int, end: int) -> int:
         """An embedded broker tells end offsets that are too low: ask a fetch before calling a log too short."""
@@ -291,6 +312,7 @@ class WorkerApp(faust.App):
             broker_session_timeout=settings.kafka.session_timeout_s,
             broker_heartbeat_interval=settings.kafka.heartbeat_s,
             broker_commit_interval=2.8,
+            broker_max_poll_interval=TAKE_BOUND_S,
         )
 
     def _new_transport(self) -> Transport:
