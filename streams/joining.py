@@ -75,6 +75,8 @@ class JoinStage:
         metrics: WorkerMetrics,
         readers: Readers,
         abandoned: Callable[[], bool] = lambda: False,
+        *,
+        accept_loss: bool = False,
     ) -> None:
         self.parts: dict[int, InputPartition] = {}
         self.acknowledged: dict[int, deque[Acknowledged]] = {}
@@ -88,7 +90,15 @@ class JoinStage:
         self._metrics = metrics
         self._ownership = Ownership("join", Cut, self._topics.checkpoints, settings.kafka, store, producer)
         self._rebuild = JoinRebuild(
-            self._topics, settings.worker, effect_settings(settings), store, readers, metrics, abandoned
+            self._topics,
+            settings.worker,
+            effect_settings(settings),
+            store,
+            readers,
+            metrics,
+            abandoned,
+            self._ownership,
+            accept_loss=accept_loss,
         )
         self._warn_again_s = 0.0
         self._wrong_keys: dict[int, dict[str, int]] = {PREDICTIONS: {}, OUTCOMES: {}}

@@ -27,7 +27,7 @@ from streams.metrics import WorkerMetrics
 from streams.monitor import MonitorPartition, OutboxAlert
 from streams.ownership import Taken
 from streams.rebuilding import TOLD_EVERY_S, Abandoned
-from streams.records import Cut, Gap, MonitorCut, Take
+from streams.records import Cut, Gap, MonitorCut, SummaryHead, Take
 from streams.seal import Damaged
 from streams.store import Command, Fenced, Owned, StateStore
 from streams.topics import Topics
@@ -43,16 +43,7 @@ _checkpoint = msgspec.json.Decoder(Take | Cut | Gap)
 _cut = msgspec.json.Decoder(MonitorCut)
 
 
-class _Head(msgspec.Struct):
-    """What tells one summary record from another."""
-
-    partition: int
-    sequence: int
-    model: str
-    part: int = 0
-
-
-_head = msgspec.msgpack.Decoder(_Head)
+_head = msgspec.msgpack.Decoder(SummaryHead)
 
 
 @dataclass(slots=True)

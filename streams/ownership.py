@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import getpid
 from typing import Generic
@@ -18,7 +18,7 @@ import structlog
 
 from streams.errors import RestartMe
 from streams.kafka import Record, SafeProducer, TopicReader
-from streams.records import Gap, Take
+from streams.records import Gap, Restart, Take
 from streams.settings import KafkaSettings
 from streams.store import EpochTaken, Owned, Stage, StateStore
 from streams.trail import C, Trail
@@ -73,6 +73,20 @@ class Ownership(Generic[C]):
             if each.trail.epoch > each.owned.epoch:
                 raise RestartMe(f"{self._stage} partition {partition} was taken by another worker meanwhile", "")
         return taken
+
+    def restart(self, taken: Taken[C], restart: Restart, empty: Callable[[Owned], None]) -> None:
+        """Let a partition's numbers begin again, under an epoch of its own. ``empty`` writes the state it begins with.
+
+        The store first: an owner that dies before the log says it finds that the store is behind, as it was.
+        """
+        owned = taken.owned
+        token = secrets.token_hex(8)
+        begun = self._store.take(self._stage, owned.partition, owned.epoch + 1, token)
+        owned.epoch, owned.token = begun.epoch, token
+        empty(owned)
+        taken.end = self._announce(Take(owned.partition, owned.epoch, token, self._worker, restart))
+        taken.trail = Trail(owned.epoch)
+        taken.trail.restart = restart
 
     def _take_one(self, partition: int, trail: Trail[C]) -> tuple[Owned, int]:
         """Take in the store, then announce.

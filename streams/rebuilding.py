@@ -20,7 +20,7 @@ from streams import stored
 from streams.errors import RestartMe, StateMismatch
 from streams.log_ranges import CatalogHistory, InputStretch, Readers
 from streams.metrics import WorkerMetrics
-from streams.ownership import Taken
+from streams.ownership import Ownership, Taken
 from streams.partition import Closed, InputPartition
 from streams.rebuild import (
     Base,
@@ -32,7 +32,7 @@ from streams.rebuild import (
     least_lookback_ms,
     lookback_ms,
 )
-from streams.records import Cut, EffectSettings, Gap, Restart, Take
+from streams.records import Cut, EffectSettings, Gap, Restart, SummaryHead, Take
 from streams.seal import Damaged
 from streams.settings import WorkerSettings
 from streams.store import Command, Fenced, Owned, StateStore
@@ -49,6 +49,7 @@ TOLD_EVERY_S = 5.0
 Found = TypeVar("Found")
 log = structlog.get_logger(__name__)
 _record = msgspec.json.Decoder(Take | Cut | Gap)
+_head = msgspec.msgpack.Decoder(SummaryHead)
 
 
 class Abandoned(Exception):
@@ -71,7 +72,12 @@ class JoinRebuild:
         readers: Readers,
         metrics: WorkerMetrics,
         abandoned: Callable[[], bool],
+        ownership: Ownership[Cut],
+        *,
+        accept_loss: bool,
     ) -> None:
+        self._ownership = ownership
+        self._accept_loss = accept_loss
         self._topics = topics
         self._worker = worker
         self._replaying = worker.model_copy(update={"allow_garbage": True})  # its share was judged when it was read
@@ -119,14 +125,18 @@ class JoinRebuild:
         """No cut was published: nothing is lost but what was read, and that is read again."""
         if damage is not None:
             log.error("partition.damaged", partition=owned.partition, what=damage, mend="it begins anew")
-        part = InputPartition(owned, self._worker, self._effects)
+        self._empty(owned, restart)
+
+    def _empty(self, owned: Owned, restart: Restart | None) -> None:
+        """Write a state without rows; after an accepted loss it knows where to read on."""
         commands: list[Command] = [("DEL", *(owned.name(name) for name in stored.PARTS))]
-        if restart is None:
-            self._write(lambda: self._store.replace(owned, commands, {}, 0))
-            return
-        part.processed = [restart.predictions, restart.outcomes]
-        part.clock_ms = restart.clock_ms
-        self._write(lambda: self._store.replace(owned, commands, stored.meta_of(part), 0))
+        meta: dict[str, str | bytes | int] = {}
+        if restart is not None:
+            part = InputPartition(owned, self._worker, self._effects)
+            part.processed = [restart.predictions, restart.outcomes]
+            part.clock_ms = restart.clock_ms
+            meta = stored.meta_of(part)
+        self._write(lambda: self._store.replace(owned, commands, meta, 0))
 
     # ------------------------------------------------------------------------------------------------- rebuilding
 
@@ -150,11 +160,54 @@ class JoinRebuild:
                 "rebuild.done", stage="join", partition=partition, began=how, checkpoint=last.sequence, seconds=seconds
             )
             return
-        raise StateMismatch(
-            f"the state of input partition {partition} is lost ({reason}), and the log does not give it back: "
-            + "; ".join(failures),
-            "restore the newest state of Redis, or accept the loss of what waits: `driftline worker --accept-loss`",
+        what = f"the state of input partition {partition} is lost ({reason}), and the log does not give it back: "
+        what += "; ".join(failures)
+        if not self._accept_loss:
+            raise StateMismatch(
+                what,
+                "restore the newest state of Redis, or accept the loss of what waits: `driftline worker --accept-loss`",
+            )
+        self._restart(taken, last, what)
+
+    def _restart(self, taken: Taken[Cut], last: Cut, what: str) -> None:
+        """Begin again behind the last cut, with nothing that waits."""
+        partition = taken.owned.partition
+        low = self._low(partition)
+        whole = self._is_summarised(last)
+        restart = Restart(
+            max(last.predictions.end, low[PREDICTIONS]),
+            max(last.outcomes.end, low[OUTCOMES]),
+            last.clock_ms,
+            last.sequence if whole else last.sequence - 1,
+            what,
         )
+        self._ownership.restart(taken, restart, lambda owned: self._empty(owned, restart))
+        log.error(
+            "loss.accepted",
+            partition=partition,
+            epoch=taken.owned.epoch,
+            what=what,
+            predictions_waited=last.pending,
+            outcomes_waited=last.waiting,
+            cut_without_summaries=None if whole else last.sequence,
+        )
+
+    def _is_summarised(self, cut: Cut) -> bool:
+        """Whether all summaries that a cut names are in the log; only those of the newest cut may be missing."""
+        missing = {(model, sequence): set[int]() for model, sequence in cut.models.items()}
+        with closing(self._readers(self._topics.summaries, None, None)) as reader:
+            for record in reader.read_to_end():
+                if not missing:
+                    return True
+                if self._abandoned():
+                    raise Abandoned
+                head = _head.decode(record.value or b"")
+                key = head.model, head.sequence
+                if head.partition == cut.partition and head.epoch >= cut.epoch and key in missing:
+                    missing[key].add(head.part)
+                    if len(missing[key]) == head.parts:
+                        del missing[key]
+        return not missing
 
     def _attempts(self, taken: Taken[Cut], last: Cut, *, is_stored: bool) -> Iterator[tuple[str, Callable[[], None]]]:
         """Where to begin, the cheapest first; each is a way to the last cut, tried when the one before has failed."""

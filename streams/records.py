@@ -156,6 +156,17 @@ class Summary(msgspec.Struct):
     parts: int = 1
 
 
+class SummaryHead(msgspec.Struct):
+    """What tells one summary record from another; decodes without the pairs."""
+
+    partition: int
+    epoch: int
+    sequence: int
+    model: str
+    part: int = 0
+    parts: int = 1
+
+
 class LabelledRow(msgspec.Struct, array_like=True, gc=False):
     """A pair by reference: where its prediction and outcome are, and the outcome."""
 

@@ -75,7 +75,14 @@ async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
 class Engine:
     """What the Faust app drives: owns the partitions' state, decides offsets, takes checkpoints."""
 
-    def __init__(self, settings: Settings, metrics: WorkerMetrics, fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: WorkerMetrics,
+        fatal: Callable[[BaseException], None],
+        *,
+        accept_loss: bool = False,
+    ) -> None:
         self.settings = settings
         self.topics = Topics(settings.kafka.topic_prefix)
         self.consumer: Consumer | None = None
@@ -98,7 +105,15 @@ class Engine:
         self.models.start()
         readers = partial(TopicReader, settings.kafka)
         self.join = JoinStage(
-            settings, self._store, self._producer, self.models, self.counts, metrics, readers, self._abandoned
+            settings,
+            self._store,
+            self._producer,
+            self.models,
+            self.counts,
+            metrics,
+            readers,
+            self._abandoned,
+            accept_loss=accept_loss,
         )
         self.monitor = MonitorStage(
             settings, self._store, self._producer, self.models, self.counts, metrics, readers, self._abandoned
@@ -378,21 +393,33 @@ def die(error: BaseException) -> None:
     os._exit(code)
 
 
-def run(settings: Settings, ready_file: Path | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT. Raises :class:`DriftlineError` if it cannot start."""
+def run(settings: Settings, ready_file: Path | None = None, *, accept_loss: bool = False) -> None:
+    """Run a worker until SIGTERM or SIGINT. Raises :class:`DriftlineError` if it cannot start.
+
+    ``accept_loss``: a partition whose state neither the store nor the log has any more begins again from nothing.
+    """
     require_versions()
     registry = process_registry()
     page = MetricsPage(settings.worker.http, registry, "worker.http")
     log.info("metrics.serving", port=page.port)
     try:
         with tempfile.TemporaryDirectory(prefix="driftline-worker-") as data_dir:
-            asyncio.run(_run(settings, WorkerMetrics(registry), data_dir, ready_file, page.port))
+            metrics = WorkerMetrics(registry)
+            asyncio.run(_run(settings, metrics, data_dir, ready_file, page.port, accept_loss=accept_loss))
     finally:
         page.close()
 
 
-async def _run(settings: Settings, metrics: WorkerMetrics, data_dir: str, ready_file: Path | None, port: int) -> None:
-    engine = Engine(settings, metrics, die)
+async def _run(
+    settings: Settings,
+    metrics: WorkerMetrics,
+    data_dir: str,
+    ready_file: Path | None,
+    port: int,
+    *,
+    accept_loss: bool,
+) -> None:
+    engine = Engine(settings, metrics, die, accept_loss=accept_loss)
     app = build(settings, engine, data_dir, die)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

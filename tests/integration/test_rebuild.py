@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka import TopicPartition
 
-from streams.audit_log import audit
+from streams.audit_log import audit, newest_cuts
 from tests.integration.test_worker import MODEL, Traffic, declared
 from tests.support.driftline import Driftline, Process, eventually
 from tests.support.kafka import KafkaBroker
@@ -176,3 +177,45 @@ def test_join_state_that_is_behind_gone_or_damaged_is_rebuilt(driftline: Driftli
         assert rebuilds(worker, "join") == 0
         send(driftline, traffic, ROWS // 3)
     same_as_undisturbed(driftline, traffic, tmp_path)
+
+
+def test_a_loss_that_the_log_cannot_make_good_is_accepted_by_hand(driftline: Driftline) -> None:
+    """Neither store nor log has the state: the worker stops and says so; told to, it begins that partition again."""
+    driftline.create_topics().announce(declared(MODEL))
+    topics = driftline.topics
+    with EventProducer(driftline.broker.bootstrap) as producer, driftline.store.client() as client:
+        traffic = Traffic(driftline, producer)
+        worker = driftline.worker()
+        send(driftline, traffic, ROWS // 3)
+        assert worker.terminate() == 0
+        gone = max(record.offset for record in driftline.read(topics.predictions) if record.partition == 0)
+        place = TopicPartition(topics.predictions, 0, gone)
+        admin = driftline.broker.admin()  # kept: without it nobody completes the future
+        admin.delete_records([place])[place].result(30)
+        lost = newest_cuts(driftline.settings.kafka, topics.checkpoints)[0][0]
+        set_back(client, f"{driftline.name}:{{join:0}}:*", {})
+        refused = driftline.start("worker")
+        assert refused.wait() == 78, refused.tail()
+        assert "does not reach back" in refused.said()
+        assert "driftline worker --accept-loss" in refused.said()
+        worker = driftline.daemon("worker", "--accept-loss").started()
+        (accepted,) = worker.events("loss.accepted")
+        assert accepted["partition"] == 0
+        traffic.step(ROWS // 3)
+        traffic.end()
+        report = audit(driftline.settings, follow_to_end=True)
+        assert report.violations == []
+        assert any("partition 0: a loss was accepted" in note for note in report.notes)
+        (restarted,) = [each for each in report.partitions if each.partition == 0]
+        assert restarted.sequence < lost.sequence + restarted.cuts
+        assert restarted.predictions.start == lost.predictions.end
+        assert restarted.counters.joined == restarted.counters.predictions - restarted.counters.duplicates > 0
+        settled(driftline)
+        assert worker.terminate() == 0
+        worker = driftline.worker()
+        assert rebuilds(worker, "join") == rebuilds(worker, "monitor") == 0
+        send_more = driftline.counters().joined
+        traffic.step(100)
+        traffic.end()
+        eventually(lambda: driftline.counters().joined >= send_more + 100, "it goes on")
+    assert audit(driftline.settings, follow_to_end=True).violations == []
