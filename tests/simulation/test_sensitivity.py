@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from streams.monitoring import MonitorStage
 from streams.ownership import Ownership
 from streams.partition import InputPartition
 from streams.records import MonitorCut, Take
-from streams.store import Owned, StateStore
+from streams.store import Owned, StateStore, _summed
 from tests.simulation.case import Case
 from tests.simulation.connection import broken_connections
 from tests.simulation.crash import crashes
@@ -129,7 +128,7 @@ def write_blindly(patch: Patch) -> None:
         with store.client.pipeline() as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            pipe.hset(owned.name("meta"), mapping={**meta, "number": owned.number + 1, "nonce": nonce})
+            pipe.hset(owned.name("meta"), mapping=_summed(meta, owned.number + 1, nonce))
             pipe.execute()
 
     patch.setattr(StateStore, "_commit_once", blind)
@@ -142,10 +141,10 @@ def take_unannounced(patch: Patch) -> None:
 def announce_before_taking(patch: Patch) -> None:
     take_one = Ownership._take_one
 
-    def early(ownership: Ownership, partition: int, tail: Any) -> Any:
-        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), tail.epoch) + 1
+    def early(ownership: Ownership[Any], partition: int, trail: Any) -> Any:
+        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), trail.epoch) + 1
         ownership._announce(Take(partition, epoch, "early", "early"))
-        return take_one(ownership, partition, tail)
+        return take_one(ownership, partition, trail)
 
     patch.setattr(Ownership, "_take_one", early)
 
@@ -160,12 +159,23 @@ def know_only_old_models(patch: Patch) -> None:
     patch.setattr(ModelEvents, "start", never_again)
 
 
+class Unrecognised(str):
+    """A nonce that is found nowhere, itself not even where it was written."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = str.__hash__
+
+
 def retry_as_another(patch: Patch) -> None:
-    """A retry has a nonce of its own, so that it does not recognise its write."""
+    """A retry does not recognise its write, neither from call to call nor within one."""
     once = StateStore._commit_once
 
     def renamed(store: StateStore, owned: Owned, commands: Any, meta: Any, nonce: str) -> None:
-        once(store, owned, commands, meta, secrets.token_hex(8))
+        once(store, owned, commands, meta, Unrecognised(nonce))
 
     patch.setattr(StateStore, "_commit_once", renamed)
 

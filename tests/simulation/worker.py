@@ -39,6 +39,14 @@ class PolledFeed:
         self._reader.close()
 
 
+class LosesNothing(WorkerMetrics):
+    """The store keeps all that it was given here: an owner that has to rebuild its state shows a broken protocol."""
+
+    def rebuilt(self, stage: str) -> None:
+        """Say so."""
+        raise AssertionError(f"the state of a {stage} partition had to be rebuilt, although nothing was lost")
+
+
 class Worker:
     """A process: everything in it is lost with it."""
 
@@ -51,7 +59,7 @@ class Worker:
         self.publisher = self._log.publisher(sending)
         self.models = ModelEvents(SETTINGS, self._log, self.publisher)
         self.models.start()
-        metrics = WorkerMetrics(CollectorRegistry())
+        metrics = LosesNothing(CollectorRegistry())
         stage = SETTINGS, self._store, self._log, self.publisher, self.models, world.counts, metrics, self._monotonic
         self.join = JoinStage(*stage)
         self.monitor = MonitorStage(*stage, PolledFeed)
