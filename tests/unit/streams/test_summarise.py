@@ -214,6 +214,7 @@ def test_many_classes_over_a_long_time_are_counted_as_few_are() -> None:
 
 def test_pairs_of_all_windows_come_in_turn() -> None:
     """One chunk a window; none at all is no pair."""
-    one, other = np.zeros(2, dtype=PAIR), np.ones(1, dtype=PAIR)
+    one, other = np.zeros(2, dtype=PAIR), np.zeros(1, dtype=PAIR)
+    other["offset"] = 1
     assert all_pairs(Effects(pairs=[one, other]))["offset"].tolist() == [0, 0, 1]
     assert len(all_pairs(Effects())) == 0
