@@ -5,7 +5,7 @@ resolves after enough clean minutes or when a promotion resolves it. The same in
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -265,6 +265,11 @@ class Policy:
                 del episodes[identity]
         self._episodes = episodes
         return transitions
+
+    def adopt(self, episodes: Iterable[Episode]) -> None:
+        """Take these for what has been published: they replace all that fires or is resolved; what is pending stays."""
+        pending = {i: each for i, each in self._episodes.items() if each.state is State.PENDING}
+        self._episodes = pending | {episode.identity: episode for episode in episodes}
 
     def snapshot(self) -> bytes:
         return seal(FORMAT, [episode for _, episode in sorted(self._episodes.items())])

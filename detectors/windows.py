@@ -102,6 +102,11 @@ class Windows:
         """The newest minute that was added or advanced to; -1 before the first."""
         return self._latest
 
+    @property
+    def buckets(self) -> int:
+        """How many buckets are kept; behind :meth:`changed` so many are stored."""
+        return sum(map(len, self._tiers))
+
     def add(self, minute: int, cells: Iterable[tuple[str, str, int]]) -> None:
         """Count (predicted label, outcome, n); a negative n undoes what a correction replaces, best in its own minute.
 

@@ -173,6 +173,11 @@ class Arrivals:
         self._changed = set()
         return written, dropped
 
+    @property
+    def stored_minutes(self) -> int:
+        """How many minutes are in the store."""
+        return len(self._stored)
+
     def load(self, minute: int, value: bytes) -> None:
         """Take over a stored minute."""
         self.minutes[minute] = msgspec.msgpack.decode(value, type=Minute)

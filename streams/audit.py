@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from streams.records import Counters, Cut, Gap, MonitorCut, Range, Take
+from streams.records import Counters, Cut, Gap, MonitorCut, Range, Restart, Take
 
 PREDICTIONS, OUTCOMES = 0, 1
 SIDES = ("predictions", "outcomes")
@@ -56,6 +56,8 @@ class CutLedger:
         self.last: Cut | None = None
         self.epoch = 0
         self.takes = self.skips = self.cuts = self.repeated = self.ignored = 0
+        self.restart: Take | None = None
+        """The newest take that began the numbers anew, after an accepted loss: what was before is not judged."""
         self.whole = True
         """Whether the first cut there is the partition's first."""
         self.base: list[Base | None] = [None, None]
@@ -70,6 +72,8 @@ class CutLedger:
         """Take in the next record of ``checkpoints``."""
         if isinstance(record, Take):
             self.takes += 1
+            if record.restart is not None and record.epoch > self.epoch:
+                self._begin_again(record, record.restart)
             self.epoch = max(self.epoch, record.epoch)
         elif isinstance(record, Gap):
             self.skips += 1
@@ -79,6 +83,12 @@ class CutLedger:
             self._repeat(record)
         else:
             self._count(record)
+
+    def _begin_again(self, take: Take, restart: Restart) -> None:
+        self.restart, self.last, self.whole = take, None, True
+        self.start = [restart.predictions, restart.outcomes]
+        self.base = [None, None]
+        self.touched, self._models, self._remembered = [], {}, {}
 
     def _violated(self, cut: Cut, what: str) -> None:
         self.violations.append(f"partition {self.partition}, cut {cut.sequence} (epoch {cut.epoch}): {what}")
@@ -96,7 +106,10 @@ class CutLedger:
             self._violated(cut, f"belongs to partition {cut.partition}")
         if previous is None:
             self.whole = cut.sequence == 1
-            self.start = [cut.predictions.start, cut.outcomes.start]
+            starts = [cut.predictions.start, cut.outcomes.start]
+            if self.restart is not None and (not self.whole or starts != self.start):
+                self._violated(cut, f"after the restart at offsets {self.start} it begins at {starts}")
+            self.start = starts
         else:
             self._follows(previous, cut)
         if self.whole and cut.epoch > self.epoch:
@@ -113,7 +126,7 @@ class CutLedger:
     def _begin(self, side: int, read: Range, count: int) -> None:
         if self.base[side] is not None:
             return
-        if self.whole and self.cuts == 1 and self._earliest[side] <= read.start:
+        if self.whole and self.last is None and self._earliest[side] <= read.start:
             self.base[side] = Base(read.start, 0)
         elif self._earliest[side] <= read.end:
             self.base[side] = Base(read.end, count)
@@ -354,6 +367,11 @@ def judge(
     for ledger in ledgers:
         if ledger.cuts and not ledger.whole:
             said.append(f"partition {ledger.partition}: its first cuts are gone, so only what came later is checked")
+        if ledger.restart is not None and ledger.restart.restart is not None:
+            said.append(
+                f"partition {ledger.partition}: a loss was accepted at epoch {ledger.restart.epoch}, and only what"
+                f" came later is checked ({ledger.restart.restart.reason})"
+            )
     totals = Totals(
         Counters(
             **{name: sum(getattr(report.counters, name) for report in reports) for name in Counters.__struct_fields__}
@@ -422,6 +440,7 @@ def _records(ledger: CutLedger, last: Cut, found: Evidence) -> Iterable[str]:
 def _labelled(ledger: CutLedger, last: Cut, pairs: Offsets, violations: list[str]) -> int:
     """Pairs that the last cut covers: their prediction and outcome both lie before its end."""
     covered = pairs[(pairs[:, 0] < last.predictions.end) & (pairs[:, 1] < last.outcomes.end)]
+    covered = covered[(covered[:, 0] >= ledger.start[PREDICTIONS]) & (covered[:, 1] >= ledger.start[OUTCOMES])]
     distinct = np.unique(covered, axis=0)
     joined = len(np.unique(distinct[:, 0]))
     where = f"partition {ledger.partition}: labelled"
@@ -447,7 +466,7 @@ def _dead(
     total = 0
     for side, name in enumerate(SIDES):
         end = getattr(last, name).end
-        found = {offset for offset in dead[side] if offset < end}
+        found = {offset for offset in dead[side] if ledger.start[side] <= offset < end}
         early = {offset for offset in displaced[side] if offset < end} & found
         claimed = getattr(last.counters, f"dead_{name}")
         if not len(found) - len(early) <= claimed <= len(found):

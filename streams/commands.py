@@ -45,11 +45,17 @@ def mount(app: typer.Typer) -> None:
 def worker(
     ctx: typer.Context,
     ready_file: Annotated[Path | None, typer.Option(help="Written with the metrics URL once it runs.")] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss", help="Where neither Redis nor the log has a partition's state any more, begin it again."
+        ),
+    ] = False,
 ) -> None:
     """Join predictions with outcomes, watch the models, publish alerts."""
     from streams.worker import run  # Faust takes half a second to import; the other commands do without
 
-    run(session(ctx).settings, ready_file)
+    run(session(ctx).settings, ready_file, accept_loss=accept_loss)
 
 
 def audit(

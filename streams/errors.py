@@ -10,7 +10,7 @@ Exit codes follow sysexits(3), so that a supervisor can tell "restart me" from "
  75   the process gave up on purpose (fenced, stalled): restart at once, nothing is lost
  76   the input is garbage: nothing was committed, a person decides
  77   access is denied: a wrong password, an untrusted certificate, a missing permission: a person decides
- 78   the state does not fit the log (partition counts, lost offsets, rolled back store): a person decides
+ 78   the state does not fit the log (partition counts, lost offsets), or neither has it: a person decides
 ====  ==========================================================================================
 """
 

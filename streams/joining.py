@@ -18,17 +18,18 @@ import numpy as np
 import structlog
 from aiokafka.partitioner import murmur2
 
-from streams import stored
 from streams.codec import Header
 from streams.columns import OUTCOMES, PREDICTIONS
+from streams.errors import RestartMe
 from streams.log import Delivery, Log, Publisher
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.ownership import Ownership
 from streams.partition import Batch, Closed, DeadLetter, InputPartition
+from streams.rebuilding import JoinRebuild
 from streams.records import Cut, EffectSettings, Summary
 from streams.settings import Settings
-from streams.store import Fenced, StateStore
+from streams.store import Fenced, StateStore, StoreLost
 from streams.topics import Topics
 
 APPEND_MARGIN_MS = 1_000
@@ -73,6 +74,9 @@ class JoinStage:
         partition_counts: Mapping[str, int],
         metrics: WorkerMetrics,
         monotonic: Callable[[], float] = time.monotonic,
+        abandoned: Callable[[], bool] = lambda: False,
+        *,
+        accept_loss: bool = False,
     ) -> None:
         self.parts: dict[int, InputPartition] = {}
         self.acknowledged: dict[int, deque[Acknowledged]] = {}
@@ -85,7 +89,18 @@ class JoinStage:
         self._summary_partitions = partition_counts[self._topics.summaries]
         self._metrics = metrics
         self._monotonic = monotonic
-        self._ownership = Ownership("join", self._topics.checkpoints, broker, store, publisher)
+        self._ownership = Ownership("join", Cut, self._topics.checkpoints, broker, store, publisher)
+        self._rebuild = JoinRebuild(
+            self._topics,
+            settings.worker,
+            effect_settings(settings),
+            store,
+            broker,
+            metrics,
+            abandoned,
+            self._ownership,
+            accept_loss=accept_loss,
+        )
         self._warn_again_s = 0.0
         self._wrong_keys: dict[int, dict[str, int]] = {PREDICTIONS: {}, OUTCOMES: {}}
 
@@ -96,14 +111,17 @@ class JoinStage:
     # ------------------------------------------------------------------------------------------------- ownership
 
     def take(self, partitions: Iterable[int]) -> None:
-        """Give up what was owned and become the owner of ``partitions``; republish what their last owners left."""
+        """Give up what was owned and become the owner of ``partitions``; republish what their last owners left.
+
+        A state that the store has lost is rebuilt from the log first, which may take minutes.
+        """
         self.parts.clear()
         self.acknowledged.clear()
         taken = self._ownership.take(partitions)
         self._models.catch_up()  # behind the take: the last owner has written its last checkpoint
-        for partition, owned in taken.items():
-            part = InputPartition(owned, self._settings.worker, effect_settings(self._settings))
-            for entry in stored.load(part, self._store.read_all(stored.read_commands(owned))):
+        for partition, each in taken.items():
+            part, outbox = self._rebuild.load(each)
+            for entry in outbox:
                 self._publish(part, entry.cut, entry.summaries)
             self.parts[partition] = part
             self._metrics.written("join", partition)
@@ -217,6 +235,8 @@ class JoinStage:
         partition = part.owned.partition
         try:
             self._store.commit(part.owned, closed.commands, closed.meta)
+        except StoreLost as lost:
+            raise RestartMe(f"the store was emptied or set back: {lost}", "the next start rebuilds it") from None
         except Fenced as fenced:
             log.warning("partition.fenced", partition=partition, reason=str(fenced))
             self.drop(partition)

@@ -92,6 +92,7 @@ class WorkerMetrics:
         )
         self.dead_letters = counter("dead_letters", "Records sent to the dead letters.", "topic", "reason")
         self.wrong = counter("wrong_partition", "Sampled keys that murmur2 would have put elsewhere.", "topic")
+        self.rebuilds = counter("rebuilds", "States rebuilt from the log, because the store had lost them.", "stage")
         self.cut_short = counter("bound_reached", "Rows forgotten early because a bound was reached.", "bound")
         self.watermark = gauge("watermark_timestamp_seconds", "Stream time fed to the detectors.", "partition")
         self.watermark_held = gauge(
@@ -113,6 +114,10 @@ class WorkerMetrics:
     def dead(self, topic: str, reason: str) -> None:
         """One dead letter."""
         self.dead_letters.labels(topic, reason).inc()
+
+    def rebuilt(self, stage: str) -> None:
+        """A partition's state was rebuilt from the log."""
+        self.rebuilds.labels(stage).inc()
 
     def wrong_partition(self, topic: str) -> None:
         """A sampled key that murmur2 would have put elsewhere."""

@@ -53,10 +53,17 @@ class Closed:
     alert_sequence: int
     pairs: int
 
-    def cut(self, epoch: int, sequence: int) -> MonitorCut:
-        """The record for ``monitor-checkpoints``."""
+    def cut(self, epoch: int, sequence: int, model_events: int = 0) -> MonitorCut:
+        """The record for ``monitor-checkpoints``; ``model_events`` is the position of the catalog that was in force."""
         return MonitorCut(
-            self.partition, epoch, sequence, self.summaries, self.watermark_ms, self.alert_sequence, self.pairs
+            self.partition,
+            epoch,
+            sequence,
+            self.summaries,
+            self.watermark_ms,
+            self.alert_sequence,
+            self.pairs,
+            model_events,
         )
 
 
@@ -121,6 +128,7 @@ class MonitorPartition:
         self.outbox: list[OutboxAlert] = []
         """Alerts raised since the last close."""
         self.monitor_settings = settings.monitor
+        self.owns = owns
         self._models = settings.models
         self._name = name
         self._notices: list[Notice] = []
@@ -154,12 +162,13 @@ class MonitorPartition:
 
     # --------------------------------------------------------------------------------------------------- moving on
 
-    def advance(self, catalog: Catalog) -> None:
-        """Let everything that the records read so far make certain have its effect."""
+    def advance(self, catalog: Catalog, until_ms: int | None = None) -> None:
+        """Let everything that the records read so far make certain have its effect, up to ``until_ms`` at most."""
         for summary in self.inputs.admit():
             self.watch(summary.model).take(summary)
             self.pairs += sum(part.pairs for part in summary.versions)
-        to_s = max(self.fed_s, self.inputs.watermark_ms // 1000)
+        watermark_ms = self.inputs.watermark_ms
+        to_s = max(self.fed_s, (watermark_ms if until_ms is None else min(until_ms, watermark_ms)) // 1000)
         happened: list[tuple[int, int, str, int, Raised | Notice]] = []
         for model in sorted(self.watches):
             steps = self.watches[model].advance(self.fed_s, to_s, catalog.get(model))
@@ -231,7 +240,7 @@ class MonitorPartition:
         """Take over what was stored: the fields of ``meta`` and the hashes of :meth:`keys`. Gives the alerts to
         publish again.
 
-        Raises :class:`StateMismatch` for a format of the future, SnapshotError for damaged bytes.
+        Raises :class:`StateMismatch` for a format of the future, :class:`Damaged` for bytes that nobody wrote.
         """
         outbox = monitor_stored.load(self, meta, hashes)
         self._closed_offset = self.next_summary_offset

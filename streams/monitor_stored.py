@@ -15,6 +15,8 @@ hash            field                          value
 ``windows``     series / bucket                a bucket of a window
 ``outbox``      alert sequence                 an alert that may not be in Kafka yet
 ==============  =============================  ====================================================================
+
+Every value is sealed, and ``meta`` says how many fields each hash has at least.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from detectors.snapshot import SnapshotError
 from streams.alerts import EncodedAlert
 from streams.errors import StateMismatch
 from streams.order import InputState
+from streams.seal import Damaged, open_sealed, seal
 from streams.version_watch import VersionWatch
 
 if TYPE_CHECKING:
@@ -84,7 +88,9 @@ class _Writer:
         self.commands: list[Command] = []
 
     def write(self, part: str, fields: Mapping[str, bytes | int] | Mapping[bytes, bytes]) -> None:
-        flat: list[str | bytes | int] = [item for pair in fields.items() for item in pair]
+        flat: list[str | bytes | int] = []
+        for name, value in fields.items():
+            flat += (name, seal(value if isinstance(value, bytes) else b"%d" % value))
         if flat:
             self.commands.append(("HSET", self._name(part), *flat))
 
@@ -121,8 +127,25 @@ def checkpoint(
         "fed_s": part.fed_s,
         "alert_sequence": part.alert_sequence,
         "pairs": part.pairs,
+        "fields": msgspec.json.encode(_sizes(part)),
     }
     return writer.commands, meta
+
+
+def _sizes(part: MonitorPartition) -> list[int]:
+    """How many fields of each hash are stored at least; one that was forgotten on the way may still be there."""
+    watches = part.watches.values()
+    return [
+        len(part.layout.inputs),
+        len(part.inputs.admitted),
+        part.inputs.stored_records,
+        sum(watch.arrivals.stored_minutes for watch in watches),
+        len(watches),
+        sum(len(watch.versions) for watch in watches),
+        len(part.layout.series),
+        sum(windows.buckets for watch in watches for windows in watch.windows.values()),
+        len(part.layout.outbox),
+    ]
 
 
 def _models(writer: _Writer, part: MonitorPartition) -> None:
@@ -169,7 +192,19 @@ def _models(writer: _Writer, part: MonitorPartition) -> None:
 
 
 def load(part: MonitorPartition, meta: Mapping[str, bytes], hashes: Sequence[Any]) -> list[tuple[int, EncodedAlert]]:
-    """Fill a fresh partition from its meta and from the hashes of ``PARTS`` → the outbox, in order."""
+    """Fill a fresh partition from its meta and from the hashes of ``PARTS`` → the outbox, in order.
+
+    Raises :class:`Damaged` if a field is not what was written, or missing, :class:`StateMismatch` for a newer format.
+    """
+    try:
+        return _load(part, meta, hashes)
+    except SnapshotError as error:  # not damage, which the seal tells: it is as another release wrote it
+        raise StateMismatch(
+            f"the state of monitor partition {part.partition} cannot be read: {error}", "run the release that wrote it"
+        ) from None
+
+
+def _load(part: MonitorPartition, meta: Mapping[str, bytes], hashes: Sequence[Any]) -> list[tuple[int, EncodedAlert]]:
     if "monitor_format" not in meta:
         return []
     if int(meta["monitor_format"]) > FORMAT:
@@ -178,7 +213,11 @@ def load(part: MonitorPartition, meta: Mapping[str, bytes], hashes: Sequence[Any
             f"{FORMAT}",
             "run the release that wrote it",
         )
-    inputs, sequences, pending, minutes, models, versions, series, windows, outbox = map(_fields, hashes)
+    found = [_fields(raw) for raw in hashes]
+    for part_name, fields, least in zip(PARTS, found, msgspec.json.decode(meta["fields"]), strict=True):
+        if len(fields) < least:
+            raise Damaged(f"{part_name} has {len(fields)} fields, and should have {least}")
+    inputs, sequences, pending, minutes, models, versions, series, windows, outbox = found
     part.next_summary_offset = int(meta["summaries"])
     part.fed_s, part.pairs = int(meta["fed_s"]), int(meta["pairs"])
     part.alert_sequence = int(meta["alert_sequence"])
@@ -221,10 +260,9 @@ def _windows(
 
 
 def _fields(raw: Any) -> list[tuple[bytes, bytes]]:
-    """The fields of a hash as a client gives them: a mapping, or names and values in turn."""
-    if isinstance(raw, Mapping):
-        return list(raw.items())
-    return list(_turns(raw))
+    """The fields of a hash, opened, as a client gives them: a mapping, or names and values in turn."""
+    fields = raw.items() if isinstance(raw, Mapping) else _turns(raw)
+    return [(name, open_sealed(value)) for name, value in fields]
 
 
 def _turns(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

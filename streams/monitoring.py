@@ -18,18 +18,19 @@ import structlog
 
 from detectors.tally import Tally
 from streams.catalog import label_text
-from streams.errors import StateMismatch
+from streams.errors import RestartMe, StateMismatch
 from streams.events import Alert
 from streams.joining import murmur2_partition
 from streams.log import Log, Publisher, Reader, Record
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitor import ModelReport, MonitorPartition, OutboxAlert
+from streams.monitor_rebuild import MonitorRebuild
 from streams.ownership import Ownership
 from streams.partition import Batch
 from streams.records import MonitorCut
 from streams.settings import Settings
-from streams.store import Fenced, Owned, StateStore
+from streams.store import Fenced, Owned, StateStore, StoreLost
 from streams.topics import Topics
 
 HELD_MS = 30_000
@@ -37,7 +38,6 @@ HELD_MS = 30_000
 
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)
-_cut = msgspec.json.Decoder(MonitorCut)
 
 
 class Feed(Protocol):
@@ -106,6 +106,7 @@ class MonitorStage:
         metrics: WorkerMetrics,
         monotonic: Callable[[], float] = time.monotonic,
         feed: Callable[[Reader], Feed] = ThreadedFeed,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         self.parts: dict[int, _Watched] = {}
         self._settings = settings
@@ -119,7 +120,8 @@ class MonitorStage:
         self._new_feed = feed
         self._inputs = partition_counts[self._topics.checkpoints]
         self._partitions = partition_counts[self._topics.summaries]
-        self._ownership = Ownership("monitor", self._topics.monitor_checkpoints, broker, store, publisher)
+        self._ownership = Ownership("monitor", MonitorCut, self._topics.monitor_checkpoints, broker, store, publisher)
+        self._rebuild = MonitorRebuild(self._topics, store, broker, metrics, self._make, abandoned)
         self._feed: Feed | None = None
         self._last_s = float("-inf")
         self._warn_again_s = 0.0
@@ -128,29 +130,35 @@ class MonitorStage:
     # ------------------------------------------------------------------------------------------------- ownership
 
     def take(self, partitions: Iterable[int]) -> None:
-        """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left."""
+        """Give up what was owned and become the owner of ``partitions``; republish the alerts that were left.
+
+        A state that the store has lost is rebuilt from the log first, which may take minutes.
+        """
         self.close()
         taken = self._ownership.take(partitions)
         self._models.catch_up()
         self._metrics.unwatched(set(range(self._partitions)) - taken.keys())
-        for partition, owned in taken.items():
-            monitor = MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
+        for partition, each in taken.items():
+            monitor, cut, alerts = self._rebuild.load(each)
             position: int | None = None
-            if "number" in owned.meta:
-                names = monitor.keys()
-                hashes = self._store.read_all([("HGETALL", key) for key in names])
-                alerts = monitor.load(owned.meta, hashes)
-                self._send_cut(owned, _cut.decode(owned.meta["cut"]))
+            if cut is not None:
+                self._send_cut(each.owned, cut)
                 self._publish(monitor, alerts)
                 position = monitor.next_summary_offset
-            self.parts[partition] = _Watched(owned, monitor, position, position or 0)
+            self.parts[partition] = _Watched(each.owned, monitor, position, position or 0)
         self._publisher.flush()
         if self.parts:
-            start = {
+            offsets = {
                 p: min(part.monitor.checkpoint_offsets.get(p, 0) for part in self.parts.values())
                 for p in range(self._inputs)
             }
+            # Nothing read of a partition: from its earliest record, which need not be at 0.
+            start = {p: offset for p, offset in offsets.items() if offset}
             self._feed = self._new_feed(self._broker.reader(self._topics.checkpoints, start))
+
+    def _make(self, owned: Owned) -> MonitorPartition:
+        partition = owned.partition
+        return MonitorPartition(partition, self._inputs, self._settings, self._owns(partition), owned.name)
 
     def _owns(self, partition: int) -> Callable[[str], bool]:
         return lambda model: murmur2_partition(model.encode(), self._partitions) == partition
@@ -231,11 +239,14 @@ class MonitorStage:
 
     def _checkpoint_one(self, partition: int) -> None:
         part = self.parts[partition]
-        part.monitor.advance(self._models.catalog)
+        catalog = self._models.catalog
+        part.monitor.advance(catalog)
         closed = part.monitor.close()
-        cut = closed.cut(part.owned.epoch, part.owned.number + 1)
+        cut = closed.cut(part.owned.epoch, part.owned.number + 1, catalog.position)
         try:
             self._store.commit(part.owned, closed.commands, {**closed.meta, "cut": msgspec.json.encode(cut)})
+        except StoreLost as lost:
+            raise RestartMe(f"the store was emptied or set back: {lost}", "the next start rebuilds it") from None
         except Fenced as fenced:
             log.warning("partition.fenced", stage="monitor", partition=partition, reason=str(fenced))
             del self.parts[partition]

@@ -19,7 +19,11 @@ from streams.errors import StateMismatch
 from streams.records import Cut, Gap, Summary, Take
 
 Key = tuple[int, int, int, str]
-"""Input partition, sequence, part, model: one summary record."""
+"""Input partition, sequence, part, model: one summary record.
+
+The sequence is negative, with the epoch in its upper bits, for one that waits for the take of its epoch.
+"""
+EPOCH_BITS = 40
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _decode = msgspec.msgpack.Decoder(Summary).decode
@@ -55,7 +59,7 @@ class _Held:
 class _Queued:
     offset: int
     epoch: int
-    record: Cut | Gap
+    record: Cut | Gap | Take
 
 
 class _Input:
@@ -66,6 +70,13 @@ class _Input:
         self.taken = 0
         self.read = 0
         self.queue: deque[_Queued] = deque()
+        self.restarts: deque[int] = deque()
+        """The epochs of the takes in the queue, all of which restart."""
+
+    @property
+    def open_epoch(self) -> int:
+        """The epoch up to which a summary's place is known: a take that is not read, or waits, may restart them."""
+        return self.restarts[0] - 1 if self.restarts else self.taken
 
     def settle(self) -> None:
         """Let the stored position follow: the first cut that still waits, or the next unread record."""
@@ -92,6 +103,8 @@ class Inputs:
         self._dropped: set[Key] = set()
         self._unfed: list[tuple[int, Key]] = []
         self._moved: set[tuple[int, str]] = set()
+        self._early: dict[int, list[tuple[Key, Summary, bytes]]] = {}
+        """Summaries of an epoch whose take is still to be read: it may begin the sequences anew."""
 
     # --------------------------------------------------------------------------------------------------- taking in
 
@@ -101,7 +114,34 @@ class Inputs:
             summary = _decode(value)
         except msgspec.MsgspecError as error:
             raise StateMismatch(f"a record of summaries is none: {error}", "only workers may write there") from None
-        self._input(summary.partition)
+        if summary.epoch > self._input(summary.partition).open_epoch:
+            self._hold_early(summary, value)
+        else:
+            self._hold(summary, value)
+
+    def _hold_early(self, summary: Summary, value: bytes) -> None:
+        # No place of an admitted record, and not that of an early one of another epoch.
+        place = (summary.partition, -(summary.epoch << EPOCH_BITS | summary.sequence), summary.part, summary.model)
+        self._early.setdefault(summary.partition, []).append((place, summary, value))
+        self._dropped.discard(place)
+        self._records[place] = value
+
+    def _release_early(self, partition: int) -> None:
+        """More takes have been read: what waited for them is as any other summary now."""
+        waiting = self._early.get(partition)
+        epoch = self._inputs[partition].open_epoch
+        if not waiting or all(summary.epoch > epoch for _, summary, _ in waiting):
+            return
+        self._early[partition] = []
+        for place, _, _ in waiting:
+            self._forget(place)
+        for _, summary, value in waiting:
+            if summary.epoch <= epoch:
+                self._hold(summary, value)
+            else:
+                self._hold_early(summary, value)
+
+    def _hold(self, summary: Summary, value: bytes) -> None:
         key = (summary.partition, summary.model, summary.sequence)
         if summary.sequence <= self.admitted.get(key[:2], 0):
             return
@@ -124,9 +164,19 @@ class Inputs:
             return
         source.read = offset + 1
         if isinstance(record, Take):
+            if record.restart is not None and record.epoch > source.taken:
+                last = record.restart.last
+                source.queue = deque(
+                    each for each in source.queue if not isinstance(each.record, Cut) or each.record.sequence <= last
+                )
+                source.queue.append(_Queued(offset, source.taken, record))
+                source.restarts.append(record.epoch)
             source.taken = max(source.taken, record.epoch)
         elif record.epoch >= source.taken:
             source.queue.append(_Queued(offset, source.taken, record))
+            if isinstance(record, Cut):
+                source.taken = record.epoch  # its take is older than the log may be
+        self._release_early(partition)
 
     def _input(self, partition: int) -> _Input:
         if not 0 <= partition < len(self._inputs):
@@ -142,8 +192,11 @@ class Inputs:
         """Admit every cut whose summaries are whole; gives their records, to be taken in at once, in no order."""
         for source in self._inputs:
             while source.queue and (summaries := self._admissible(source)) is not None:
-                source.queue.popleft()
+                done = source.queue.popleft().record
                 yield from summaries
+                if isinstance(done, Take):
+                    source.restarts.popleft()
+                    self._release_early(done.partition)
             source.settle()
         running = [source.state.clock_ms for source in self._inputs if not source.state.skipped]
         if running:
@@ -153,6 +206,22 @@ class Inputs:
     def watermark_ms(self) -> int:
         """No pair that is not admitted yet was complete before: the lowest clock over all input partitions."""
         return self._watermark_ms
+
+    def begin_after(self, sequences: Mapping[tuple[int, str], int]) -> None:
+        """Do without the summaries up to these sequences of (input partition, model): the log has them no more."""
+        for key, sequence in sequences.items():
+            if sequence > self.admitted.get(key, 0):
+                self.admitted[key] = sequence
+                self._moved.add(key)
+
+    def hold_watermark(self, at_ms: int) -> None:
+        """The watermark was here before: it does not step back."""
+        self._watermark_ms = max(self._watermark_ms, at_ms)
+
+    @property
+    def stored_records(self) -> int:
+        """How many records are in the store."""
+        return len(self._stored)
 
     @property
     def clocks_ms(self) -> dict[int, int]:
@@ -164,6 +233,9 @@ class Inputs:
         cut = source.queue[0].record
         if isinstance(cut, Gap):
             source.state.skipped = True
+            return []
+        if isinstance(cut, Take):
+            self._restart(source, cut)
             return []
         if cut.sequence <= source.state.sequence:
             return []
@@ -180,6 +252,17 @@ class Inputs:
         state = source.state
         state.clock_ms, state.sequence, state.skipped = max(state.clock_ms, cut.clock_ms), cut.sequence, False
         return [record for key in needed for record in self._take(key)]
+
+    def _restart(self, source: _Input, take: Take) -> None:
+        """The sequences of an input partition begin again; what was held under the old ones is of no cut any more."""
+        source.state.sequence = 0
+        for at in [at for at in self.admitted if at[0] == take.partition]:
+            self.admitted[at] = 0
+            self._moved.add(at)
+        for key, held in list(self._held.items()):
+            if key[0] == take.partition and held.epoch < take.epoch:
+                for part in self._held.pop(key).records:
+                    self._forget((key[0], key[2], part, key[1]))
 
     def _take(self, key: tuple[int, str, int]) -> list[Summary]:
         partition, model, sequence = key
@@ -206,7 +289,10 @@ class Inputs:
     def fed(self, before_s: int) -> None:
         """All errors of admitted summaries before a second are fed: their records need not be stored any longer."""
         while self._unfed and self._unfed[0][0] < before_s:
-            self._forget(heapq.heappop(self._unfed)[1])
+            key = heapq.heappop(self._unfed)[1]
+            held = self._held.get((key[0], key[3], key[1]))
+            if held is None or key[2] not in held.records:  # else one behind a restart has taken its number
+                self._forget(key)
 
     def _forget(self, key: Key) -> None:
         self._records.pop(key, None)
@@ -251,7 +337,10 @@ class Inputs:
         for name, value in records.items():
             key = _parse(name)
             self._stored.add(key)
-            if key[1] > self.admitted.get((key[0], key[3]), 0):
+            if key[1] < 0:
+                self._hold_early(_decode(value), value)
+                self._records.pop(key)
+            elif key[1] > self.admitted.get((key[0], key[3]), 0):
                 self.summary(value)
                 self._records.pop(key, None)
             else:

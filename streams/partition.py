@@ -245,9 +245,12 @@ class InputPartition:
         """Whether a checkpoint would say anything new."""
         return self.processed != self.committed or self.timeline.clock_ms > self.clock_ms
 
-    def close(self, catalog: Catalog) -> Closed:
-        """End the checkpoint: everything since the last one, ready to be written. Mutates the state as if written."""
-        self.clock_ms = max(self.clock_ms, self.timeline.clock_ms)
+    def close(self, catalog: Catalog, clock_ms: int | None = None) -> Closed:
+        """End the checkpoint: everything since the last one, ready to be written. Mutates the state as if written.
+
+        ``clock_ms`` is that of a published cut, when the checkpoint is one that was taken before.
+        """
+        self.clock_ms = max(self.clock_ms, self.timeline.clock_ms) if clock_ms is None else clock_ms
         join = self.join
         join.expire(self.clock_ms)
         effects = join.take_effects()

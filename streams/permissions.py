@@ -39,7 +39,7 @@ _TOPICS: Mapping[Process, Mapping[str, Operations]] = {
         "labelled": (WRITE,),
         "summaries": (READ, WRITE),
         "monitor_checkpoints": (READ, WRITE),
-        "alerts": (WRITE,),
+        "alerts": (READ, WRITE),
         "model_events": (READ, WRITE),
         "review_requests": (SEE,),
         "dead_letters": (WRITE,),

@@ -54,13 +54,31 @@ class EffectSettings(msgspec.Struct, frozen=True):
     max_undeclared: int
 
 
-class Take(msgspec.Struct, tag="take", tag_field="record", frozen=True):
-    """A worker became the owner of a partition: lower epochs behind it do not count."""
+class Restart(msgspec.Struct, frozen=True):
+    """An operator accepted that a partition's state is lost: sequences, counters and rows begin again from nothing.
+
+    The inputs are read on from ``predictions`` and ``outcomes``. Of the cuts before, those up to sequence ``last``
+    count: all of their summaries were published.
+    """
+
+    predictions: int
+    outcomes: int
+    clock_ms: int
+    last: int
+    reason: str
+
+
+class Take(msgspec.Struct, tag="take", tag_field="record", frozen=True, omit_defaults=True):
+    """A worker became the owner of a partition: lower epochs behind it do not count.
+
+    With ``restart`` its numbers begin again, for every reader.
+    """
 
     partition: int
     epoch: int
     token: str
     worker: str
+    restart: Restart | None = None
 
 
 class Cut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):
@@ -185,6 +203,17 @@ class Summary(msgspec.Struct):
     parts: int = 1
 
 
+class SummaryHead(msgspec.Struct):
+    """What tells one summary record from another; decodes without the pairs."""
+
+    partition: int
+    epoch: int
+    sequence: int
+    model: str
+    part: int = 0
+    parts: int = 1
+
+
 class LabelledRow(msgspec.Struct, array_like=True, gc=False):
     """A pair by reference: where its prediction and outcome are, and the outcome."""
 
@@ -269,7 +298,10 @@ class Labelled(msgspec.Struct):
 
 
 class MonitorCut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):
-    """One checkpoint of the monitor's state of one summaries partition."""
+    """One checkpoint of the monitor's state of one summaries partition.
+
+    ``model_events`` is the catalog's position under which everything since the cut before took effect.
+    """
 
     partition: int
     epoch: int
@@ -278,6 +310,7 @@ class MonitorCut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):
     watermark_ms: int
     alert_sequence: int
     pairs: int
+    model_events: int = 0
 
 
 DeadReason = Literal[

@@ -17,6 +17,7 @@ import redis
 import structlog
 
 from streams.errors import RestartMe, StateMismatch
+from streams.seal import Damaged, checksum_of
 from streams.store_client import store_refusal
 
 Stage = Literal["join", "monitor"]
@@ -25,6 +26,8 @@ Command = tuple[str | bytes | int | float, ...]
 
 FORMAT = 1
 """Version of everything stored. A newer one is refused, an older one migrated."""
+UNSUMMED = frozenset({"epoch", "token", "format", "checksum"})
+"""Fields of ``meta`` that a take writes, or that are the checksum itself."""
 RETRY_S = 0.5
 PASSING = ("OOM", "MISCONF", "LOADING", "READONLY", "BUSY", "EXECABORT", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
 
@@ -33,6 +36,10 @@ log = structlog.get_logger(__name__)
 
 class Fenced(Exception):
     """Another worker owns the partition now, or its keys are gone: drop the work in hand."""
+
+
+class StoreLost(Fenced):
+    """Nobody took the partition: the store was emptied, or set back to an earlier state. A fresh start rebuilds it."""
 
 
 class EpochTaken(Exception):
@@ -58,6 +65,12 @@ class Owned:
     def name(self, part: str) -> str:
         """The Redis key of one part of this partition's state."""
         return f"{self.key}{part}"
+
+    def check(self) -> None:
+        """Raise :class:`Damaged` if what was stored in ``meta`` is not what a checkpoint wrote there."""
+        written = {name: value for name, value in self.meta.items() if name not in UNSUMMED}
+        if written and checksum_of(written) != self.meta.get("checksum"):
+            raise Damaged(f"the checksum of {self.name('meta')} is wrong")
 
 
 class StateStore:
@@ -117,7 +130,7 @@ class StateStore:
     def stored_epoch(self, stage: Stage, partition: int) -> int:
         """The highest epoch that the store has seen for a partition; 0 for none."""
         stored = self._call(lambda: self.client.hget(f"{self.key(stage, partition)}meta", "epoch"))
-        return int(stored or 0)
+        return _number(stored)
 
     def take(self, stage: Stage, partition: int, epoch: int, token: str) -> Owned:
         """Become the owner: later writes of lower epochs are refused.
@@ -127,7 +140,7 @@ class StateStore:
         """
         key = self.key(stage, partition)
         meta = self._call(lambda: self._take_once(f"{key}meta", epoch, token))
-        return Owned(stage, partition, epoch, token, int(meta.get("number", 0)), key, meta)
+        return Owned(stage, partition, epoch, token, _number(meta.get("number")), key, meta)
 
     def _take_once(self, key: str, epoch: int, token: str) -> dict[str, bytes]:
         while True:
@@ -136,12 +149,12 @@ class StateStore:
                 with self.client.pipeline() as pipe:
                     pipe.watch(key)
                     meta = {name.decode(): value for name, value in pipe.hgetall(key).items()}
-                    if int(meta.get("format", FORMAT)) > FORMAT:  # before our own is written over it
+                    if _number(meta.get("format")) > FORMAT:  # before our own is written over it
                         raise StateMismatch(
                             f"{key} has format {meta['format'].decode()}, newer than {FORMAT}",
                             "run the release that wrote it",
                         )
-                    stored = int(meta.get("epoch", 0))
+                    stored = _number(meta.get("epoch"))
                     if stored == epoch and meta.get("token", b"").decode() == token:
                         return meta  # the answer to our own take was lost
                     if stored >= epoch:
@@ -156,12 +169,56 @@ class StateStore:
     def commit(self, owned: Owned, commands: Iterable[Command], meta: Mapping[str, str | bytes | int]) -> None:
         """One checkpoint: apply ``commands`` and ``meta`` atomically and advance the checkpoint number.
 
-        Waits for a store that does not answer. Raises :class:`Fenced` if the partition is not ours any more.
+        Waits for a store that does not answer. Raises :class:`Fenced` if the partition is not ours any more, and its
+        :class:`StoreLost` if that is because the store is empty or older than what we wrote.
         """
         nonce = secrets.token_hex(8)
         batch = list(commands)
         self._call(lambda: self._commit_once(owned, batch, meta, nonce))
         owned.number += 1
+
+    def replace(
+        self, owned: Owned, commands: Iterable[Command], meta: Mapping[str, str | bytes | int], number: int
+    ) -> None:
+        """Write a whole state in the place of whatever is stored: it is checkpoint ``number`` now.
+
+        ``commands`` delete what they do not overwrite. Only the epoch guards it, not the number that is stored. Raises
+        :class:`Fenced` as :meth:`commit` does.
+        """
+        nonce = secrets.token_hex(8)
+        batch = list(commands)
+        self._call(lambda: self._replace_once(owned, batch, meta, nonce, number))
+        owned.number = number
+
+    def _replace_once(
+        self,
+        owned: Owned,
+        commands: Sequence[Command],
+        meta: Mapping[str, str | bytes | int],
+        nonce: str,
+        number: int,
+    ) -> None:
+        key = owned.name("meta")
+        while True:
+            try:
+                pipe: Any
+                with self.client.pipeline() as pipe:
+                    pipe.watch(key)
+                    epoch, token = pipe.hmget(key, "epoch", "token")
+                    if epoch is None:
+                        raise StoreLost(f"{key} is gone")
+                    if _number(epoch) != owned.epoch or (token or b"").decode(errors="replace") != owned.token:
+                        raise Fenced(f"{key} is at epoch {_number(epoch)}, ours is {owned.epoch}")
+                    pipe.multi()
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    pipe.delete(key)
+                    fence = {"epoch": owned.epoch, "token": owned.token, "format": FORMAT}
+                    pipe.hset(key, mapping={**fence, **_summed(meta, number, nonce)})
+                    pipe.execute()
+                    return
+            except redis.WatchError:
+                continue  # a take got in between: the next read decides
 
     def _commit_once(
         self, owned: Owned, commands: Sequence[Command], meta: Mapping[str, str | bytes | int], nonce: str
@@ -174,18 +231,24 @@ class StateStore:
                     pipe.watch(key)
                     epoch, token, number, last = pipe.hmget(key, "epoch", "token", "number", "nonce")
                     if epoch is None:
-                        raise Fenced(f"{key} is gone")
-                    if int(epoch) != owned.epoch or (token or b"").decode() != owned.token:
-                        raise Fenced(f"{key} is at epoch {int(epoch)}, ours is {owned.epoch}")
-                    stored = int(number or 0)
+                        raise StoreLost(f"{key} is gone")
+                    if _number(epoch) != owned.epoch or (token or b"").decode(errors="replace") != owned.token:
+                        older = _number(epoch) < owned.epoch  # nobody goes back: it is an earlier state of the store
+                        raise (StoreLost if older else Fenced)(
+                            f"{key} is at epoch {_number(epoch)}, ours {owned.epoch}"
+                        )
+                    stored = _number(number)
                     if stored == owned.number + 1 and (last or b"").decode() == nonce:
                         return  # applied; only the answer was lost
                     if stored != owned.number:
-                        raise Fenced(f"{key} is at checkpoint {stored}, ours is {owned.number}")
+                        older = stored < owned.number
+                        raise (StoreLost if older else Fenced)(
+                            f"{key} is at checkpoint {stored}, ours is {owned.number}"
+                        )
                     pipe.multi()
                     for command in commands:
                         pipe.execute_command(*command)
-                    pipe.hset(key, mapping={**meta, "number": owned.number + 1, "nonce": nonce})
+                    pipe.hset(key, mapping=_summed(meta, owned.number + 1, nonce))
                     pipe.execute()
                     return
             except redis.WatchError:
@@ -225,6 +288,12 @@ class StateStore:
                     warned = True
                 self._sleep(RETRY_S)
 
+    def meta(self, owned: Owned) -> dict[str, bytes]:
+        """What is stored in ``meta`` now."""
+        return {
+            name.decode(): value for name, value in self._call(lambda: self.client.hgetall(owned.name("meta"))).items()
+        }
+
     def note(self, name: str, fields: Mapping[str, bytes]) -> None:
         """Write something for people to look at: outside the checkpoints, the last writer wins."""
         self._call(lambda: self.client.hset(f"{self._prefix}:{name}", mapping=dict(fields.items())))
@@ -241,6 +310,20 @@ class StateStore:
 
         answers: list[Any] = self._call(read)
         return answers
+
+
+def _summed(meta: Mapping[str, str | bytes | int], number: int, nonce: str) -> dict[str, bytes]:
+    """The fields of a checkpoint as bytes, with their checksum. Every checkpoint writes the same fields."""
+    fields = {
+        name: value if isinstance(value, bytes) else str(value).encode()
+        for name, value in {**meta, "number": number, "nonce": nonce}.items()
+    }
+    return {**fields, "checksum": checksum_of(fields)}
+
+
+def _number(stored: bytes | None) -> int:
+    """A stored number; 0 for none, and for bytes that are none, which the checksum tells."""
+    return int(stored) if stored is not None and stored.isdigit() else 0
 
 
 def _passes(error: redis.exceptions.ResponseError) -> bool:

@@ -34,10 +34,12 @@ from streams.rows import (
     one_behind_the_other,
     with_whole_row,
 )
+from streams.seal import Damaged, open_sealed, seal
 from streams.store import Command, Owned
 from streams.values import TEXT, Ints, Kinds, Places, as_values, localised
 
 if TYPE_CHECKING:
+    from streams.join import PartitionJoin
     from streams.partition import InputPartition
 
 COMPACT_FACTOR = 2
@@ -99,6 +101,7 @@ class Layout:
 
     def __init__(self) -> None:
         self.log_rows = 0
+        self.log_blobs = 0
         self.joined_blobs: deque[tuple[int, int]] = deque()
         self.joined_rows = 0
         self.refs = 0
@@ -119,23 +122,24 @@ def checkpoint(
     part: InputPartition, effects: Effects, pairs: Rows, cut: Cut, summaries: list[tuple[str, Summary]]
 ) -> tuple[list[Command], dict[str, str | bytes | int]]:
     """The Redis commands and the meta fields of one checkpoint."""
-    name, layout, join = part.owned.name, part.layout, part.join
+    name, layout = part.owned.name, part.layout
     commands: list[Command] = []
     _log(commands, part, effects, name("log"))
     if len(pairs) or effects.corrected:
-        last_ms = int(pairs["joined_ms"][-1]) if len(pairs) else 0
-        commands.append(("RPUSH", name("joined"), _encode(_remember(part, effects, pairs, last_ms))))
-        layout.joined_blobs.append((len(pairs), last_ms))
-        layout.joined_rows += len(pairs)
+        _push_pairs(commands, part, pairs, [(each.prediction_offset, each.now) for each in effects.corrected])
     _trim(commands, part, name("joined"))
-    if len(join.refs) > layout.refs:
-        commands.append(("RPUSH", name("refs"), *(_encode(ref) for ref in join.refs.items[layout.refs :])))
-        layout.refs = len(join.refs)
+    _push_refs(commands, part)
     if layout.published:
         commands.append(("HDEL", name("outbox"), *layout.published))
         layout.published = []
-    commands.append(("HSET", name("outbox"), cut.sequence, _encode(OutboxEntry(cut, summaries))))
-    meta: dict[str, str | bytes | int] = {
+    commands.append(("HSET", name("outbox"), cut.sequence, seal(_encode(OutboxEntry(cut, summaries)))))
+    return commands, meta_of(part)
+
+
+def meta_of(part: InputPartition) -> dict[str, str | bytes | int]:
+    """The meta fields of a partition as it is."""
+    join, layout = part.join, part.layout
+    return {
         "predictions": part.processed[0],
         "outcomes": part.processed[1],
         "predictions_ms": part.done_ms[0],
@@ -147,8 +151,50 @@ def checkpoint(
         "passed": msgspec.json.encode(join.passed),
         "remembers": join.remembers,
         "expired": join.predictions.expired,
+        "blobs": msgspec.json.encode((layout.log_blobs, len(layout.joined_blobs), layout.refs)),
     }
-    return commands, meta
+
+
+def whole(
+    part: InputPartition, cut: Cut, summaries: list[tuple[str, Summary]]
+) -> tuple[list[Command], dict[str, str | bytes | int]]:
+    """The commands and the meta fields that put the partition, as of ``cut``, in the place of whatever is stored."""
+    name, join = part.owned.name, part.join
+    part.layout = Layout()
+    join.predictions.stored, join.outcomes.stored = join.predictions.end, join.outcomes.end
+    commands: list[Command] = [("DEL", *map(name, PARTS))]
+    _push_snapshot(commands, part, name("log"))
+    pairs = _remembered_pairs(join)
+    for start in range(0, len(pairs), BLOB_ROWS):
+        _push_pairs(commands, part, pairs[start : start + BLOB_ROWS], [])
+    _push_refs(commands, part)
+    commands.append(("HSET", name("outbox"), cut.sequence, seal(_encode(OutboxEntry(cut, summaries)))))
+    return commands, meta_of(part)
+
+
+def _push_pairs(commands: list[Command], part: InputPartition, pairs: Rows, corrected: list[tuple[int, Value]]) -> None:
+    last_ms = int(pairs["joined_ms"][-1]) if len(pairs) else 0
+    commands.append(("RPUSH", part.owned.name("joined"), seal(_encode(_remember(part, pairs, corrected, last_ms)))))
+    part.layout.joined_blobs.append((len(pairs), last_ms))
+    part.layout.joined_rows += len(pairs)
+
+
+def _push_refs(commands: list[Command], part: InputPartition) -> None:
+    refs, layout = part.join.refs.items, part.layout
+    if len(refs) > layout.refs:
+        commands.append(("RPUSH", part.owned.name("refs"), *(seal(_encode(ref)) for ref in refs[layout.refs :])))
+        layout.refs = len(refs)
+
+
+def _remembered_pairs(join: PartitionJoin) -> Rows:
+    """All pairs that are remembered, as :data:`PAIR_ROW`, in the order of their completion."""
+    table = join.predictions
+    at = table.at(np.concatenate([np.empty(0, dtype=np.int64), *(offsets for offsets, _ in join.remembered)]))
+    pairs = np.zeros(len(at), dtype=PAIR_ROW)
+    pairs["row"] = table.rows.view(WHOLE_ROW)[at]
+    pairs["joined_ms"], pairs["outcome"] = table.joined_ms[at], table.outcomes[at]
+    pairs["outcome_kind"] = table.outcome_kinds[at]
+    return pairs
 
 
 def _log(commands: list[Command], part: InputPartition, effects: Effects, key: str) -> None:
@@ -163,13 +209,20 @@ def _log(commands: list[Command], part: InputPartition, effects: Effects, key: s
     layout.log_rows += delta.size
     live = predictions.waiting + predictions.expired + outcomes.waiting
     if layout.log_rows <= COMPACT_FACTOR * live + COMPACT_ROWS:
-        commands.append(("RPUSH", key, _encode(delta)))
+        commands.append(("RPUSH", key, seal(_encode(delta))))
+        layout.log_blobs += 1
         return
     commands.append(("DEL", key))
-    remembered = predictions.rows["offset"][predictions.select(EXPIRED)].tobytes()
-    snapshot = _rows_of(part, 0, 0, expired=remembered)
-    commands.extend(("RPUSH", key, _encode(each)) for each in _pieces(snapshot))
-    layout.log_rows = snapshot.size
+    _push_snapshot(commands, part, key)
+
+
+def _push_snapshot(commands: list[Command], part: InputPartition, key: str) -> None:
+    """All waiting and expired rows, into an empty list."""
+    table, layout = part.join.predictions, part.layout
+    snapshot = _rows_of(part, 0, 0, expired=table.rows["offset"][table.select(EXPIRED)].tobytes())
+    pieces = [seal(_encode(each)) for each in _pieces(snapshot)] if snapshot.size else []
+    commands.extend(("RPUSH", key, each) for each in pieces)
+    layout.log_rows, layout.log_blobs = snapshot.size, len(pieces)
 
 
 def _offsets(chunks: Sequence[Ints]) -> bytes:
@@ -222,7 +275,7 @@ def _rows_of(
     return Delta(predictions.tobytes(), removed, expired, outcomes.tobytes(), outcomes_removed, texts, claims)
 
 
-def _remember(part: InputPartition, effects: Effects, pairs: Rows, last_ms: int) -> Remembered:
+def _remember(part: InputPartition, pairs: Rows, corrected: list[tuple[int, Value]], last_ms: int) -> Remembered:
     rows = np.zeros(len(pairs), dtype=PAIR_ROW)
     for name in ("row", "outcome", "joined_ms", "outcome_kind"):
         rows[name] = pairs[name]
@@ -230,7 +283,6 @@ def _remember(part: InputPartition, effects: Effects, pairs: Rows, last_ms: int)
     numbers, texts = localised(kinds, np.concatenate([rows["number"], rows["outcome"]]), part.join.texts.items)
     if texts:
         rows["number"], rows["outcome"] = np.split(numbers, 2)
-    corrected = [(each.prediction_offset, each.now) for each in effects.corrected]
     return Remembered(last_ms, rows.tobytes(), texts, corrected)
 
 
@@ -265,12 +317,24 @@ def read_commands(owned: Owned) -> list[Command]:
     ]
 
 
+def is_stored(owned: Owned) -> bool:
+    """Whether the store has a state of the partition."""
+    return "predictions" in owned.meta
+
+
 def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
-    """Fill a fresh partition from its meta and from what :func:`read_commands` gave → the outbox, in order."""
+    """Fill a fresh partition from its meta and from what :func:`read_commands` gave → the outbox, in order.
+
+    Raises :class:`Damaged` if a blob is not what was written, or missing.
+    """
     log, joined, refs, outbox = raw
     meta, join, layout = part.owned.meta, part.join, part.layout
-    if "number" not in meta:
+    if not is_stored(part.owned):
         return []
+    if [len(log), len(joined), len(refs)] != msgspec.json.decode(meta["blobs"]):
+        raise Damaged(
+            f"there are {len(log)}, {len(joined)} and {len(refs)} blobs, and should be {meta['blobs'].decode()}"
+        )
     part.processed = [int(meta["predictions"]), int(meta["outcomes"])]
     part.committed = list(part.processed)
     part.position = list(part.processed)
@@ -281,17 +345,22 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     join.passed = msgspec.json.decode(meta["passed"], type=list[int])
     part.sequences = msgspec.json.decode(meta["sequences"], type=dict[str, int])
     for item in refs:
-        join.refs.add(msgspec.msgpack.decode(item, type=tuple[str, str, str]))
+        join.refs.add(msgspec.msgpack.decode(open_sealed(item), type=tuple[str, str, str]))
     layout.refs = len(join.refs)
-    deltas = [_delta.decode(blob) for blob in log]
-    memory = [_remembered.decode(blob) for blob in joined]
+    layout.log_blobs = len(log)
+    deltas = [_delta.decode(open_sealed(blob)) for blob in log]
+    memory = [_remembered.decode(open_sealed(blob)) for blob in joined]
     layout.log_rows = sum(delta.size for delta in deltas)
     layout.joined_blobs.extend((len(each.pairs) // PAIR_ROW.itemsize, each.last_ms) for each in memory)
     layout.joined_rows = sum(count for count, _ in layout.joined_blobs)
     _load_outcomes(join.outcomes, deltas, join.texts)
     _load_predictions(part, deltas, memory, int(meta["remembers"]), int(meta["expired"]))
-    items = outbox.items() if isinstance(outbox, dict) else zip(outbox[::2], outbox[1::2], strict=True)
-    return [_outbox.decode(value) for _, value in sorted((int(number), value) for number, value in items)]
+    items = outbox.values() if isinstance(outbox, dict) else outbox[1::2]
+    entries = [_outbox.decode(open_sealed(value)) for value in items]
+    numbers = {entry.cut.sequence for entry in entries}
+    if part.owned.number and part.owned.number not in numbers:  # it is removed by the next checkpoint at the earliest
+        raise Damaged(f"the outbox lacks checkpoint {part.owned.number}")
+    return sorted(entries, key=lambda entry: entry.cut.sequence)
 
 
 def _load_outcomes(table: RowTable, deltas: Sequence[Delta], texts: Places[str]) -> None:

@@ -185,6 +185,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._consumer._client.send = self._send_and_note
         self.time_started = time.monotonic()
         await self._consumer.start()
+        # The client has its own copy by now. Faust takes this one also as the bound of a whole ``perform_seek``, and a
+        # slower one, which rebuilds state from the log, would end with a consumer that never consumes again.
+        # (The private name: the public one warns that the client has read it already, which is the point.)
+        self.app.conf._broker_request_timeout = self.app.conf.broker_max_poll_interval
         fetcher = self._consumer._fetcher
         self._fetch = fetcher._proc_fetch_request
         fetcher._proc_fetch_request = self._proc_fetch_request

@@ -10,7 +10,7 @@ effect at the first :meth:`ModelWatch.advance` that sees it, between two seconds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -375,6 +375,12 @@ class ModelWatch:
                     yield episode.identity, replace(episode.condition, active=still)
 
     # --------------------------------------------------------------------------------------------------- storing
+
+    def adopt(self, episodes: Sequence[Episode], evidence: Sequence[Evidence]) -> None:
+        """Take the published episodes for those that are open, and ``evidence`` for that of the open drift."""
+        self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
+        self._missing.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
+        self._at.evidence, self.changed = list(evidence), True
 
     def snapshot(self) -> bytes:
         """All but the versions, the windows and the open minutes, which are stored apart."""

@@ -35,6 +35,7 @@ from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
 from streams.partition import Batch
 from streams.permissions import require
+from streams.rebuilding import Abandoned
 from streams.settings import Settings
 from streams.steps import STEPS, Empty, is_idle, take_step
 from streams.store import StateStore
@@ -47,6 +48,8 @@ BUFFERED_BATCHES = 8
 FENCED_GRACE_S = 30.0
 STOP_GRACE_S = 9.0
 """A supervisor often kills ten seconds after its SIGTERM."""
+TAKE_BOUND_S = 86_400.0
+"""How long taking partitions may last before Kafka is told that we are gone: a rebuild from the log takes minutes."""
 WATCH_EVERY_S = 1.0
 STORE_SLOW_S = 1.0
 """A call of the store that takes longer counts as waiting for it."""
@@ -86,7 +89,14 @@ async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
 class Engine:
     """What the Faust app drives: owns the partitions' state, decides offsets, takes checkpoints."""
 
-    def __init__(self, settings: Settings, metrics: WorkerMetrics, fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: WorkerMetrics,
+        fatal: Callable[[BaseException], None],
+        *,
+        accept_loss: bool = False,
+    ) -> None:
         self.settings = settings
         self.topics = Topics(settings.kafka.topic_prefix)
         self.consumer: Consumer | None = None
@@ -98,6 +108,7 @@ class Engine:
         self._lock = asyncio.Lock()
         self._generation = -1
         self._steps = 0
+        self._taken_for = -1
         client = connect(settings.redis)
         require_durable(client, settings.redis)
         require(settings, "worker")
@@ -112,8 +123,8 @@ class Engine:
         self.models = ModelEvents(settings, broker, self._producer)
         self.models.start()
         stage = settings, self._store, broker, self._producer, self.models, self.counts, metrics
-        self.join = JoinStage(*stage)
-        self.monitor = MonitorStage(*stage)
+        self.join = JoinStage(*stage, abandoned=self._abandoned, accept_loss=accept_loss)
+        self.monitor = MonitorStage(*stage, abandoned=self._abandoned)
         self._moved_s = time.monotonic()
         self._taking = False
         self._watchdog = Watchdog(settings.worker.watchdog_s, self._moved_s)
@@ -129,7 +140,7 @@ class Engine:
         except KafkaError as error:
             raise RestartMe(f"the broker did not say where its partitions end ({error!r})", BROKER) from None
         async with self._lock:
-            self._taking = True
+            self._taking, self._taken_for = True, generation
             try:
                 return await self._take(assigned, generation, earliest, ends)
             finally:
@@ -148,8 +159,15 @@ class Engine:
             raise RestartMe("predictions and outcomes of a partition were not assigned together", "restarting is safe")
         # Of all that are not ours, not of those that were: a fenced partition has been dropped before.
         self._metrics.revoked(set(range(self.counts[self.topics.predictions])) - partitions)
-        await to_its_end(self.join.take, partitions)
-        await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
+        try:
+            await to_its_end(self.join.take, partitions)
+            await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
+        except Abandoned:
+            if not self.stopping:
+                raise
+            self.join.parts.clear()
+            self.monitor.close()
+            return {}
         self._generation = generation
         offsets: dict[TP, int] = {}
         for tp in inputs:
@@ -169,6 +187,10 @@ class Engine:
             seconds=round(time.monotonic() - started, 3),
         )
         return offsets
+
+    def _abandoned(self) -> bool:
+        """Whether the partitions that are being taken are another generation's by now, or nobody's."""
+        return self.stopping or self._consumer().app.consumer_generation_id != self._taken_for
 
     async def _real_end(self, tp: TP, position: int | None, end: int) -> int:
         """An embedded broker tells end offsets that are too low: ask a fetch before calling a log too short."""
@@ -402,6 +424,7 @@ class WorkerApp(faust.App):
             broker_session_timeout=settings.kafka.session_timeout_s,
             broker_heartbeat_interval=settings.kafka.heartbeat_s,
             broker_commit_interval=2.8,
+            broker_max_poll_interval=TAKE_BOUND_S,
         )
 
     def _new_transport(self) -> Transport:
@@ -470,21 +493,33 @@ def die(error: BaseException) -> None:
     os._exit(code)
 
 
-def run(settings: Settings, ready_file: Path | None = None) -> None:
-    """Run a worker until SIGTERM or SIGINT. Raises :class:`DriftlineError` if it cannot start."""
+def run(settings: Settings, ready_file: Path | None = None, *, accept_loss: bool = False) -> None:
+    """Run a worker until SIGTERM or SIGINT. Raises :class:`DriftlineError` if it cannot start.
+
+    ``accept_loss``: a partition whose state neither the store nor the log has any more begins again from nothing.
+    """
     require_versions()
     registry = process_registry()
     page = MetricsPage(settings.worker.http, registry, "worker.http")
     log.info("metrics.serving", port=page.port)
     try:
         with tempfile.TemporaryDirectory(prefix="driftline-worker-") as data_dir:
-            asyncio.run(_run(settings, WorkerMetrics(registry), data_dir, ready_file, page.port))
+            metrics = WorkerMetrics(registry)
+            asyncio.run(_run(settings, metrics, data_dir, ready_file, page.port, accept_loss=accept_loss))
     finally:
         page.close()
 
 
-async def _run(settings: Settings, metrics: WorkerMetrics, data_dir: str, ready_file: Path | None, port: int) -> None:
-    engine = Engine(settings, metrics, die)
+async def _run(
+    settings: Settings,
+    metrics: WorkerMetrics,
+    data_dir: str,
+    ready_file: Path | None,
+    port: int,
+    *,
+    accept_loss: bool,
+) -> None:
+    engine = Engine(settings, metrics, die, accept_loss=accept_loss)
     app = build(settings, engine, data_dir, die)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,17 @@ import redis
 
 from stack.store import EmbeddedStore
 from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
+from streams.seal import Damaged
 from streams.settings import RedisSettings
-from streams.store import FORMAT, EpochTaken, Fenced, StateStore
+from streams.store import FORMAT, Command, EpochTaken, Fenced, StateStore, StoreLost
 from streams.store_client import connect, require_durable
 from tests.support.memory.redis import MemoryRedis, client_of
+
+
+def put_back(client: redis.Redis, key: str, fields: Mapping[Any, Any]) -> None:
+    """Make a hash what it was before."""
+    client.delete(key)
+    client.hset(key, mapping=dict(fields))
 
 
 class Interrupted(redis.client.Pipeline):
@@ -215,8 +222,66 @@ class StoreContract:
         owned = store.take("join", 0, 1, "a")
         store.commit(owned, [], {"offset": 1})
         client.delete(owned.name("meta"))
-        with pytest.raises(Fenced, match="gone"):
+        with pytest.raises(StoreLost, match="gone"):
             store.commit(owned, [], {"offset": 2})
+
+    def test_a_store_set_back_is_told_from_one_that_was_taken(self, store: StateStore, client: redis.Redis) -> None:
+        """An earlier checkpoint or epoch than ours is the store's loss; a later epoch is another owner."""
+        store.commit(store.take("join", 0, 1, "a"), [], {"offset": 1})
+        owned = store.take("join", 0, 2, "b")
+        meta = owned.name("meta")
+        states = [client.hgetall(meta)]
+        for offset in (2, 3):
+            store.commit(owned, [], {"offset": offset})
+            states.append(client.hgetall(meta))
+        put_back(client, meta, states[1])
+        with pytest.raises(StoreLost, match="checkpoint 2, ours is 3"):
+            store.commit(owned, [], {"offset": 4})
+        put_back(client, meta, states[2])
+        client.hset(meta, "epoch", 1)
+        with pytest.raises(StoreLost, match="epoch 1, ours 2"):
+            store.commit(owned, [], {"offset": 4})
+        store.take("join", 0, 3, "c")
+        with pytest.raises(Fenced, match="epoch 3, ours 2") as fenced:
+            store.commit(owned, [], {"offset": 4})
+        assert not isinstance(fenced.value, StoreLost)
+
+    def test_damage_to_the_meta_is_told(self, store: StateStore, client: redis.Redis) -> None:
+        """Any field, a number that is none too; taking the partition writes over no evidence."""
+        owned = store.take("join", 0, 1, "a")
+        store.commit(owned, [], {"offset": 1, "counters": b"{}"})
+        store.take("join", 0, 2, "b").check()
+        whole = client.hgetall(owned.name("meta"))
+        changes = [("offset", b"2"), ("counters", b"{ }"), ("number", b"\xff"), ("nonce", b""), ("more", b"1")]
+        for epoch, (field, value) in enumerate(changes, start=3):
+            put_back(client, owned.name("meta"), whole)
+            client.hset(owned.name("meta"), field, value)
+            for again in (0, 10):
+                with pytest.raises(Damaged, match="checksum"):
+                    store.take("join", 0, epoch + again, "c").check()
+        put_back(client, owned.name("meta"), whole)
+        client.hdel(owned.name("meta"), "checksum")
+        with pytest.raises(Damaged):
+            store.take("join", 0, 20, "d").check()
+
+    def test_a_rebuilt_state_takes_the_place_of_what_is_stored(self, store: StateStore, client: redis.Redis) -> None:
+        """Whatever number is there, and by its owner only; the next checkpoint follows it."""
+        owned = store.take("join", 0, 1, "a")
+        store.commit(owned, [("RPUSH", owned.name("log"), "old")], {"offset": 1, "more": "x"})
+        client.hset(owned.name("meta"), "number", b"\xff")
+        later = store.take("join", 0, 2, "b")
+        rebuilt: list[Command] = [("DEL", owned.name("log")), ("RPUSH", owned.name("log"), "new")]
+        with pytest.raises(Fenced, match="epoch 2, ours is 1"):
+            store.replace(owned, rebuilt, {"offset": 70}, 7)
+        store.replace(later, rebuilt, {"offset": 70}, 7)
+        store.commit(later, [], {"offset": 80})
+        found = store.take("join", 0, 3, "c")
+        found.check()
+        assert (found.number, found.meta["offset"], "more" in found.meta) == (8, b"80", False)
+        assert store.read_all([("LRANGE", owned.name("log"), 0, -1)]) == [[b"new"]]
+        client.delete(owned.name("meta"))
+        with pytest.raises(StoreLost, match="gone"):
+            store.replace(found, rebuilt, {"offset": 90}, 9)
 
     def test_a_newer_format_is_refused_and_left_as_it_is(self, store: StateStore, client: redis.Redis) -> None:
         """Refused every time, not only the first: the refusal must not write our own format over it."""

@@ -23,6 +23,7 @@ from streams.transport import Consumer, Transport, require_versions
 from tests.support.kafka import KafkaBroker
 
 BOUND_S = 60.0
+REQUEST_TIMEOUT_S = 8.0
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 
 
@@ -71,6 +72,14 @@ class NotingOwner:
         return [offset for batch in self.batches for offset in batch.offsets]
 
 
+class SlowOwner(NotingOwner):
+    """Takes longer to take its partitions than any request to the broker may, as a rebuild from the log does."""
+
+    async def take(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
+        await asyncio.sleep(REQUEST_TIMEOUT_S + 2)
+        return await super().take(assigned, generation)
+
+
 class SmallApp(faust.App):
     """As the worker's app, with a short session."""
 
@@ -89,6 +98,7 @@ class SmallApp(faust.App):
             stream_wait_empty=False,
             broker_max_poll_records=None,
             broker_session_timeout=6.0,
+            broker_request_timeout=REQUEST_TIMEOUT_S,
             broker_heartbeat_interval=1.0,
             broker_commit_interval=0.5,
         )
@@ -389,5 +399,26 @@ def test_two_members_share_the_partitions_and_one_takes_over(
             await until(lambda: len(one.values) == 10)
         assert one.failure is None
         assert two.failure is None
+
+    play(scenario)
+
+
+def test_partitions_that_take_long_to_take_are_consumed_afterwards(
+    kafka_broker: KafkaBroker, deployment: str, play: Callable[[Play], None]
+) -> None:
+    """Faust bounds that step by the time of one request, and would never consume again; requests keep their bound."""
+    kafka_broker.create_topic(deployment, 1, STAMPED)
+    produce(kafka_broker, deployment, [b"one", b"two"])
+
+    async def scenario(app: Any) -> None:
+        owner = SlowOwner()
+        async with running(app(owner)) as consumer:
+            await until(lambda: len(owner.values) == 2)
+            client: Any = consumer._thread._consumer
+            assert client._client._request_timeout_ms == 1_000 * REQUEST_TIMEOUT_S
+            assert len(owner.assignments) == 1
+            produce(kafka_broker, deployment, [b"three"])
+            await until(lambda: len(owner.values) == 3)
+        assert owner.failure is None
 
     play(scenario)

@@ -206,29 +206,3 @@ def test_a_changed_partition_count_is_refused(driftline: Driftline) -> None:
     ended(driftline.start("worker"), 78, "driftline topics accept")
     driftline.run("topics", "accept")
     driftline.worker()
-
-
-def test_a_store_behind_the_last_cut_is_refused(driftline: Driftline) -> None:
-    """A Redis set back to an earlier state, or emptied, stops the worker: effects would be repeated."""
-    driftline.create_topics().announce(declared())
-    worker = driftline.worker()
-    with EventProducer(driftline.broker.bootstrap) as producer:
-        traffic = Traffic(driftline, producer)
-        traffic.step(500)
-        traffic.end()
-        eventually(lambda: driftline.stored_counters().joined == 500, "the first pairs")
-        with driftline.store.client() as client:
-            # Keys that are dumped while the worker writes could not be of one checkpoint.
-            assert worker.terminate() == 0
-            earlier = {key: client.dump(key) for key in client.scan_iter(f"{driftline.name}:*")}
-            worker = driftline.worker()
-            traffic.step(500)
-            traffic.end()
-            eventually(lambda: driftline.stored_counters().joined == 1_000, "the second pairs")
-            assert worker.terminate() == 0
-            client.delete(*client.scan_iter(f"{driftline.name}:*"))
-            for key, value in earlier.items():
-                client.restore(key, 0, value)
-            ended(driftline.start("worker"), 78, "rolled back or wiped", "restore the newest state of Redis")
-            client.delete(*client.scan_iter(f"{driftline.name}:*"))
-            ended(driftline.start("worker"), 78, "rolled back or wiped")

@@ -16,7 +16,7 @@ from streams.monitoring import MonitorStage
 from streams.ownership import Ownership
 from streams.partition import InputPartition
 from streams.records import MonitorCut, Take
-from streams.store import Owned, StateStore
+from streams.store import Owned, StateStore, _summed
 from tests.simulation.case import Case
 from tests.simulation.connection import broken_connections
 from tests.simulation.crash import crashes
@@ -128,7 +128,7 @@ def write_blindly(patch: Patch) -> None:
         with store.client.pipeline() as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            pipe.hset(owned.name("meta"), mapping={**meta, "number": owned.number + 1, "nonce": nonce})
+            pipe.hset(owned.name("meta"), mapping=_summed(meta, owned.number + 1, nonce))
             pipe.execute()
 
     patch.setattr(StateStore, "_commit_once", blind)
@@ -141,10 +141,10 @@ def take_unannounced(patch: Patch) -> None:
 def announce_before_taking(patch: Patch) -> None:
     take_one = Ownership._take_one
 
-    def early(ownership: Ownership, partition: int, tail: Any) -> Any:
-        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), tail.epoch) + 1
+    def early(ownership: Ownership[Any], partition: int, trail: Any) -> Any:
+        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), trail.epoch) + 1
         ownership._announce(Take(partition, epoch, "early", "early"))
-        return take_one(ownership, partition, tail)
+        return take_one(ownership, partition, trail)
 
     patch.setattr(Ownership, "_take_one", early)
 
@@ -159,8 +159,10 @@ def know_only_old_models(patch: Patch) -> None:
     patch.setattr(ModelEvents, "start", never_again)
 
 
-class _Stranger(str):
-    """A nonce that is never the one that is stored."""
+class Unrecognised(str):
+    """A nonce that is found nowhere, itself not even where it was written."""
+
+    __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
         return False
@@ -169,11 +171,11 @@ class _Stranger(str):
 
 
 def retry_as_another(patch: Patch) -> None:
-    """A retry does not recognise its own write."""
+    """A retry does not recognise its write, neither from call to call nor within one."""
     once = StateStore._commit_once
 
     def renamed(store: StateStore, owned: Owned, commands: Any, meta: Any, nonce: str) -> None:
-        once(store, owned, commands, meta, _Stranger(nonce))
+        once(store, owned, commands, meta, Unrecognised(nonce))
 
     patch.setattr(StateStore, "_commit_once", renamed)
 

@@ -39,10 +39,20 @@ class PolledFeed:
         self._reader.close()
 
 
+class LosesNothing(WorkerMetrics):
+    """The store keeps all that it was given here: an owner that has to rebuild its state shows a broken protocol."""
+
+    def rebuilt(self, stage: str) -> None:
+        """Say so."""
+        raise AssertionError(f"the state of a {stage} partition had to be rebuilt, although nothing was lost")
+
+
 class Worker:
     """A process: everything in it is lost with it."""
 
-    def __init__(self, world: World, wire: Wire, sending: Sending = "in order") -> None:
+    def __init__(
+        self, world: World, wire: Wire, sending: Sending = "in order", metrics: WorkerMetrics | None = None
+    ) -> None:
         self.world = world
         self.wire = wire
         self._log = MemoryLog(world.broker, wire)
@@ -51,8 +61,8 @@ class Worker:
         self.publisher = self._log.publisher(sending)
         self.models = ModelEvents(SETTINGS, self._log, self.publisher)
         self.models.start()
-        metrics = WorkerMetrics(CollectorRegistry())
-        stage = SETTINGS, self._store, self._log, self.publisher, self.models, world.counts, metrics, self._monotonic
+        told = metrics or LosesNothing(CollectorRegistry())
+        stage = SETTINGS, self._store, self._log, self.publisher, self.models, world.counts, told, self._monotonic
         self.join = JoinStage(*stage)
         self.monitor = MonitorStage(*stage, PolledFeed)
         self._fetches = 0
@@ -150,9 +160,11 @@ class Worker:
         ) and all(part.monitor.watermark_ms >= world.target_ms for part in self.monitor.parts.values())
 
 
-def begin(world: World, wire: Wire | None = None, sending: Sending = "in order") -> Worker:
-    """A new process that owns all partitions."""
-    worker = Worker(world, wire or Wire(), sending)
+def begin(
+    world: World, wire: Wire | None = None, sending: Sending = "in order", metrics: WorkerMetrics | None = None
+) -> Worker:
+    """A new process that owns all partitions. One that may have to rebuild their state is given its ``metrics``."""
+    worker = Worker(world, wire or Wire(), sending, metrics)
     worker.take(*world.everything)
     return worker
 

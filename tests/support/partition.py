@@ -43,8 +43,10 @@ class FakeRedis:
         assert (start, stop) == (0, -1)
         return list(self.lists.get(key, []))
 
-    def _del(self, key: str) -> None:
-        self.lists.pop(key, None)
+    def _del(self, *keys: str) -> None:
+        for key in keys:
+            self.lists.pop(key, None)
+            self.hashes.pop(key, None)
 
     def _hset(self, key: str, *pairs: Any) -> None:
         self.hashes.setdefault(key, {}).update(zip(map(_bytes, pairs[::2]), map(_bytes, pairs[1::2]), strict=True))

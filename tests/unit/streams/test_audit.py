@@ -20,7 +20,7 @@ from streams.audit import (
     SummaryNotes,
     judge,
 )
-from streams.records import Counters, Cut, EffectSettings, Gap, MonitorCut, Range, Take
+from streams.records import Counters, Cut, EffectSettings, Gap, MonitorCut, Range, Restart, Take
 
 EFFECTS = EffectSettings(86_400_000, 3_600_000, 1000, 1000, 10)
 TAKE = Take(0, 1, "t", "w")
@@ -95,6 +95,40 @@ def test_a_repeat_is_dropped_as_seen() -> None:
     assert report.partitions[0].repeated_cuts == 1
     assert report.partitions[0].cuts == 3
     assert report.partitions[0].epoch == 2
+
+
+def test_behind_an_accepted_loss_the_law_begins_again_and_the_report_says_so() -> None:
+    """Numbers, counters and rows from nothing at the offsets that the take names; what was before is not judged."""
+    restart = Restart(50, 40, 9_000, 6, "the state of input partition 0 is lost")
+    take = Take(0, 2, "r", "w", restart)
+
+    def behind(sequence: int) -> Cut:
+        reads = [Range(start + 10 * sequence - 10, start + 10 * sequence) for start in (50, 40)]
+        return cut(sequence, epoch=2, predictions=reads[0], outcomes=reads[1], clock_ms=9_000 + sequence)
+
+    evidence = Evidence(
+        records=[20, 20],
+        pairs=np.array([[at, at] for at in range(40)] + [[50 + at, 40 + at] for at in (*range(8), *range(10, 18))]),
+        dead=[set(), {9, 49, 59}],
+        summaries=SummaryNotes(),
+    )
+    assert evidence.summaries is not None
+    for sequence in range(1, 7):
+        evidence.summaries.add("m", sequence, note(sequence))
+    for sequence in (1, 2):
+        evidence.summaries.add("m", sequence, replace(note(sequence), epoch=2, content=b"new"))
+    before: list[Take | Cut | Gap] = [TAKE, *(cut(sequence) for sequence in range(1, 7))]
+    report = audited([*before, take, behind(1), behind(2)], evidence)
+    assert report.violations == []
+    (partition,) = report.partitions
+    assert (partition.sequence, partition.labelled, partition.dead_letters) == (2, 16, 2)
+    assert partition.predictions == Range(50, 70)
+    assert any("a loss was accepted at epoch 2" in said and restart.reason in said for said in report.notes)
+    elsewhere = msgspec.structs.replace(behind(1), predictions=Range(51, 60))
+    for wrong in (behind(2), elsewhere):
+        assert any("after the restart" in said for said in audited([*before, take, wrong], evidence).violations)
+    zombie = cut(7)
+    assert audited([*before, take, zombie, behind(1), behind(2)], evidence).violations == []
 
 
 def test_a_zombies_cut_behind_a_take_does_not_count() -> None:

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from streams.order import Inputs, OrderedErrors
-from streams.records import Gap, Summary, Take, VersionPart
+from streams.records import Cut, Gap, Restart, Summary, Take, VersionPart
 from tests.unit.streams.monitor_log import cut
 
 
@@ -59,6 +59,56 @@ def test_seen_summaries_and_cuts_are_dropped() -> None:
     assert source.watermark_ms == 5000
     source.checkpoint(0, 1, cut(0, 2, 9000, {}))
     assert (admitted(source), source.watermark_ms) == ([], 5000)
+
+
+def restarting(epoch: int, last: int) -> Take:
+    """A take behind which the numbers begin again."""
+    return Take(0, epoch, "r", "r", Restart(0, 0, 0, last, "lost"))
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.booleans())
+def test_numbers_begin_again_behind_a_restart_however_records_arrive(seed: int, whole: bool) -> None:
+    """Cuts before it count as far as it says, whole ones behind it from 1 on; no arrival and no reload changes that."""
+    rng = random.Random(seed)
+    last = 3 if whole else 2
+    checkpoints: list[Take | Cut] = [
+        Take(0, 1, "a", "a"),
+        *(cut(0, number, 1000 * number, {"m": number}) for number in (1, 2, 3)),
+        restarting(2, last),
+        *(cut(0, number, 5000 + number, {"m": number}, epoch=2) for number in (1, 2, 3, 4)),
+    ]
+    old = [summary(number, second=number) for number in range(1, last + 1)]
+    new = [summary(number, epoch=2, second=10 + number) for number in (1, 2, 3, 4)]
+    told = [*old, *([] if whole else [summary(3, parts=2)]), *new]
+    source, position, sent = inputs(), 0, 0
+    records: dict[str, bytes] = {}
+    sequences: dict[str, int] = {}
+    found: list[tuple[int, int, int]] = []
+    while position < len(checkpoints) or sent < len(told):
+        if position < len(checkpoints) and (sent == len(told) or rng.random() < 0.5):
+            source.checkpoint(0, position, checkpoints[position])
+            position += 1
+        else:
+            source.summary(told[sent])
+            sent += 1
+        found += admitted(source)
+        written, dropped, moved = source.changed()
+        records = {name: value for name, value in {**records, **written}.items() if name not in dropped}
+        sequences |= moved
+        if rng.random() < 0.3:
+            # What is admitted is stored until it is fed; the monitor would feed it again, so it is fed here at once.
+            source.fed(1 << 40)
+            _, dropped, _ = source.changed()
+            records = {name: value for name, value in records.items() if name not in dropped}
+            again = inputs()
+            assert list(again.load(source.states, sequences, records, source.watermark_ms)) == []
+            source, position = again, again.offsets[0]
+    assert found == [(n, 1, 0) for n in range(1, last + 1)] + [(n, 2, 0) for n in (1, 2, 3, 4)]
+    assert source.watermark_ms == 5004
+    source.fed(1 << 40)
+    _, dropped, _ = source.changed()
+    assert set(records) <= set(dropped)
 
 
 def test_a_zombies_cut_behind_a_take_does_not_count() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -13,9 +13,10 @@ from streams import stored
 from streams.events import Outcome, Prediction, Value
 from streams.partition import Closed
 from streams.records import EffectSettings
+from streams.seal import Damaged
 from tests.support.model_join import Declared, Logged
 from tests.support.partition import Driver, catalog_of
-from tests.support.tables import pending, remembered, waiting
+from tests.support.tables import expired, pending, remembered, waiting
 
 NOW_MS = 1_767_000_000_000
 LIMITS = EffectSettings(
@@ -167,3 +168,69 @@ def test_what_is_loaded_is_what_was_stored() -> None:
         assert rows(at.part.join) == rows(before.join)
     assert at.part.join.refs.items == before.join.refs.items
     assert at.part.join.refs.find(("price", "2", "north")) == before.join.refs.find(("price", "2", "north")) >= 0
+
+
+def damaged(at: Driver, part: str, change: Callable[[list[bytes]], None]) -> None:
+    """Change what is stored of one list and load it."""
+    changed = at.redis.lists[at.part.owned.name(part)]
+    change(changed)
+    at.crash()
+
+
+def flip(blobs: list[bytes]) -> None:
+    blobs[0] = blobs[0][:-1] + bytes([blobs[0][-1] ^ 1])
+
+
+@pytest.mark.parametrize("part", ["log", "joined", "refs"])
+@pytest.mark.parametrize("change", [flip, list.pop, list.clear, lambda blobs: blobs.append(blobs[0])])
+def test_damage_to_a_stored_list_is_told(part: str, change: Callable[[list[bytes]], None]) -> None:
+    """A byte that changed, a blob that is missing, or one too many: never loaded as if it were the state."""
+    names = [f"p{n}" for n in range(3)]
+    at = driver([Prediction(name, "loan", "1", 1) for name in names], [Outcome("p0", 1)])
+    step(at, 3, 0)
+    step(at, 0, 1)
+    with pytest.raises(Damaged):
+        damaged(at, part, change)
+
+
+def test_damage_to_the_outbox_is_told() -> None:
+    """A changed entry, and the newest one missing: it may never have been published."""
+    at = driver([Prediction("p", "loan", "1", 1)], [Outcome("p", 1)])
+    step(at, 1, 1)
+    entries = at.redis.hashes[at.part.owned.name("outbox")]
+    whole = dict(entries)
+    entries[b"1"] = entries[b"1"][:-1]
+    with pytest.raises(Damaged):
+        at.crash()
+    entries.clear()
+    with pytest.raises(Damaged, match="lacks checkpoint 1"):
+        at.crash()
+    entries.update(whole)
+    at.crash()
+
+
+def test_a_whole_state_loads_as_what_it_was_written_from() -> None:
+    """In the place of everything that was stored, and checkpoints follow it as they would have."""
+    names = [f"p{n}" for n in range(9)]
+    at = driver(
+        [Prediction(name, "loan", "1", 1) for name in names],
+        [Outcome("early", 0), Outcome("p0", 1), Outcome("p1", 0), Outcome("p0", 0), Outcome("p2", 1)],
+        later=[Prediction("p0", "loan", "1", 1), Prediction("new", "loan", "1", 1)],
+    )
+    step(at, 9, 4)
+    closed = step(at, 0, 1)
+    before = at.part
+    rows = [spelt(before.join) for spelt in (pending, waiting, expired, remembered)]
+    commands, meta = stored.whole(before, closed.cut, closed.summaries)
+    for command in commands:
+        at.redis.execute(*command)
+    fields = {**meta, "number": 2}
+    at.redis.execute("HSET", before.owned.name("meta"), *(item for pair in fields.items() for item in pair))
+    at.crash()
+    assert [spelt(at.part.join) for spelt in (pending, waiting, expired, remembered)] == rows
+    assert at.part.join.refs.items == before.join.refs.items
+    assert [entry.cut for entry in at.outbox()] == [closed.cut]
+    counters = step(at, 2, 0).cut.counters
+    assert (counters.joined, counters.duplicates, counters.corrections) == (3, 1, 1)
+    at.crash()
+    assert at.part.join.predictions.waiting == 7
