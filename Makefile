@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## Run the closed loop on one machine: drift, alert, retrain,
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need no server
-	@$(BIN)/pytest tests/unit tests/contract tests/simulation
+	@$(BIN)/pytest -m "not long" tests/unit tests/contract tests/simulation
 
 .PHONY: check
 check: $(INSTALLED) ## Check format, lint, types and the import rule
@@ -59,13 +59,14 @@ test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redi
 	@$(call need,java,openjdk-17-jdk-headless)
 	@echo "make: looking for Apache Kafka's jars (44 MB, fetched once)"
 	@$(BIN)/python -m tests.support.kafka_jars
-	@$(BIN)/pytest tests/integration tests/e2e tests/ops tests/faults
+	@$(BIN)/pytest -m "not long" tests/integration tests/e2e tests/ops tests/faults
 
 .PHONY: faults
 faults: $(INSTALLED) ## Break real servers and workers at full length (an hour; KILLS=300 workers killed)
 	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
 	@$(call need,java,openjdk-17-jdk-headless)
 	@$(BIN)/python -m tests.support.kafka_jars
+	@$(BIN)/pytest -m long tests/simulation tests/integration
 	@FAULTS=full FAULTS_KILLS=$(KILLS) $(BIN)/pytest tests/faults
 
 .PHONY: soak

@@ -16,6 +16,7 @@ SILENT = ("the broker has answered nothing", "nothing has been fetched", "there 
 """What the watchdog says; which of them is a matter of what came to its limit first."""
 
 
+@pytest.mark.long
 def test_a_broker_that_is_killed_and_comes_back(trial: Trial, full: bool, note: Note) -> None:
     """SIGKILL, some seconds of nothing, a recovery of its log: workers wait or are started again."""
     kills = 5 if full else 1
@@ -32,6 +33,7 @@ def test_a_broker_that_is_killed_and_comes_back(trial: Trial, full: bool, note: 
     note(f"{kills} kills of the broker; {verdict}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store_too", [False, True], ids=["alone", "with the store"])
 def test_a_broker_that_answers_nothing(trial: Trial, full: bool, store_too: bool, note: Note) -> None:
     """It stands still with its connections open: the watchdog ends the workers, and those after them cannot start.

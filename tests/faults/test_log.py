@@ -44,6 +44,7 @@ def test_poison_shuffles_skewed_events_and_records_of_nine_megabytes(trial: Tria
     note(f"{traffic.sent['poison']} poisoned records; {verdict}")
 
 
+@pytest.mark.long
 def test_topics_whose_record_times_are_an_hour_apart(
     kafka_broker: KafkaBroker, redis_store: RedisServer, deployment: str, tmp_path: Path, note: Note
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_store_that_stands_still(
     note(f"oldest checkpoint {age_s:.0f} s, lag {lag:.0f}; {verdict}")
 
 
+@pytest.mark.long
 def test_a_takeover_that_waits_for_the_store(
     kafka_broker: KafkaBroker, deployment: str, tmp_path: Path, full: bool, note: Note
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_takeover_that_waits_for_the_store(
     note(verdict)
 
 
+@pytest.mark.long
 def test_a_store_that_dies_and_comes_back(
     kafka_broker: KafkaBroker, deployment: str, tmp_path: Path, full: bool, note: Note
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_store_out_of_memory(kafka_broker: KafkaBroker, deployment: str, tmp_p
     note(verdict)
 
 
+@pytest.mark.long
 def test_a_store_on_a_full_disk(kafka_broker: KafkaBroker, deployment: str, tmp_path: Path, note: Note) -> None:
     """While the append-only file cannot be written the workers pause; they go on once there is space again."""
     with tmpfs(tmp_path / "disk", DISK_MB) as disk, RedisServer(disk / "redis") as store:

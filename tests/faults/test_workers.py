@@ -8,6 +8,8 @@ from collections import Counter
 from datetime import datetime
 from itertools import cycle
 
+import pytest
+
 from tests.faults.conftest import Note
 from tests.faults.traffic import Shape
 from tests.faults.trial import KILLED, RESTART_ME, Trial
@@ -90,6 +92,7 @@ def test_a_zombies_writes_are_refused(trial: Trial, full: bool, note: Note) -> N
     note(verdict)
 
 
+@pytest.mark.long
 def test_a_storm_of_rebalances(trial: Trial, full: bool, note: Note) -> None:
     """Workers that join and leave every five seconds: the work goes on, and each leaves with exit code 0."""
     rng = random.Random(3)

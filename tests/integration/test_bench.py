@@ -18,7 +18,7 @@ from bench.workloads import WORKLOADS
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
 NOT_MEASURED = {"ratio_bare_far_cold", "redis_bytes_per_pending_cold"}
 

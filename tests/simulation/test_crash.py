@@ -16,6 +16,7 @@ SECOND_CRASHES = 8
 """Different worlds that a second crash leaves: they cover the takeover, and the first checkpoint after it."""
 
 
+@pytest.mark.long
 def test_a_crash_of_two_monitors_changes_nothing(wide_run: Finished) -> None:
     """One of them may have written its checkpoint while the other has not."""
     none_wrong(crashes(World(wide_run.world.acts, monitors=2), "in order", wide_run.findings), at_least=700)
@@ -27,6 +28,7 @@ def test_a_crash_at_any_call_changes_nothing(sending: Sending, long_run: Finishe
     none_wrong(crashes(World(long_run.world.acts), sending, long_run.findings), at_least=700)
 
 
+@pytest.mark.long
 def test_a_second_crash_during_the_recovery_changes_nothing(short_run: Finished) -> None:
     """Neither in the takeover nor in the first checkpoint after it."""
     world = World(short_run.world.acts)
