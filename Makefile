@@ -59,7 +59,13 @@ test-kafka: $(INSTALLED) ## Run the tests on a real Apache Kafka and a real Redi
 	@$(call need,java,openjdk-17-jdk-headless)
 	@echo "make: looking for Apache Kafka's jars (44 MB, fetched once)"
 	@$(BIN)/python -m tests.support.kafka_jars
-	@$(BIN)/pytest -m "not long" tests/integration tests/e2e tests/ops tests/faults
+	@echo "make: in two halves at once, each with servers of its own; the second one's report follows"
+	@report=$$(mktemp); status=0; \
+	  $(BIN)/pytest -m "not long" tests/e2e tests/ops tests/faults > $$report 2>&1 & half=$$!; \
+	  trap 'kill $$half 2>/dev/null || true; rm -f $$report' EXIT; \
+	  $(BIN)/pytest -m "not long" tests/integration || status=$$?; \
+	  wait $$half || status=$$?; \
+	  cat $$report; exit $$status
 
 .PHONY: faults
 faults: $(INSTALLED) ## Break real servers and workers at full length (an hour; KILLS=300 workers killed)
