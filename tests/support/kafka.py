@@ -135,7 +135,7 @@ class KafkaBroker(Server):
     def _takes_idempotent_records(self, topic: str) -> bool:
         # Until the coordinator of producer ids is loaded, records queue up in their producer. Then they go out by
         # partition, not in the order in which they were sent: outcomes before their predictions.
-        producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, **QUIET})
+        producer = Producer({**self.client_config(), "enable.idempotence": True, **QUIET})
         producer.produce(topic, b"probe")
         return bool(producer.flush(ADMIN_TIMEOUT_S) == 0)
 
