@@ -53,9 +53,8 @@ _TOPICS: Mapping[Process, Mapping[str, Operations]] = {
         "model_events": (READ, WRITE),
     },
     "audit": {
-        **dict.fromkeys(NAMES, (READ,)),
-        **dict.fromkeys(("predictions", "outcomes"), (READ, CONFIGS)),
-        "review_requests": (SEE,),
+        **dict.fromkeys(NAMES, (READ, CONFIGS)),
+        "review_requests": (SEE, CONFIGS),
     },
     "topics": dict.fromkeys(NAMES, (CREATE, ALTER, CONFIGS, SEE)),
 }
@@ -63,7 +62,7 @@ _REDIS: Mapping[Process, str] = {
     "worker": "info watch unwatch multi exec hget hmget hgetall hset hsetnx hdel lrange ltrim rpush del",
     "serve": "",
     "retrain": "info ping get set del pexpire eval hgetall",
-    "audit": "info hgetall",
+    "audit": "info hget hgetall scan",
     "topics": "info hset",
 }
 """Commands. redis-py sends HELLO and CLIENT SETINFO too, and goes on when the latter is refused."""
