@@ -25,32 +25,29 @@ READ, WRITE, SEE = AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE
 CONFIGS, CREATE, ALTER = AclOperation.DESCRIBE_CONFIGS, AclOperation.CREATE, AclOperation.ALTER
 Operations = tuple[AclOperation, ...]
 
-_SEE_ALL: dict[str, Operations] = {
-    **dict.fromkeys(NAMES, (SEE,)),
-    **dict.fromkeys(("predictions", "outcomes"), (CONFIGS, SEE)),
-}
-"""Whoever verifies the topics (each start, and `doctor`) must see all of them, and the timestamps of the inputs."""
+_SEE_ALL: dict[str, Operations] = dict.fromkeys(NAMES, (CONFIGS, SEE))
+"""Whoever verifies the topics must see all: each start looks at the inputs' timestamps, `doctor` at the rest."""
 
 _TOPICS: Mapping[Process, Mapping[str, Operations]] = {
     "worker": {
         "predictions": (READ, CONFIGS),
         "outcomes": (READ, CONFIGS),
-        "checkpoints": (READ, WRITE),
-        "labelled": (WRITE,),
-        "summaries": (READ, WRITE),
-        "monitor_checkpoints": (READ, WRITE),
-        "alerts": (READ, WRITE),
-        "model_events": (READ, WRITE),
-        "review_requests": (SEE,),
-        "dead_letters": (WRITE,),
+        "checkpoints": (READ, WRITE, CONFIGS),
+        "labelled": (WRITE, CONFIGS),
+        "summaries": (READ, WRITE, CONFIGS),
+        "monitor_checkpoints": (READ, WRITE, CONFIGS),
+        "alerts": (READ, WRITE, CONFIGS),
+        "model_events": (READ, WRITE, CONFIGS),
+        "review_requests": (SEE, CONFIGS),
+        "dead_letters": (WRITE, CONFIGS),
     },
-    "serve": {**_SEE_ALL, "predictions": (WRITE, CONFIGS), "model_events": (READ,)},
+    "serve": {**_SEE_ALL, "predictions": (WRITE, CONFIGS), "model_events": (READ, CONFIGS)},
     "retrain": {
         **_SEE_ALL,
         "predictions": (READ, CONFIGS),
-        "labelled": (READ,),
-        "alerts": (READ,),
-        "model_events": (READ, WRITE),
+        "labelled": (READ, CONFIGS),
+        "alerts": (READ, CONFIGS),
+        "model_events": (READ, WRITE, CONFIGS),
     },
     "audit": {
         **dict.fromkeys(NAMES, (READ, CONFIGS)),
@@ -59,9 +56,9 @@ _TOPICS: Mapping[Process, Mapping[str, Operations]] = {
     "topics": dict.fromkeys(NAMES, (CREATE, ALTER, CONFIGS, SEE)),
 }
 _REDIS: Mapping[Process, str] = {
-    "worker": "info watch unwatch multi exec hget hmget hgetall hset hsetnx hdel lrange ltrim rpush del",
+    "worker": "info watch unwatch multi exec hget hmget hgetall hset hsetnx hdel lrange ltrim rpush del scan",
     "serve": "",
-    "retrain": "info ping get set del pexpire eval hgetall",
+    "retrain": "info ping get set del pexpire eval hget hgetall scan",
     "audit": "info hget hgetall scan",
     "topics": "info hset",
 }

@@ -215,6 +215,9 @@ def test_every_process_works_with_exactly_what_is_printed(secured: Secured) -> N
     assert all(check["ok"] for check in checks.values()), checks
     assert "(SASL_SSL as driftline-audit)" in checks["broker"]["detail"]
     assert checks["permissions"]["detail"] == "Kafka permits what these do: audit"
+    for process, login in (("worker", secured.login("worker")), ("retrain", secured.login("retrain"))):
+        checks = examined(driftline, "--process", process, **login)
+        assert all(check["ok"] for check in checks.values()), checks
     for running in (worker, serve, retrain):
         assert running.terminate() == 0, running.tail()
     assert secured.denied() == []
