@@ -114,14 +114,18 @@ class _Content:
 
         Neither the records nor their offsets are kept: that would cost as much as the rest of the fetch.
         """
-        last: Any = None
-        values = [(last := record).value for record in chunk]
+        if self._sample is None:  # the first record is needed; a chunk gives out its iterator only once
+            records = iter(chunk)
+            head = next(records, None)
+            self._sample = None if head is None else head.key
+            values = [] if head is None else [head.value, *(record.value for record in iter(records.__next__, None))]
+        else:
+            values = [record.value for record in chunk]
         if not values:
             return True
         if chunk.base_offset + len(values) != chunk.next_offset:
             return False
         self._values += values
-        self._sample = self._sample or last.key
         self._offsets.append(np.arange(chunk.base_offset, chunk.next_offset))
         _extend(self._runs, chunk.max_timestamp, len(values))
         return True

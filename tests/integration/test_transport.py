@@ -186,7 +186,7 @@ def test_every_record_comes_once_and_in_order(
         assert owner.offsets == list(range(3_000))
         assert [b.first_offset for b in owner.batches[1:]] == [b.next_offset for b in owner.batches[:-1]]
         assert all(sum(count for _, count in b.runs) == len(b.values) for b in owner.batches)
-        assert owner.batches[0].sample_key in {b"k%d" % n for n in range(3_000)}
+        assert owner.batches[0].sample_key == b"k0"
         assert len(owner.batches) < 300
 
     play(scenario)
