@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import faust.streams
 import numpy as np
@@ -27,6 +27,7 @@ from streams.partition import Batch
 from streams.values import Ints
 
 LOG_APPEND_TIME = 1
+REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 CHECKED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 READ_COMMITTED = "read_committed"
 FETCH_WAIT_MS = 250
@@ -187,6 +188,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         self._send = self._consumer._client.send
         self._consumer._client.send = self._send_and_note
+        self._commit_offsets = self._consumer.commit
+        self._consumer.commit = self._commit_or_end
         self.time_started = time.monotonic()
         await self._consumer.start()
         # The client has its own copy by now. Faust takes this one also as the bound of a whole ``perform_seek``, and a
@@ -196,6 +199,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = self._consumer._fetcher
         self._fetch = fetcher._proc_fetch_request
         fetcher._proc_fetch_request = self._proc_fetch_request
+
+    async def _commit_or_end(self, offsets: Any) -> None:
+        """A commit may be refused before the next fetch is, and Faust would only log it and crash the consumer."""
+        try:
+            await self._commit_offsets(offsets)
+        except REFUSALS as error:
+            cast(Consumer, self.consumer).refused(error)
+            raise
 
     async def _send_and_note(self, node_id: int, request: Any, **options: Any) -> Any:
         answer = await self._send(node_id, request, **options)
@@ -253,6 +264,10 @@ class Consumer(driver.Consumer):
         except (AssertionError, IllegalStateError):
             return None  # revoked meanwhile
 
+    def refused(self, error: BaseException) -> None:
+        """End the process: Faust would stop its fetching and leave it standing, or take it for a passing failure."""
+        self.owner.failed(AccessDenied(f"the broker does not permit to read: {error}", "`driftline doctor` says more"))
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """One message a fetched batch.
 
@@ -261,11 +276,8 @@ class Consumer(driver.Consumer):
         """
         try:
             records, _ = await self._wait_next_records(timeout)
-        except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as error:
-            # Faust would stop its fetching and leave the process standing.
-            self.owner.failed(
-                AccessDenied(f"the broker does not permit to read: {error}", "`driftline doctor` says more")
-            )
+        except REFUSALS as error:
+            self.refused(error)
             raise
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop or not self.flow_active:
