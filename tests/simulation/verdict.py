@@ -134,7 +134,7 @@ def _told(world: World) -> tuple[dict[int, Told], list[str]]:
             if known is None or read.sequence > known.sequence:
                 last[record.partition] = read
     for summary in inputs.admit():
-        _add(told[summary.partition], summary)
+        told[summary.partition].hear(summary)
     for p, cut in last.items():
         told[p].counters, told[p].pending, told[p].waiting = cut.counters, cut.pending, cut.waiting
         if inputs.states[p].sequence != cut.sequence:
@@ -142,24 +142,6 @@ def _told(world: World) -> tuple[dict[int, Told], list[str]]:
                 f"partition {p}: cut {inputs.states[p].sequence + 1} waits for a summary, of {cut.sequence} cuts"
             )
     return {p: each.sorted() for p, each in told.items()}, violations
-
-
-def _add(told: Told, summary: Any) -> None:
-    for part in summary.versions:
-        ref = (summary.model, part.version, part.segment)
-        for second, offset, error in zip(*(column.tolist() for column in part.columns()), strict=True):
-            told.pairs.append((*ref, second, offset, float(error)))
-        for minute, cohort, predicted, outcome, n in part.cells:
-            told.cells[(*ref, minute, cohort, predicted, outcome)] += n
-        for minute, cohort, *sums in part.moments:
-            known = told.moments.setdefault((*ref, minute, cohort), [0, 0.0, 0.0, 0.0])
-            for index, number in enumerate(sums):
-                known[index] += number
-        told.corrections += [(*ref, *msgspec.structs.astuple(each)) for each in part.corrections]
-        for minute, n in part.predictions.items():
-            told.predictions[(*ref, minute)] += n
-        for bucket, n in part.delays.items():
-            told.delays[(*ref, bucket)] += n
 
 
 def oracle(world: World) -> dict[int, Told]:

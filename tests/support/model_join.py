@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from streams import join
 from streams.events import Label, Outcome, Prediction, Task, Value
-from streams.records import Counters, EffectSettings
+from streams.records import Counters, EffectSettings, Summary
 
 MINUTE_MS = 60_000
 
@@ -46,6 +48,24 @@ class Told:
     delays: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     labelled: list[tuple[int, int, int, int, str, str, Value]] = field(default_factory=list)
     dead: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def hear(self, summary: Summary) -> None:
+        """Take in what a record of ``summaries`` says."""
+        for part in summary.versions:
+            ref = (summary.model, part.version, part.segment)
+            for second, offset, error in zip(*(column.tolist() for column in part.columns()), strict=True):
+                self.pairs.append((*ref, second, offset, error))
+            for minute, cohort, predicted, outcome, n in part.cells:
+                self.cells[(*ref, minute, cohort, predicted, outcome)] += n
+            for minute, cohort, *sums in part.moments:
+                known = self.moments.setdefault((*ref, minute, cohort), [0, 0.0, 0.0, 0.0])
+                for index, number in enumerate(sums):
+                    known[index] += number
+            self.corrections += [(*ref, *msgspec.structs.astuple(each)) for each in part.corrections]
+            for minute, n in part.predictions.items():
+                self.predictions[(*ref, minute)] += n
+            for bucket, n in part.delays.items():
+                self.delays[(*ref, bucket)] += n
 
     def sorted(self) -> Told:
         """The same with every list in one order: checkpoints fall between models and parts as they like."""

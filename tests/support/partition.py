@@ -194,21 +194,7 @@ class Driver:
         for model, summary in closed.summaries:
             seen.setdefault(model, []).append(summary.part)
             assert summary.sequence == self.summary_sequences.get(model, 0) + 1
-            for part in summary.versions:
-                ref = (model, part.version, part.segment)
-                for second, offset, error in zip(*(column.tolist() for column in part.columns()), strict=True):
-                    told.pairs.append((*ref, second, offset, error))
-                for minute, cohort, predicted, outcome, n in part.cells:
-                    told.cells[(*ref, minute, cohort, predicted, outcome)] += n
-                for minute, cohort, *sums in part.moments:
-                    known = told.moments.setdefault((*ref, minute, cohort), [0, 0.0, 0.0, 0.0])
-                    for index, number in enumerate(sums):
-                        known[index] += number
-                told.corrections += [(*ref, *msgspec.structs.astuple(c)) for c in part.corrections]
-                for minute, n in part.predictions.items():
-                    told.predictions[(*ref, minute)] += n
-                for bucket, n in part.delays.items():
-                    told.delays[(*ref, bucket)] += n
+            told.hear(summary)
         for model, parts in seen.items():
             assert parts == list(range(len(parts)))
             self.summary_sequences[model] = cut.models[model]

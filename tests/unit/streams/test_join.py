@@ -12,13 +12,14 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from streams import join as join_module
-from streams import partition, rows, stored, summarise, timeline
+from streams import summarise, timeline
 from streams.catalog import Catalog
 from streams.events import Outcome, Prediction, Value
 from streams.join import PartitionJoin
 from streams.partition import InputPartition
 from streams.records import Counters, EffectSettings
 from streams.timeline import Piece, Window
+from tests.support.limits import make_small
 from tests.support.model_join import Declared, Logged, Oracle, Told, merged
 from tests.support.partition import Driver, catalog_of
 from tests.support.tables import expired, pending, remembered, waiting
@@ -41,16 +42,9 @@ Log = tuple[list[Logged], list[Logged]]
 def small_limits() -> Iterator[None]:
     """Splits and compaction within a few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summarise, "SUMMARY_ROWS", 3)
+        make_small(patch)
         patch.setattr(summarise, "LABELLED_ROWS", 2)
-        patch.setattr(join_module, "CEILING_OFFSETS", 3)
         patch.setattr(join_module, "TEXTS_KEPT", 2)
-        patch.setattr(timeline, "WINDOW_ROWS", 5)
-        patch.setattr(rows, "MINIMUM_ROWS", 2)
-        patch.setattr(stored, "BLOB_ROWS", 2)
-        patch.setattr(partition, "COMPLETE_EVERY_MS", 20_000)
-        patch.setattr(stored, "COMPACT_ROWS", 2)
-        patch.setattr(stored, "COMPACT_FACTOR", 1)
         yield
 
 

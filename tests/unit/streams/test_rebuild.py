@@ -12,8 +12,7 @@ from hypothesis import assume, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from streams import join as join_module
-from streams import partition, rows, stored, summarise, timeline
+from streams import stored
 from streams.catalog import Catalog
 from streams.events import ModelEvent, ModelState, Outcome, Prediction
 from streams.partition import Batch, Closed, InputPartition
@@ -21,6 +20,7 @@ from streams.rebuild import Base, Contradiction, Replay, base_at, base_before, l
 from streams.records import Cut, EffectSettings, Gap, Restart, Take
 from streams.settings import WorkerSettings
 from streams.store import Owned
+from tests.support.limits import make_small
 from tests.support.model_join import Logged
 from tests.support.partition import TOPICS, Driver, FakeRedis, catalog_of
 from tests.unit.streams.test_join import BASE_MS, LATER_MS, MODELS, Log, Step, logs, settings, state, steps
@@ -32,14 +32,7 @@ KEY = "p:{join:0}:"
 def small_limits() -> Iterator[None]:
     """Splits and compaction within a few rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summarise, "SUMMARY_ROWS", 3)
-        patch.setattr(join_module, "CEILING_OFFSETS", 3)
-        patch.setattr(timeline, "WINDOW_ROWS", 5)
-        patch.setattr(rows, "MINIMUM_ROWS", 2)
-        patch.setattr(stored, "BLOB_ROWS", 2)
-        patch.setattr(partition, "COMPLETE_EVERY_MS", 20_000)
-        patch.setattr(stored, "COMPACT_ROWS", 2)
-        patch.setattr(stored, "COMPACT_FACTOR", 1)
+        make_small(patch)
         yield
 
 
