@@ -276,8 +276,10 @@ class InputPartition:
             settings=join.settings,
         )
         commands, meta = stored.checkpoint(self, effects, pairs, cut, touched)
-        records = labelled(pairs, effects.corrected, join.refs.items, join.texts.items)
-        values = [msgspec.msgpack.encode(record(self.owned.partition, self.owned.epoch, number)) for record in records]
+        records = labelled(
+            (cut.partition, cut.epoch, number), pairs, effects.corrected, join.refs.items, join.texts.items
+        )
+        values = [msgspec.msgpack.encode(record) for record in records]
         dead, self._dead = self._dead, []
         self.committed = list(self.processed)
         self.pending_events = 0

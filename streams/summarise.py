@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ SUMMARY_ROWS = 20_000
 """Pairs in one summary record: at most 20 bytes each, so a record stays below 512 kB."""
 LABELLED_ROWS = 10_000
 """Rows in one labelled record: about 45 bytes each."""
+Place = tuple[int, int, int]
+"""Partition, epoch and sequence of a cut."""
 DENSE = 1 << 16
 """A table of counts of so many cells is cheaper than sorting."""
 
@@ -206,15 +208,11 @@ def _correction(each: Corrected) -> Correction:
 
 
 def labelled(
-    pairs: Rows, corrected: Sequence[Corrected], refs: Sequence[Name], texts: Sequence[str]
-) -> Iterator[Callable[[int, int, int], Labelled]]:
-    """The pairs by reference in records of at most ``LABELLED_ROWS``, then the corrected ones.
-
-    Each is a function of partition, epoch and sequence.
-    """
+    place: Place, pairs: Rows, corrected: Sequence[Corrected], refs: Sequence[Name], texts: Sequence[str]
+) -> Iterator[Labelled]:
+    """The pairs of a cut by reference in records of at most ``LABELLED_ROWS``, then the corrected ones."""
     for start in range(0, len(pairs), LABELLED_ROWS):
-        chunk = pairs[start : start + LABELLED_ROWS]
-        yield partial(_labelled, chunk, refs, texts)
+        yield _labelled(place, pairs[start : start + LABELLED_ROWS], refs, texts)
     for start in range(0, len(corrected), LABELLED_ROWS):
         some = corrected[start : start + LABELLED_ROWS]
         values = as_values([each.now for each in some])
@@ -225,12 +223,10 @@ def labelled(
         chunk["at_ms"] = [each.prediction_ms for each in some]
         chunk["outcome_at_ms"] = [each.at_ms for each in some]
         chunk["outcome"], chunk["outcome_kind"] = values.numbers, values.kinds
-        yield partial(_labelled, chunk, refs, values.texts)
+        yield _labelled(place, chunk, refs, values.texts)
 
 
-def _labelled(
-    pairs: Rows, names: Sequence[Name], texts: Sequence[str], partition: int, epoch: int, sequence: int
-) -> Labelled:
+def _labelled(place: Place, pairs: Rows, names: Sequence[Name], texts: Sequence[str]) -> Labelled:
     models: Places[str] = Places()
     versions: Places[str] = Places()
     present, at = np.unique(pairs["ref"], return_inverse=True)
@@ -238,9 +234,7 @@ def _labelled(
     codes = np.array(places, dtype="<u2").reshape(-1, 2)[at]
     numbers, own = localised(pairs["outcome_kind"], pairs["outcome"], texts)
     return Labelled(
-        partition,
-        epoch,
-        sequence,
+        *place,
         models.items,
         versions.items,
         pairs["offset"].tobytes(),

@@ -139,7 +139,7 @@ def test_errors_are_split_in_the_order_of_second_and_offset(found: Drawn) -> Non
 def test_labelled_rows_are_the_pairs_by_reference(found: Drawn) -> None:
     """In the order of their completion, in records of bounded length that name only what they need."""
     pairs, values, texts = built(found)
-    records = [make(5, 6, 7) for make in labelled(pairs, [], NAMES, texts.items)]
+    records = list(labelled((5, 6, 7), pairs, [], NAMES, texts.items))
     told = []
     for record in records:
         assert (record.partition, record.epoch, record.sequence) == (5, 6, 7)
@@ -173,7 +173,7 @@ def test_corrections_come_behind_the_pairs_and_in_their_version() -> None:
     assert (ref, part.pairs, part.cells, part.delays) == (1, 0, [], {})
     moved = [(c.second, c.minute, c.cohort_minute, c.prediction, c.was, c.now) for c in part.corrections]
     assert moved == [(130, 1, 1, "a", "b", now) for now in "accd"]
-    records = [make(0, 1, 2) for make in labelled(np.zeros(0, dtype=PAIR), corrected, NAMES, [])]
+    records = list(labelled((0, 1, 2), np.zeros(0, dtype=PAIR), corrected, NAMES, []))
     assert [len(record.rows()) for record in records] == [3, 1]
     told = [
         (r.prediction_offset, r.outcome_offset, r.prediction_ms, r.outcome_ms, r.outcome) for r in records[0].rows()
