@@ -83,7 +83,6 @@ class Remembered(msgspec.Struct, array_like=True):
     outcomes that were replaced since, by the offset of the prediction.
     """
 
-    last_ms: int
     pairs: bytes
     texts: list[str]
     corrected: list[tuple[int, Value]]
@@ -102,7 +101,8 @@ class Layout:
     def __init__(self) -> None:
         self.log_rows = 0
         self.log_blobs = 0
-        self.joined_blobs: deque[tuple[int, int]] = deque()
+        self.joined_blobs: deque[int] = deque()
+        """Pairs in each delta of the dedupe memory."""
         self.joined_rows = 0
         self.refs = 0
         self.published: list[int] = []
@@ -173,9 +173,8 @@ def whole(
 
 
 def _push_pairs(commands: list[Command], part: InputPartition, pairs: Rows, corrected: list[tuple[int, Value]]) -> None:
-    last_ms = int(pairs["joined_ms"][-1]) if len(pairs) else 0
-    commands.append(("RPUSH", part.owned.name("joined"), seal(_encode(_remember(part, pairs, corrected, last_ms)))))
-    part.layout.joined_blobs.append((len(pairs), last_ms))
+    commands.append(("RPUSH", part.owned.name("joined"), seal(_encode(_remember(part, pairs, corrected)))))
+    part.layout.joined_blobs.append(len(pairs))
     part.layout.joined_rows += len(pairs)
 
 
@@ -275,7 +274,7 @@ def _rows_of(
     return Delta(predictions.tobytes(), removed, expired, outcomes.tobytes(), outcomes_removed, texts, claims)
 
 
-def _remember(part: InputPartition, pairs: Rows, corrected: list[tuple[int, Value]], last_ms: int) -> Remembered:
+def _remember(part: InputPartition, pairs: Rows, corrected: list[tuple[int, Value]]) -> Remembered:
     rows = np.zeros(len(pairs), dtype=PAIR_ROW)
     for name in ("row", "outcome", "joined_ms", "outcome_kind"):
         rows[name] = pairs[name]
@@ -283,7 +282,7 @@ def _remember(part: InputPartition, pairs: Rows, corrected: list[tuple[int, Valu
     numbers, texts = localised(kinds, np.concatenate([rows["number"], rows["outcome"]]), part.join.texts.items)
     if texts:
         rows["number"], rows["outcome"] = np.split(numbers, 2)
-    return Remembered(last_ms, rows.tobytes(), texts, corrected)
+    return Remembered(rows.tobytes(), texts, corrected)
 
 
 def _trim(commands: list[Command], part: InputPartition, key: str) -> None:
@@ -294,7 +293,7 @@ def _trim(commands: list[Command], part: InputPartition, key: str) -> None:
     layout = part.layout
     drop = 0
     while layout.joined_blobs:
-        count, _ = layout.joined_blobs[0]
+        count = layout.joined_blobs[0]
         if count and layout.joined_rows - count < part.join.remembers:
             break
         layout.joined_blobs.popleft()
@@ -351,8 +350,8 @@ def load(part: InputPartition, raw: list[Any]) -> list[OutboxEntry]:
     deltas = [_delta.decode(open_sealed(blob)) for blob in log]
     memory = [_remembered.decode(open_sealed(blob)) for blob in joined]
     layout.log_rows = sum(delta.size for delta in deltas)
-    layout.joined_blobs.extend((len(each.pairs) // PAIR_ROW.itemsize, each.last_ms) for each in memory)
-    layout.joined_rows = sum(count for count, _ in layout.joined_blobs)
+    layout.joined_blobs.extend(len(each.pairs) // PAIR_ROW.itemsize for each in memory)
+    layout.joined_rows = sum(layout.joined_blobs)
     _load_outcomes(join.outcomes, deltas, join.texts)
     _load_predictions(part, deltas, memory, int(meta["remembers"]), int(meta["expired"]))
     items = outbox.values() if isinstance(outbox, dict) else outbox[1::2]
