@@ -391,6 +391,8 @@ def test_two_members_share_the_partitions_and_one_takes_over(
                         and two.assignments
                         and two.assignments[-1]
                         and one.assignments[-1] | two.assignments[-1] == everything
+                        # Until the first has heard of the second it still holds all of them.
+                        and not one.assignments[-1] & two.assignments[-1]
                     )
                 )
                 assert not one.assignments[-1] & two.assignments[-1]
