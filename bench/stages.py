@@ -26,7 +26,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "fetch: records": ("streams.transport:BatchFetchResult.getall",),
     "join: decode": ("streams.codec:EventDecoder.decode_columns",),
     "join: columns": ("streams.partition:InputPartition._decode",),
-    "join: take in": ("streams.joining:JoinStage.accept",),
+    "join: take in": ("streams.joining:JoinStage.take_in",),
     "join: gather": ("streams.join:gather",),
     "join: predictions": ("streams.fates:Fates.predict", "streams.join:PartitionJoin._apply_predicted"),
     "join: outcomes": ("streams.fates:Fates.observe", "streams.join:PartitionJoin._apply_observed"),

@@ -102,6 +102,8 @@ class InputPartition:
         self.complete_at_ms = 0
         self.layout = stored.Layout()
         self.pending_events = 0
+        self.accepted = 0
+        """Records taken in since the last :meth:`advance`."""
         self._dead: list[DeadLetter] = []
         self._garbage = [_Garbage(worker, "predictions"), _Garbage(worker, "outcomes")]
         self._decoders: tuple[EventDecoder[Any], EventDecoder[Any]] = (prediction_decoder(), outcome_decoder())
@@ -120,6 +122,7 @@ class InputPartition:
         events = self._decode(side, batch, self.timeline.in_order(side, at_ms))
         self._garbage[side].add(len(events), len(events.bad))
         self.position[side] = batch.next_offset
+        self.accepted += len(events)
         if len(events):
             self.timeline.add(side, events)
         elif not self.timeline.stretch(side, batch.next_offset):
@@ -189,6 +192,7 @@ class InputPartition:
 
         A prediction whose model must be registered first stops it and is returned; nothing from it on is processed.
         """
+        self.accepted = 0
         while window := self.timeline.next():
             unknown = self.join.first_unknown(window.sides[PREDICTIONS], catalog)
             if unknown is not None:

@@ -262,20 +262,12 @@ class Engine:
             part = self.join.parts.get(batch.partition)
             if part is not None and batch.first_offset != part.position[self.join.side(batch.topic)]:
                 await self._require_reach(batch)
-            seek_to = await to_its_end(self._take_in, batch)
+            seek_to = await to_its_end(self.join.take_in, batch)
             if seek_to is not None:
                 tp = TP(batch.topic, batch.partition)
                 log.warning("input.gap", topic=batch.topic, partition=batch.partition, expected=seek_to)
                 await self._consumer().seek_wait({tp: seek_to})
             self._moved_s = time.monotonic()
-
-    def _take_in(self, batch: Batch) -> int | None:
-        seek_to = self.join.accept(batch)
-        if seek_to is None:
-            self.join.advance(batch.partition)
-            if sum(part.pending_events for part in self.join.parts.values()) >= self.settings.worker.checkpoint_events:
-                self.join.checkpoint()
-        return seek_to
 
     async def summaries_batch(self, batch: Batch) -> None:
         """A batch of summaries."""

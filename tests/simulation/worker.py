@@ -20,6 +20,8 @@ from tests.support.memory.wire import Wire
 
 FETCH = (17, 9, 26)
 """Records in a fetch, in turn."""
+JOIN_ROWS = 15
+"""So that some fetches are joined at once and others wait for the timer."""
 STEPS_BOUND = 60
 """Steps after which an act must be over."""
 
@@ -64,6 +66,7 @@ class Worker:
         told = metrics or LosesNothing(CollectorRegistry())
         stage = SETTINGS, self._store, self._log, self.publisher, self.models, world.counts, told, self._monotonic
         self.join = JoinStage(*stage)
+        self.join.join_rows = JOIN_ROWS
         self.monitor = MonitorStage(*stage, PolledFeed)
         self._fetches = 0
         self._positions: dict[tuple[str, int], int] = {}
@@ -113,12 +116,9 @@ class Worker:
         batch = self._fetch(topic, partition, FETCH[self._fetches % len(FETCH)])
         if batch is None:
             return False
-        seek_to = self.join.accept(batch)
+        seek_to = self.join.take_in(batch)
         if seek_to is not None:
             raise AssertionError(f"{topic}-{partition}: the worker asks to go back to {seek_to}")
-        self.join.advance(partition)
-        if sum(part.pending_events for part in self.join.parts.values()) >= SETTINGS.worker.checkpoint_events:
-            self.join.checkpoint()
         return True
 
     def _summaries(self, partition: int) -> None:
