@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from streams.values import Codes, H, Ints, Places, Values, as_values
 
 Name = tuple[str, str, str]
 """Model, version, segment."""
+Original = Callable[[int], bytes | None]
+"""Offset → the bytes of the record there: kept by whoever has them, and asked for only for a dead letter."""
 PREDICTIONS, OUTCOMES = 0, 1
 """The sides of a join."""
 NOBODY = -1
@@ -28,7 +30,7 @@ NOBODY = -1
 class Events:
     """Decoded records of one input in offset order, a row each; a row in ``bad`` could not be decoded.
 
-    ``raw`` are the bytes as they came. ``end_offset`` is the position after the last one (a hole may follow it).
+    ``original`` gives the bytes as they came. ``end_offset`` is the position after the last one (a hole may follow it).
     ``names`` are places in ``named``: of :data:`Name` for predictions, of model names (or :data:`NOBODY`) for outcomes.
     """
 
@@ -39,7 +41,7 @@ class Events:
     values: Values
     names: Codes
     named: Sequence[Any]
-    raw: Sequence[bytes | None]
+    original: Original
     end_offset: int
     bad: dict[int, tuple[DeadReason, str]] = field(default_factory=dict)
     scores: Sequence[float | None] = ()
@@ -101,7 +103,7 @@ def prediction_columns(
     fields: Sequence[tuple[Any, ...]],
     at_ms: Ints,
     offsets: Ints,
-    raw: Sequence[bytes | None],
+    original: Original,
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
@@ -120,7 +122,7 @@ def prediction_columns(
         as_values(values),
         codes,
         [(model, str(version), segment or "") for model, version, segment in named],
-        raw,
+        original,
         end_offset,
         bad or {},
         scores,
@@ -131,7 +133,7 @@ def outcome_columns(
     fields: Sequence[tuple[Any, ...]],
     at_ms: Ints,
     offsets: Ints,
-    raw: Sequence[bytes | None],
+    original: Original,
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
@@ -149,7 +151,7 @@ def outcome_columns(
         as_values(values),
         codes,
         named,
-        raw,
+        original,
         end_offset,
         bad or {},
     )

@@ -41,13 +41,12 @@ class Corrected:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """An event that cannot be used. ``raw`` are its bytes, or None for one that was taken in with an earlier window."""
+    """An event that cannot be used. It is ``at_hand`` unless it was taken in before what shows that it cannot."""
 
     side: int
     offset: int
     reason: DeadReason
     detail: str
-    raw: bytes | None
     at_hand: bool = True
 
 

@@ -190,7 +190,7 @@ class PartitionJoin:
         self._bury(PREDICTIONS, side, index, problem or ("wrong_task", "its value is none of its model's"))
 
     def _bury(self, number: int, side: Stretch, index: int, problem: Problem) -> None:
-        self.effects.dead.append(Dead(number, int(side.offsets[index]), *problem, raw=side.raw[index]))
+        self.effects.dead.append(Dead(number, int(side.offsets[index]), *problem))
 
     def _apply_known(self, side: Stretch, known: Ints, owners: Ints) -> None:
         """Predictions of ids that other predictions have: duplicates, if they are of the same model."""
@@ -246,7 +246,7 @@ class PartitionJoin:
             ref = int(table.rows["ref"][predicted.start + new[index]])
             self.counters.dead_outcomes += 1
             problem = self._contradiction(outcome["kind"], outcome["number"], outcome["ref"], ref, catalog)
-            self.effects.dead.append(Dead(OUTCOMES, int(outcome["offset"]), *problem, raw=None, at_hand=False))
+            self.effects.dead.append(Dead(OUTCOMES, int(outcome["offset"]), *problem, at_hand=False))
         fits = predicted.meets[new]
         outcomes, partners = outcomes[fits], predicted.start + new[fits]
         pairs = self._with_predictions(partners)

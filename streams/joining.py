@@ -331,4 +331,5 @@ def _cut(batch: Batch, position: int) -> Batch:
         batch.offsets[skip:],
         runs,
         batch.sample_key,
+        batch.original,
     )

@@ -25,8 +25,8 @@ from streams.codec import (
     outcome_decoder,
     prediction_decoder,
 )
-from streams.columns import OUTCOMES, PREDICTIONS, Events, fields_of, outcome_columns, prediction_columns
-from streams.effects import Dead, Effects
+from streams.columns import OUTCOMES, PREDICTIONS, Events, Original, fields_of, outcome_columns, prediction_columns
+from streams.effects import Effects
 from streams.errors import GarbageInput, StateMismatch
 from streams.events import Outcome, Prediction, Task
 from streams.join import PartitionJoin
@@ -45,6 +45,7 @@ COMPLETE_EVERY_MS = 3_600_000
 class Batch:
     """Records of one input partition from one fetch, in offset order; ``values`` are raw.
 
+    ``original`` gives values again, by offset, so that they need not be kept; without it they are.
     ``runs`` are (record time in ms, number of records). ``next_offset`` is the position after the fetch, which may lie
     beyond the last record (transaction markers, compaction).
     """
@@ -58,6 +59,7 @@ class Batch:
     offsets: Sequence[int] | Ints
     runs: Sequence[tuple[int, int]]
     sample_key: bytes | None = None
+    original: Original | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,17 @@ class InputPartition:
     def _decode(self, side: int, batch: Batch, at_ms: Ints) -> Events:
         decoder, columns = self._decoders[side], self._columns[side]
         offsets = np.asarray(batch.offsets, dtype=np.int64)
+        original = batch.original or _kept(offsets, batch.values)
         if (plain := decoder.decode_columns(batch.values)) is not None:
             with suppress(OverflowError):  # a number that no column holds
-                events = columns(plain, at_ms, offsets, batch.values, batch.next_offset)
+                events = columns(plain, at_ms, offsets, original, batch.next_offset)
                 if events.within_bounds:
+                    events.scores = ()  # nothing else looks at them
                     return events
         found, bad = self._decode_each(side, batch.values)
-        return columns(fields_of(side, found), at_ms, offsets, batch.values, batch.next_offset, bad)
+        # Many may be bad: their bytes are kept, not looked up again one by one.
+        kept = _kept(offsets, batch.values)
+        return columns(fields_of(side, found), at_ms, offsets, kept, batch.next_offset, bad)
 
     def _decode_each(
         self, side: int, values: Sequence[bytes | None]
@@ -211,7 +217,8 @@ class InputPartition:
                 if row:
                     before.append(Piece(piece.events, piece.start, at))
                 at_ms = int(piece.events.at_ms[at])
-                event = cast(Prediction, self._decoders[PREDICTIONS].decode_any(piece.events.raw[at]))
+                original = piece.events.original(int(piece.events.offsets[at]))
+                event = cast(Prediction, self._decoders[PREDICTIONS].decode_any(original))
                 return event, Window((before, [cut for each in window.sides[OUTCOMES] if (cut := each.before(at_ms))]))
             before.append(piece)
             row -= len(piece)
@@ -228,18 +235,24 @@ class InputPartition:
                 self.done_ms[side] = int(piece.events.at_ms[piece.end - 1])
                 self.pending_events += len(piece)
             self.timeline.done(side, sum(map(len, pieces)))
-        self._bury(self.join.effects.dead)
+        self._bury(window)
         self.join.effects.dead = []
 
     def _bury_undecodable(self, side: int, piece: Piece) -> None:
         for index, (reason, detail) in piece.events.bad.items():
             if piece.start <= index < piece.end:
                 offset = int(piece.events.offsets[index])
-                self._dead.append(DeadLetter(side, offset, reason, detail, _letter(offset, piece.events.raw[index])))
+                self._dead.append(
+                    DeadLetter(side, offset, reason, detail, _letter(offset, piece.events.original(offset)))
+                )
 
-    def _bury(self, dead: Sequence[Dead]) -> None:
-        for each in dead:
-            value = _letter(each.offset, each.raw) if each.at_hand else _reference(each.offset)
+    def _bury(self, window: Window) -> None:
+        for each in self.join.effects.dead:
+            value: bytes | None = _reference(each.offset)
+            if each.at_hand:
+                pieces = window.sides[each.side]
+                events = next(piece.events for piece in pieces if each.offset < piece.end_offset)
+                value = _letter(each.offset, events.original(each.offset))
             self._dead.append(DeadLetter(each.side, each.offset, each.reason, each.detail, value))
 
     # --------------------------------------------------------------------------------------------------- closing
@@ -318,6 +331,11 @@ class InputPartition:
                 for part, chunk in enumerate(chunks)
             ]
         return summaries
+
+
+def _kept(offsets: Ints, values: Sequence[bytes | None]) -> Original:
+    """The values as what gives them by their offsets."""
+    return lambda offset: values[int(np.searchsorted(offsets, offset))]
 
 
 def _letter(offset: int, value: bytes | None) -> bytes | None:

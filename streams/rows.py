@@ -178,10 +178,11 @@ class PredictionTable(RowTable):
     def _moved(self, kept: Ints, capacity: int) -> None:
         self._forgotten = int(np.searchsorted(kept, self._forgotten))
         self._marks = np.zeros(capacity, dtype=np.int64)
+        joined = np.flatnonzero(self.states[kept] == JOINED)  # the others have no outcome: their pages stay untouched
         for name in ("joined_ms", "outcomes", "outcome_kinds"):
             column = getattr(self, name)
             moved = np.zeros(capacity, dtype=column.dtype)
-            moved[: len(kept)] = column[kept]
+            moved[joined] = column[kept[joined]]
             setattr(self, name, moved)
 
     def replace(self, rows: Rows, states: States) -> None:

@@ -34,7 +34,6 @@ class Stretch:
     kinds: Kinds
     refs: Codes
     bad: Mask
-    raw: Sequence[bytes | None]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -53,7 +52,6 @@ class Stretch:
             self.kinds[at],
             self.refs[at],
             self.bad[at],
-            self.raw[at],
         )
 
     def rows(self, at: Ints) -> Rows:
@@ -73,7 +71,7 @@ def gather(pieces: Sequence[Piece], code: Callable[[Any], int], texts: Places[st
     if not parts:
         none = np.empty(0, dtype=np.int64)
         keys, floats, bytes_ = np.empty((0, 2), dtype=np.uint64), none.astype(np.float64), none.astype(np.uint8)
-        return Stretch(none, none, keys, none, floats, bytes_, none.astype(np.int32), none.astype(np.bool_), [])
+        return Stretch(none, none, keys, none, floats, bytes_, none.astype(np.int32), none.astype(np.bool_))
     return Stretch(
         np.concatenate([part.at_ms for part in parts]),
         np.concatenate([part.offsets for part in parts]),
@@ -83,7 +81,6 @@ def gather(pieces: Sequence[Piece], code: Callable[[Any], int], texts: Places[st
         np.concatenate([part.kinds for part in parts]),
         np.concatenate([part.refs for part in parts]),
         np.concatenate([part.bad for part in parts]),
-        [raw for part in parts for raw in part.raw],
     )
 
 
@@ -104,7 +101,6 @@ def _one(piece: Piece, code: Callable[[Any], int], texts: Places[str]) -> Stretc
         kinds,
         _own_names(events, piece, code),
         bad,
-        events.raw[at],
     )
 
 

@@ -1,11 +1,11 @@
-"""Faust's transport, changed so that an agent receives whole batches: all records of one partition from one fetch.
+"""Faust's transport, changed so that an agent receives all records of one partition from one fetch as one message.
 
-One Faust message costs 150 µs, whatever it carries; a batch costs that once. The offsets belong to the state in Redis,
+One Faust message costs 150 µs, whatever it carries; a fetch costs that once. The offsets belong to the state in Redis,
 not to Kafka: after an assignment ``perform_seek`` asks the owner (:class:`BatchOwner`) where to go on, and what is
 committed to Kafka is only what the owner has stored, so that lag tools see it.
 
-Private parts of aiokafka and Faust are touched here and nowhere else, so both are pinned and checked at import time of
-:func:`require_versions`.
+Private parts of aiokafka and Faust are touched here and in :mod:`streams.fetched` alone, so both are pinned, and
+checked by :func:`require_versions`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import faust.streams
-import numpy as np
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, TopicAuthorizationFailedError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from streams.errors import AccessDenied, WrongSetting
-from streams.partition import Batch
-from streams.values import Ints
+from streams.errors import AccessDenied, StateMismatch, WrongSetting
+from streams.fetched import BatchFetchResult, KeptRecords
 
-LOG_APPEND_TIME = 1
 REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError)
 CHECKED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 READ_COMMITTED = "read_committed"
@@ -65,111 +62,6 @@ class BatchOwner(Protocol):
         """Called after each poll → the partitions that should be paused now, or None for no change."""
 
 
-class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
-    """Gives all records of a fetch as one :class:`Batch` without keeping an object of each record."""
-
-    _partition_records: Any
-    holed: ClassVar[set[TP]] = set()
-    """Partitions with chunks in which offsets are missing (compaction): every record is asked for its own."""
-
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        """At most one :class:`Batch`; ``max_records`` is ignored (``broker_max_poll_records`` must be None)."""
-        records = self._partition_records
-        if records is None or not self.check_assignment(self._topic_partition) or not self.has_more():
-            return []
-        tp = TP(*self._topic_partition)
-        first = position = records.next_fetch_offset
-        content = _Content()
-        while records._records.has_next():
-            chunk = records._records.next_batch()
-            if records._check_crcs and not chunk.validate_crc():
-                self._partition_records = None  # the position is untouched: fetched again
-                raise aiokafka_fetcher.Errors.CorruptRecordException(f"Invalid CRC - {tp}")
-            if not _aborted(records, chunk) and not chunk.is_control_batch:
-                # A fetch may land inside a compressed chunk; producers' timestamps differ within one.
-                whole = chunk.base_offset >= position and chunk.timestamp_type == LOG_APPEND_TIME
-                if not whole or tp in self.holed:
-                    content.add_each(chunk, position)
-                elif not content.add_whole(chunk):
-                    self.holed.add(tp)
-                    self._partition_records = None  # as above: a chunk can be read only once
-                    return []
-            position = chunk.next_offset
-        records.next_fetch_offset = position
-        self._update_position()
-        self._partition_records = None
-        return [] if position == first else [content.batch(tp, first, position)]
-
-
-class _Content:
-    """What the chunks of one fetch hold."""
-
-    def __init__(self) -> None:
-        self._values: list[bytes | None] = []
-        self._offsets: list[Ints] = []
-        self._runs: list[tuple[int, int]] = []
-        self._sample: bytes | None = None
-
-    def add_whole(self, chunk: Any) -> bool:
-        """Take in all records of a chunk of one record time → False if offsets are missing in it.
-
-        Neither the records nor their offsets are kept: that would cost as much as the rest of the fetch.
-        """
-        if self._sample is None:  # the first record is needed; a chunk gives out its iterator only once
-            records = iter(chunk)
-            head = next(records, None)
-            self._sample = None if head is None else head.key
-            values = [] if head is None else [head.value, *(record.value for record in iter(records.__next__, None))]
-        else:
-            values = [record.value for record in chunk]
-        if not values:
-            return True
-        if chunk.base_offset + len(values) != chunk.next_offset:
-            return False
-        self._values += values
-        self._offsets.append(np.arange(chunk.base_offset, chunk.next_offset))
-        _extend(self._runs, chunk.max_timestamp, len(values))
-        return True
-
-    def add_each(self, chunk: Any, position: int) -> None:
-        """Take in the records of a chunk from ``position`` on, whatever their offsets and times."""
-        records = [record for record in chunk if record.offset >= position]
-        if not records:
-            return
-        self._sample = self._sample or records[0].key
-        self._values += [record.value for record in records]
-        self._offsets.append(np.array([record.offset for record in records], dtype=np.int64))
-        if chunk.timestamp_type == LOG_APPEND_TIME:
-            _extend(self._runs, chunk.max_timestamp, len(records))
-            return
-        for record in records:
-            _extend(self._runs, record.timestamp, 1)
-
-    def batch(self, tp: TP, first: int, following: int) -> Batch:
-        """All of it."""
-        offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, dtype=np.int64)
-        return Batch(tp.topic, tp.partition, 0, first, following, self._values, offsets, self._runs, self._sample)
-
-
-def _extend(runs: list[tuple[int, int]], at_ms: int, count: int) -> None:
-    if runs and runs[-1][0] == at_ms:
-        runs[-1] = (at_ms, runs[-1][1] + count)
-    else:
-        runs.append((at_ms, count))
-
-
-def _aborted(records: Any, chunk: Any) -> bool:
-    """Whether a chunk belongs to an aborted transaction (the rule of aiokafka's own record iterator)."""
-    if records._isolation_level != aiokafka_fetcher.READ_COMMITTED or chunk.producer_id is None:
-        return False
-    records._consume_aborted_up_to(chunk.base_offset)
-    if chunk.is_control_batch:
-        if records._contains_abort_marker(chunk):
-            records._aborted_producers.discard(chunk.producer_id)
-        return False
-    return bool(chunk.is_transactional and chunk.producer_id in records._aborted_producers)
-
-
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker. Notes which inputs have been read to their end, and since when."""
 
@@ -183,6 +75,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer with committed reads and our fetch result."""
         aiokafka_fetcher.FetchResult = BatchFetchResult
+        aiokafka_fetcher.MemoryRecords = KeptRecords
         self._consumer = self._create_consumer(loop=self.thread_loop)
         self._consumer._isolation_level = READ_COMMITTED
         self._consumer._fetch_max_wait_ms = FETCH_WAIT_MS
@@ -278,6 +171,9 @@ class Consumer(driver.Consumer):
             records, _ = await self._wait_next_records(timeout)
         except REFUSALS as error:
             self.refused(error)
+            raise
+        except StateMismatch as error:
+            self.owner.failed(error)
             raise
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop or not self.flow_active:

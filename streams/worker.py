@@ -1,12 +1,13 @@
-"""The stream worker: a Faust app whose agents hand whole batches to the join and to the monitor.
+"""The stream worker: a Faust app whose agents hand whole fetches to the join and to the monitor.
 
-Everything that blocks (joining, the store, producing) runs in one thread at a time, behind one lock; the event loop
-only moves batches, so heartbeats never wait for Redis.
+Everything that blocks (unpacking, joining, the store, producing) runs in one thread at a time, behind one lock; the
+event loop only moves fetches, so heartbeats never wait for Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import signal
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -24,16 +26,17 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from faust.types.auth import CredentialsT
 
+from streams.allocator import keep_memory
 from streams.cli import report
 from streams.credentials import KafkaAccess, kafka_access
 from streams.errors import DriftlineError, RestartMe
 from streams.exposition import MetricsPage, process_registry
+from streams.fetched import Fetched
 from streams.joining import JoinStage
 from streams.kafka import KafkaLog, SafeProducer, is_readable
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitoring import MonitorStage
-from streams.partition import Batch
 from streams.permissions import require
 from streams.rebuilding import Abandoned
 from streams.settings import Settings
@@ -44,7 +47,7 @@ from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
 from streams.watchdog import Signs, Watchdog
 
-BUFFERED_BATCHES = 8
+BUFFERED_FETCHES = 2
 FENCED_GRACE_S = 30.0
 STOP_GRACE_S = 9.0
 """A supervisor often kills ten seconds after its SIGTERM."""
@@ -53,7 +56,7 @@ TAKE_BOUND_S = 86_400.0
 WATCH_EVERY_S = 1.0
 STORE_SLOW_S = 1.0
 """A call of the store that takes longer counts as waiting for it."""
-MAX_HELD = 50_000
+MAX_HELD = 20_000
 """Records of a partition read ahead of their turn before its leading input is paused; they wait with their bytes."""
 
 BROKER = "is the broker reachable? restarting is safe"
@@ -66,13 +69,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_thread = ThreadPoolExecutor(1, "stages")
+"""One thread for all that blocks: a pool would take another one now and then, with cold caches."""
+
+
 async def to_its_end(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in a thread; whoever is cancelled meanwhile still waits for its end.
+    """Run blocking work in the stages' thread; whoever is cancelled meanwhile still waits for its end.
 
     A rebalance cancels the taking of partitions, but nothing stops its thread: were the lock let go, the next taking
     would share its state with it, and keep partitions that are another worker's.
     """
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    thread = asyncio.get_running_loop().run_in_executor(_thread, functools.partial(work, *args, **kwargs))
     cancelled: asyncio.CancelledError | None = None
     while not thread.done():
         try:
@@ -199,13 +206,13 @@ class Engine:
         readable = await to_its_end(is_readable, self.settings.kafka, tp.topic, tp.partition, position)
         return position if readable else end
 
-    async def _require_reach(self, batch: Batch) -> None:
-        """A batch that does not follow the one before: prefetched before a seek, or the log was cut under us.
+    async def _require_reach(self, fetched: Fetched) -> None:
+        """A fetch that does not follow the one before: prefetched before a seek, or the log was cut under us.
 
         The client goes on at the earliest record when its offset is not there any more, and says nothing. Raises
         :class:`StateMismatch` if the next offset is no longer within the log.
         """
-        tp = TP(batch.topic, batch.partition)
+        tp = TP(fetched.topic, fetched.partition)
         consumer = self._consumer()
         try:
             low = int((await consumer.earliest_offsets(tp))[tp])
@@ -254,32 +261,32 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------- the agents
 
-    async def input_batch(self, batch: Batch) -> None:
-        """A batch of predictions or outcomes."""
+    async def take_inputs(self, fetched: Fetched) -> None:
+        """A fetch of predictions or outcomes."""
         async with self._lock:
-            if batch.generation != self._generation:
+            if fetched.generation != self._generation:
                 return
-            part = self.join.parts.get(batch.partition)
-            if part is not None and batch.first_offset != part.position[self.join.side(batch.topic)]:
-                await self._require_reach(batch)
-            seek_to = await to_its_end(self.join.take_in, batch)
+            part = self.join.parts.get(fetched.partition)
+            if part is not None and fetched.first_offset != part.position[self.join.side(fetched.topic)]:
+                await self._require_reach(fetched)
+            seek_to = await to_its_end(lambda: self.join.take_in(fetched.unpack()))
             if seek_to is not None:
-                tp = TP(batch.topic, batch.partition)
-                log.warning("input.gap", topic=batch.topic, partition=batch.partition, expected=seek_to)
+                tp = TP(fetched.topic, fetched.partition)
+                log.warning("input.gap", topic=fetched.topic, partition=fetched.partition, expected=seek_to)
                 await self._consumer().seek_wait({tp: seek_to})
             self._moved_s = time.monotonic()
 
-    async def summaries_batch(self, batch: Batch) -> None:
-        """A batch of summaries."""
+    async def take_summaries(self, fetched: Fetched) -> None:
+        """A fetch of summaries."""
         async with self._lock:
-            if batch.generation != self._generation:
+            if fetched.generation != self._generation:
                 return
-            part = self.monitor.parts.get(batch.partition)
-            if part is not None and batch.first_offset != part.position:
-                await self._require_reach(batch)
-            seek_to = await to_its_end(self.monitor.accept, batch)
+            part = self.monitor.parts.get(fetched.partition)
+            if part is not None and fetched.first_offset != part.position:
+                await self._require_reach(fetched)
+            seek_to = await to_its_end(lambda: self.monitor.accept(fetched.unpack()))
             if seek_to is not None:
-                await self._consumer().seek_wait({TP(batch.topic, batch.partition): seek_to})
+                await self._consumer().seek_wait({TP(fetched.topic, fetched.partition): seek_to})
             self._moved_s = time.monotonic()
 
     async def tick(self) -> None:
@@ -411,7 +418,7 @@ class WorkerApp(faust.App):
             topic_partitions=engine.counts[engine.topics.predictions],
             consumer_auto_offset_reset="earliest",
             stream_wait_empty=False,
-            stream_buffer_maxsize=BUFFERED_BATCHES,
+            stream_buffer_maxsize=BUFFERED_FETCHES,
             broker_max_poll_records=None,
             broker_session_timeout=settings.kafka.session_timeout_s,
             broker_heartbeat_interval=settings.kafka.heartbeat_s,
@@ -455,14 +462,14 @@ def build(settings: Settings, engine: Engine, data_dir: str, fatal: Callable[[Ba
     @app.agent(inputs, name="join")
     async def join(stream: Any) -> None:
         stream.enable_acks = False
-        async for batch in stream:
-            await guarded(engine.input_batch(batch))
+        async for fetched in stream:
+            await guarded(engine.take_inputs(fetched))
 
     @app.agent(summaries, name="monitor")
     async def monitor(stream: Any) -> None:
         stream.enable_acks = False
-        async for batch in stream:
-            await guarded(engine.summaries_batch(batch))
+        async for fetched in stream:
+            await guarded(engine.take_summaries(fetched))
 
     @app.timer(settings.worker.checkpoint_s / STEPS)  # type: ignore[untyped-decorator]
     async def tick(app: WorkerApp) -> None:
@@ -491,6 +498,7 @@ def run(settings: Settings, ready_file: Path | None = None, *, accept_loss: bool
     ``accept_loss``: a partition whose state neither the store nor the log has any more begins again from nothing.
     """
     require_versions()
+    keep_memory()
     registry = process_registry()
     page = MetricsPage(settings.worker.http, registry, "worker.http")
     log.info("metrics.serving", port=page.port)

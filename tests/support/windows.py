@@ -29,10 +29,10 @@ def prediction_events(
     bad: Undecodable | None = None,
 ) -> Events:
     """Predictions of one record time, or of one each; None is one that could not be decoded, and is in ``bad``."""
-    raw = [msgspec.json.encode(event) for event in events]
     times, places = _times(at_ms, len(events)), np.array(offsets, dtype=np.int64)
+    original = dict(zip(offsets, map(msgspec.json.encode, events), strict=True)).get
     return prediction_columns(
-        fields_of(PREDICTIONS, events), times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {})
+        fields_of(PREDICTIONS, events), times, places, original, offsets[-1] + 1 if offsets else 0, dict(bad or {})
     )
 
 
@@ -40,10 +40,10 @@ def outcome_events(
     at_ms: int | Sequence[int], events: Sequence[Outcome | None], offsets: Sequence[int], bad: Undecodable | None = None
 ) -> Events:
     """Outcomes, as :func:`prediction_events`."""
-    raw = [msgspec.json.encode(event) for event in events]
     times, places = _times(at_ms, len(events)), np.array(offsets, dtype=np.int64)
+    original = dict(zip(offsets, map(msgspec.json.encode, events), strict=True)).get
     return outcome_columns(
-        fields_of(OUTCOMES, events), times, places, raw, offsets[-1] + 1 if offsets else 0, dict(bad or {})
+        fields_of(OUTCOMES, events), times, places, original, offsets[-1] + 1 if offsets else 0, dict(bad or {})
     )
 
 
