@@ -82,13 +82,14 @@ class EventDecoder(Generic[T]):
         Bounds are not checked: :attr:`streams.columns.Events.within_bounds` tells them for all at once. No event is
         kept: thousands of them at a time are slow to make and to let go.
         """
-        if not values or None in values or max(map(len, cast(Sequence[bytes], values))) > MAX_VALUE_BYTES:
-            return None
-        events = map(self._decoder.decode, cast(Sequence[bytes], values))
+        plain = cast(Sequence[bytes], values)
         try:
+            if not plain or max(map(len, plain)) > MAX_VALUE_BYTES:
+                return None
+            events = map(self._decoder.decode, plain)
             return list(zip(*map(msgspec.structs.astuple, events), strict=True))  # type: ignore[arg-type]  # T is a struct
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
+        except (TypeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None  # a TypeError is a tombstone, which has no length
 
     def decode_any(self, value: bytes | None, headers: Headers = ()) -> T:
         """The event in ``value``, whatever its encoding.

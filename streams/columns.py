@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -63,19 +63,17 @@ class Events:
 
 def as_times(times: Sequence[object], at_ms: Ints) -> Ints:
     """The events' own times in epoch milliseconds; the record's time where the event has none."""
-    types = set(map(type, times))
-    if types == {type(None)}:
-        return at_ms.copy()
-    if types == {int}:
-        return np.array(times, dtype=np.int64)
-    return np.fromiter(
-        (
-            milliseconds(time) if isinstance(time, int | dt.datetime) else own
-            for time, own in zip(times, at_ms.tolist(), strict=True)
-        ),
-        dtype=np.int64,
-        count=len(times),
-    )
+    try:
+        return np.fromiter(cast(Sequence[int], times), dtype=np.int64, count=len(times))
+    except TypeError:  # some have none, or one in words
+        return np.fromiter(
+            (
+                milliseconds(time) if isinstance(time, int | dt.datetime) else own
+                for time, own in zip(times, at_ms.tolist(), strict=True)
+            ),
+            dtype=np.int64,
+            count=len(times),
+        )
 
 
 def _places(items: Sequence[H]) -> tuple[Codes, list[H]]:

@@ -146,6 +146,7 @@ class _Content:
         self._values: list[bytes | None] = []
         self._offsets: list[Ints] = []
         self._runs: list[tuple[int, int]] = []
+        self._begin = self._end = -1
         self._sample: bytes | None = None
 
     def add_whole(self, chunk: Any) -> bool:
@@ -165,15 +166,26 @@ class _Content:
         if chunk.base_offset + len(values) != chunk.next_offset:
             return False  # compaction
         self._values += values
-        self._offsets.append(np.arange(chunk.base_offset, chunk.next_offset))
+        if chunk.base_offset == self._end:
+            self._end = chunk.next_offset
+        else:
+            self._close_range()
+            self._begin, self._end = chunk.base_offset, chunk.next_offset
         _extend(self._runs, chunk.max_timestamp, len(values))
         return True
+
+    def _close_range(self) -> None:
+        """The offsets of whole chunks that follow each other are made at once."""
+        if self._end > self._begin:
+            self._offsets.append(np.arange(self._begin, self._end))
+        self._begin = self._end = -1
 
     def add_each(self, chunk: Any, position: int) -> None:
         """Take in the records of a chunk from ``position`` on, whatever their offsets and times."""
         records = [record for record in chunk if record.offset >= position]
         if not records:
             return
+        self._close_range()
         self._sample = self._sample or records[0].key
         self._values += [record.value for record in records]
         self._offsets.append(np.array([record.offset for record in records], dtype=np.int64))
@@ -185,6 +197,7 @@ class _Content:
 
     def batch(self, fetched: Fetched) -> Batch:
         """All of it."""
+        self._close_range()
         return Batch(
             fetched.topic,
             fetched.partition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 ID_BYTES = 16
 UUID_CHARACTERS = 36
+_DASHES = [8, 13, 18, 23]
+_DIGITS = [at for at in range(UUID_CHARACTERS) if at not in _DASHES]
 
 
 def compact_id(text: str) -> bytes:
@@ -44,14 +47,14 @@ def _parsed(texts: Sequence[str]) -> bytes | None:
     """Canonical UUIDs as bytes, one behind the other; None if one of them is something else."""
     if set(map(len, texts)) != {UUID_CHARACTERS}:
         return None
-    joined = "".join(texts)
-    digits = joined.replace("-", "")
-    dashes = "-" * len(texts)
-    placed = all(joined[at::UUID_CHARACTERS] == dashes for at in (8, 13, 18, 23))
-    if not placed or len(digits) != 2 * ID_BYTES * len(texts) or digits != digits.lower():
+    characters = np.frombuffer("".join(texts).encode(), dtype=np.uint8)
+    if len(characters) != UUID_CHARACTERS * len(texts):
+        return None  # not ASCII
+    characters = characters.reshape(-1, UUID_CHARACTERS)
+    digits = characters[:, _DIGITS].tobytes()
+    if not (characters[:, _DASHES] == ord("-")).all() or digits != digits.lower():
         return None
     try:
-        parsed = bytes.fromhex(digits)
+        return unhexlify(digits)
     except ValueError:
         return None  # one of them is not hexadecimal
-    return parsed if len(parsed) == ID_BYTES * len(texts) else None  # fewer where blanks were skipped

@@ -53,7 +53,7 @@ from streams.stretch import Mask, Stretch, gather
 from streams.timeline import Piece, Window
 from streams.values import TEXT, Ints, Places, as_value
 
-CEILING_OFFSETS = 8_192
+CEILING_OFFSETS = 32_768
 """The ceilings are looked at when an input passes a multiple of it; in between they are exceeded by as many rows."""
 MAX_REFS = 10_000
 """Models × versions × segments of one partition: a producer that puts an id there must not fill the memory."""

@@ -45,6 +45,8 @@ def with_whole_row(more: Sequence[tuple[str, str]]) -> np.dtype[np.void]:
 States = NDArray[np.uint8]
 GONE, WAITING, JOINED, EXPIRED = range(4)
 MINIMUM_ROWS = 1_024
+GROWN_ROWS = 65_536
+"""The least that a table grows to: every growth writes the index anew, and pages that no row is in cost nothing."""
 
 
 def one_behind_the_other(chunks: Sequence[Rows], dtype: np.dtype[np.void]) -> Rows:
@@ -95,7 +97,7 @@ class RowTable:
         if self.end + count <= len(self.rows):
             return
         kept = np.flatnonzero(self.states[: self.end])
-        self._compact(kept, max(len(self.rows), MINIMUM_ROWS, 2 * (len(kept) + count)))
+        self._compact(kept, max(len(self.rows), GROWN_ROWS, 2 * (len(kept) + count)))
 
     def _compact(self, kept: Ints, capacity: int) -> None:
         rows, states = self.rows[kept], self.states[kept]
