@@ -83,21 +83,27 @@ class PartitionJoin:
 
     # ------------------------------------------------------------------------------------------------------ windows
 
-    def first_unknown(self, predictions: Sequence[Piece], catalog: Catalog) -> int | None:
-        """The first prediction whose model must be registered before it is taken in."""
-        if catalog.undeclared >= self.settings.max_undeclared:
-            return None
+    def unknown(self, predictions: Sequence[Piece], catalog: Catalog) -> list[int]:
+        """The first prediction of each model that must be registered before it is taken in, in order.
+
+        Not of more models than may be known without a declaration.
+        """
+        room = self.settings.max_undeclared - catalog.undeclared
+        if room <= 0:
+            return []
+        found: dict[str, int] = {}
         before = 0
         for piece in predictions:
             events = piece.events
-            unknown = [code for code, name in enumerate(events.named) if catalog.get(name[0]) is None]
-            if unknown:
-                rows = piece.start + np.flatnonzero(np.isin(events.names[piece.start : piece.end], unknown))
-                found = next((row for row in rows.tolist() if row not in events.bad), None)
-                if found is not None:
-                    return before + int(found) - piece.start
+            models = [name[0] for name in events.named]
+            codes = [code for code, model in enumerate(models) if model not in found and catalog.get(model) is None]
+            if codes:
+                names = events.names[piece.start : piece.end]
+                for row in np.flatnonzero(np.isin(names, codes)).tolist():
+                    if piece.start + row not in events.bad:
+                        found.setdefault(models[names[row]], before + row)
             before += len(piece)
-        return None
+        return sorted(found.values())[:room]
 
     def take(self, window: Window, catalog: Catalog) -> None:
         """Take in everything of a window."""

@@ -170,14 +170,13 @@ class JoinStage:
         return None
 
     def advance(self, partition: int) -> None:
-        """Join what is certain; an undeclared model is registered on the way, behind a checkpoint of everything."""
+        """Join what is certain; undeclared models are registered on the way, behind a checkpoint of everything."""
         part = self.parts.get(partition)
-        while part is not None and (unknown := part.advance(self._models.catalog)) is not None:
+        while part is not None and (unknown := part.advance(self._models.catalog)):
             self.checkpoint()
             if partition not in self.parts:
                 return  # fenced
-            if self._models.catalog.get(unknown.model) is None:
-                self._models.register(unknown)
+            self._models.register(unknown)
 
     def _check_key(self, side: int, batch: Batch) -> None:
         """Sample one key a batch: producers with different partitioners never meet, and nothing else would say so."""

@@ -231,8 +231,8 @@ def reader_config(settings: KafkaSettings) -> dict[str, Any]:
 class TopicReader:
     """Reads whole partitions without a group: history first, then what comes.
 
-    Not thread-safe. ``start`` maps partitions to offsets; a missing one starts at the earliest record. ``partitions``
-    limits the reader to some of them.
+    Not thread-safe. ``start`` maps partitions to offsets; a missing one starts at the earliest record, or ``tail``
+    records before the end. ``partitions`` limits the reader to some of them.
     """
 
     def __init__(
@@ -241,6 +241,7 @@ class TopicReader:
         topic: str,
         start: Mapping[int, int] | None = None,
         partitions: Collection[int] | None = None,
+        tail: int | None = None,
     ) -> None:
         self.topic = topic
         self._timeout_s = settings.request_timeout_s
@@ -250,7 +251,9 @@ class TopicReader:
             # Asked before the first fetch: on the same connection they would wait for its long poll.
             marks = {p: self._watermarks(p) for p in self.partitions}
             self.first_ends = {p: high for p, (_, high) in marks.items()}
-            self.next = {p: start[p] if start and p in start else low for p, (low, _) in marks.items()}
+            self.earliest = {p: low for p, (low, _) in marks.items()}
+            begin = {p: low if tail is None else max(low, high - tail) for p, (low, high) in marks.items()}
+            self.next = {p: start[p] if start and p in start else offset for p, offset in begin.items()}
             self.at_end = dict.fromkeys(self.partitions, False)
             self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.next.items()])
         except BaseException:
@@ -341,10 +344,14 @@ class KafkaLog:
         self._settings = settings
 
     def reader(
-        self, topic: str, start: Mapping[int, int] | None = None, partitions: Collection[int] | None = None
+        self,
+        topic: str,
+        start: Mapping[int, int] | None = None,
+        partitions: Collection[int] | None = None,
+        tail: int | None = None,
     ) -> TopicReader:
         """A reader of a topic, see :class:`TopicReader`."""
-        return TopicReader(self._settings, topic, start, partitions)
+        return TopicReader(self._settings, topic, start, partitions, tail)
 
 
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE})

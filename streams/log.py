@@ -73,6 +73,8 @@ class Reader(Protocol):
     first_ends: dict[int, int]
     """The offset after the newest record of each partition when the reader was made. An embedded broker may tell a
     lower one."""
+    earliest: dict[int, int]
+    """The offset of the oldest record of each partition when the reader was made."""
     next: dict[int, int]
     """The offset to be read next of each partition."""
     at_end: dict[int, bool]
@@ -109,9 +111,14 @@ class Log(Protocol):
     """A broker, as far as reading it goes."""
 
     def reader(
-        self, topic: str, start: Mapping[int, int] | None = None, partitions: Collection[int] | None = None
+        self,
+        topic: str,
+        start: Mapping[int, int] | None = None,
+        partitions: Collection[int] | None = None,
+        tail: int | None = None,
     ) -> Reader:
-        """A reader of a topic. ``start`` maps partitions to offsets; a missing one starts at the earliest record.
+        """A reader of a topic. ``start`` maps partitions to offsets; a missing one starts at the earliest record, or
+        ``tail`` records before the end.
 
         ``partitions`` limits the reader to some of them. Raises :class:`streams.errors.Unavailable` without a broker
         or a topic.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import structlog
 
@@ -34,13 +35,13 @@ class ModelEvents:
     def start(self) -> None:
         """Read the whole topic, then register what the configuration declares and the log does not know."""
         self.catch_up()
-        for name, declared in self._settings.models.items():
-            if declared.task is not None and self.catalog.get(name) is None:
-                self._register(
-                    ModelState(
-                        name, 0, declared.task, declared.classes, declared.positive, mode=declared.mode or "observe"
-                    )
-                )
+        self._register(
+            [
+                ModelState(name, 0, declared.task, declared.classes, declared.positive, mode=declared.mode or "observe")
+                for name, declared in self._settings.models.items()
+                if declared.task is not None
+            ]
+        )
 
     def catch_up(self) -> None:
         """Read to the topic's end: whoever takes a partition needs every model that its last owner knew.
@@ -56,27 +57,30 @@ class ModelEvents:
         for record in self._reader.poll(0):
             self._apply(record.offset, record.value, record.headers)
 
-    def register(self, prediction: Prediction) -> None:
-        """Publish a model that nobody declared, and wait until the log shows it: its first event decides for all."""
-        task: Task = guess_task(prediction.prediction)
-        log.info("model.registered", model=prediction.model, task=task, version=str(prediction.version))
-        self._register(ModelState(prediction.model, 0, task, mode="observe"))
+    def register(self, predictions: Iterable[Prediction]) -> None:
+        """Publish models that nobody declared, and wait until the log shows them: its first event of each decides for
+        all."""
+        states = []
+        for made in predictions:
+            task: Task = guess_task(made.prediction)
+            states.append(ModelState(made.model, 0, task, mode="observe"))
+            log.info("model.registered", model=made.model, task=task, version=str(made.version))
+        self._register(states)
 
-    def _register(self, state: ModelState) -> None:
-        event = ModelEvent("registered", state)
-        self._publisher.send(
-            self._topic,
-            encode(event),
-            key=state.model.encode(),
-            headers=headers(MODEL_EVENT_TYPE.format(what="registered"), SOURCE),
-        )
+    def _register(self, states: Iterable[ModelState]) -> None:
+        """Publish what the log does not know yet, all at once."""
+        missing = {state.model: state for state in states if self.catalog.get(state.model) is None}
+        kind = headers(MODEL_EVENT_TYPE.format(what="registered"), SOURCE)
+        for model, state in missing.items():
+            self._publisher.send(self._topic, encode(ModelEvent("registered", state)), key=model.encode(), headers=kind)
         self._publisher.flush()
         deadline = time.monotonic() + CATCH_UP_S
-        while self.catalog.get(state.model) is None:
+        while missing := {model: state for model, state in missing.items() if self.catalog.get(model) is None}:
             for record in self._reader.poll():
                 self._apply(record.offset, record.value, record.headers)
             if time.monotonic() > deadline:
-                raise RestartMe(f"the model event of {state.model!r} did not come back", "is the broker reachable?")
+                named = ", ".join(map(repr, missing))
+                raise RestartMe(f"the model events of {named} did not come back", "is the broker reachable?")
 
     def _apply(self, offset: int, value: bytes | None, record_headers: object) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import getpid
 from typing import Generic
@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from streams.errors import RestartMe
-from streams.log import Log, Publisher, Record
+from streams.log import Log, Publisher, Reader, Record
 from streams.records import Gap, Restart, Take
 from streams.store import EpochTaken, Owned, Stage, StateStore
 from streams.trail import C, Trail
@@ -58,16 +58,19 @@ class Ownership(Generic[C]):
 
         Raises :class:`RestartMe` if another worker takes the same partitions again and again.
         """
-        trails = self._tails(partitions)
-        taken: dict[int, Taken[C]] = {}
-        for partition, trail in trails.items():
-            owned, announced = self._take_one(partition, trail)
-            taken[partition] = Taken(owned, trail, announced)
-        start = {p: trail.next_offset for p, trail in trails.items()}
-        with self._broker.reader(self._topic, start, set(trails)) as reader:
+        wanted = set(partitions)
+        if not wanted:
+            return {}
+        # One reader for all of it: making one costs several round trips, and nothing is consumed meanwhile.
+        with self._broker.reader(self._topic, None, wanted, TAIL_RECORDS) as reader:
+            trails = self._tails(reader)
+            owned = {partition: self._take_one(partition, trail.epoch) for partition, trail in trails.items()}
+            ends = self._announce([Take(p, each.epoch, each.token, self._worker) for p, each in owned.items()])
             for record in reader.read_to_end():
-                if record.offset < taken[record.partition].end:
-                    trails[record.partition].add(record.offset, self._decode(record))
+                trail = trails[record.partition]
+                if trail.next_offset <= record.offset < ends[record.partition]:
+                    trail.add(record.offset, self._decode(record))
+        taken = {partition: Taken(each, trails[partition], ends[partition]) for partition, each in owned.items()}
         for partition, each in taken.items():
             if each.trail.epoch > each.owned.epoch:
                 raise RestartMe(f"{self._stage} partition {partition} was taken by another worker meanwhile", "")
@@ -83,18 +86,18 @@ class Ownership(Generic[C]):
         begun = self._store.take(self._stage, owned.partition, owned.epoch + 1, token)
         owned.epoch, owned.token = begun.epoch, token
         empty(owned)
-        taken.end = self._announce(Take(owned.partition, owned.epoch, token, self._worker, restart))
+        ends = self._announce([Take(owned.partition, owned.epoch, token, self._worker, restart)])
+        taken.end = ends[owned.partition]
         taken.trail = Trail(owned.epoch)
         taken.trail.restart = restart
 
-    def _take_one(self, partition: int, trail: Trail[C]) -> tuple[Owned, int]:
-        """Take in the store, then announce.
+    def _take_one(self, partition: int, known: int) -> Owned:
+        """Take in the store, with an epoch above the ``known`` one of the log. To be announced next.
 
         The store first: an announced take whose owner died before the store knew it would leave the last owner free to
         write checkpoints whose cuts no reader counts, and the outbox keeps only the newest of them.
         """
         token = secrets.token_hex(8)
-        known = trail.epoch
         for _ in range(TAKE_ATTEMPTS):
             epoch = max(self._store.stored_epoch(self._stage, partition), known) + 1
             try:
@@ -102,46 +105,50 @@ class Ownership(Generic[C]):
             except EpochTaken as taken:
                 known = taken.stored
                 continue
-            announced = self._announce(Take(partition, epoch, token, self._worker))
             log.info("partition.taken", stage=self._stage, partition=partition, epoch=epoch, checkpoint=owned.number)
-            return owned, announced
+            return owned
         raise RestartMe(
             f"{self._stage} partition {partition} was taken by another worker {TAKE_ATTEMPTS} times in a row",
             "are two deployments using the same redis.prefix?",
         )
 
-    def _announce(self, take: Take) -> int:
-        """Publish a take → its offset."""
-        offsets: list[int] = []
-        self._publisher.send(
-            self._topic,
-            msgspec.json.encode(take),
-            key=str(take.partition).encode(),
-            partition=take.partition,
-            delivered=lambda delivery: offsets.append(delivery.offset),
-        )
+    def _announce(self, takes: Sequence[Take]) -> dict[int, int]:
+        """Publish takes → their offsets by partition."""
+        offsets: dict[int, int] = {}
+        for take in takes:
+            self._publisher.send(
+                self._topic,
+                msgspec.json.encode(take),
+                key=str(take.partition).encode(),
+                partition=take.partition,
+                delivered=lambda delivery: offsets.__setitem__(delivery.partition, delivery.offset),
+            )
         self._publisher.flush(FLUSH_S)
-        return offsets[0]
+        return offsets
 
-    def _tails(self, partitions: Iterable[int]) -> dict[int, Trail[C]]:
-        """The end of each partition of the checkpoint topic, read backwards until its newest cut is found."""
-        wanted = set(partitions)
-        trails: dict[int, Trail[C]] = {p: Trail() for p in wanted}
+    def _tails(self, reader: Reader) -> dict[int, Trail[C]]:
+        """The end of each partition of the checkpoint topic, which the reader is at the beginning of.
+
+        What has no cut there is read backwards, in longer and longer pieces, until its newest one is found.
+        """
+        trails, begun = self._read(reader)
         reach = TAIL_RECORDS
-        while wanted:
-            with self._broker.reader(self._topic, None, wanted) as probe:
-                low, ends = dict(probe.next), probe.first_ends
-            start = {p: max(low[p], ends[p] - reach) for p in wanted}
-            with self._broker.reader(self._topic, start, wanted) as reader:
-                found: dict[int, Trail[C]] = {p: Trail() for p in wanted}
-                for p in wanted:
-                    found[p].next_offset = ends[p]
-                for record in reader.read_to_end():
-                    found[record.partition].add(record.offset, self._decode(record))
-            trails |= found
-            wanted = {p for p in wanted if not found[p].number and not found[p].restart and start[p] > low[p]}
+        while wanted := {p for p, low in begun.items() if not trails[p].number and not trails[p].restart and low}:
             reach *= 8
+            with self._broker.reader(self._topic, None, wanted, reach) as deeper:
+                found, begun = self._read(deeper)
+            trails |= found
         return trails
+
+    def _read(self, reader: Reader) -> tuple[dict[int, Trail[C]], dict[int, int]]:
+        """(what a reader finds, how many older records it leaves out of each partition)."""
+        left_out = {p: offset - reader.earliest[p] for p, offset in reader.next.items()}
+        trails: dict[int, Trail[C]] = {p: Trail() for p in reader.partitions}
+        for p, end in reader.first_ends.items():
+            trails[p].next_offset = end
+        for record in reader.read_to_end():
+            trails[record.partition].add(record.offset, self._decode(record))
+        return trails, left_out
 
     def _decode(self, record: Record) -> Take | C | Gap:
         decoded: Take | C | Gap = self._decoder.decode(record.value or b"")

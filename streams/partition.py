@@ -193,36 +193,25 @@ class InputPartition:
 
     # --------------------------------------------------------------------------------------------------- joining
 
-    def advance(self, catalog: Catalog) -> Prediction | None:
+    def advance(self, catalog: Catalog) -> list[Prediction]:
         """Join everything whose turn is certain.
 
-        A prediction whose model must be registered first stops it and is returned; nothing from it on is processed.
+        Predictions whose models must be registered first stop it and are returned, one a model; nothing from the first
+        of them on is processed.
         """
         self.accepted = 0
         while window := self.timeline.next():
-            unknown = self.join.first_unknown(window.sides[PREDICTIONS], catalog)
-            if unknown is not None:
-                event, window = self._up_to(window, unknown)
-                self._take(window, catalog)
-                return event
+            rows = self.join.unknown(window.sides[PREDICTIONS], catalog)
+            if rows:
+                self._take(_up_to(window, rows[0]), catalog)
+                return [self._prediction(window, row) for row in rows]
             self._take(window, catalog)
-        return None
+        return []
 
-    def _up_to(self, window: Window, row: int) -> tuple[Prediction, Window]:
-        """(the prediction in a row of a window, what comes before it)."""
-        before: list[Piece] = []
-        for piece in window.sides[PREDICTIONS]:
-            if row < len(piece):
-                at = piece.start + row
-                if row:
-                    before.append(Piece(piece.events, piece.start, at))
-                at_ms = int(piece.events.at_ms[at])
-                original = piece.events.original(int(piece.events.offsets[at]))
-                event = cast(Prediction, self._decoders[PREDICTIONS].decode_any(original))
-                return event, Window((before, [cut for each in window.sides[OUTCOMES] if (cut := each.before(at_ms))]))
-            before.append(piece)
-            row -= len(piece)
-        raise IndexError(f"the window has no prediction {row}")
+    def _prediction(self, window: Window, row: int) -> Prediction:
+        piece, at = _place(window, row)
+        original = piece.events.original(int(piece.events.offsets[at]))
+        return cast(Prediction, self._decoders[PREDICTIONS].decode_any(original))
 
     def _take(self, window: Window, catalog: Catalog) -> None:
         if not window:
@@ -331,6 +320,26 @@ class InputPartition:
                 for part, chunk in enumerate(chunks)
             ]
         return summaries
+
+
+def _place(window: Window, row: int) -> tuple[Piece, int]:
+    """(the piece that has a row of a window's predictions, the row's number in its batch)."""
+    for piece in window.sides[PREDICTIONS]:
+        if row < len(piece):
+            return piece, piece.start + row
+        row -= len(piece)
+    raise IndexError("the window has fewer predictions")
+
+
+def _up_to(window: Window, row: int) -> Window:
+    """What comes before a row of a window's predictions."""
+    last, at = _place(window, row)
+    pieces = list(window.sides[PREDICTIONS])
+    before = pieces[: pieces.index(last)]
+    if at > last.start:
+        before.append(Piece(last.events, last.start, at))
+    at_ms = int(last.events.at_ms[at])
+    return Window((before, [cut for each in window.sides[OUTCOMES] if (cut := each.before(at_ms))]))
 
 
 def _kept(offsets: Ints, values: Sequence[bytes | None]) -> Original:

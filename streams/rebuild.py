@@ -177,8 +177,8 @@ class Replay:
                 part.accept(side, batch)
         for side in (PREDICTIONS, OUTCOMES):
             part.timeline.idle(side, FOREVER_MS)
-        if (unknown := part.advance(catalog)) is not None:
-            raise Contradiction(f"cut {cut.sequence} was taken before model {unknown.model!r} was known")
+        if unknown := part.advance(catalog):
+            raise Contradiction(f"cut {cut.sequence} was taken before model {unknown[0].model!r} was known")
         closed = part.close(catalog, cut.clock_ms)
         if compared and (difference := _difference(closed.cut, cut)):
             raise Contradiction(f"cut {cut.sequence} says {difference}")

@@ -105,6 +105,20 @@ class LogContract:
             assert reader.partitions == [1]
             assert [(record.partition, record.offset) for record in reader.read_to_end()] == [(1, 9)]
 
+    def test_a_reader_begins_before_the_end(self, log: Log, publisher: Publisher, topic: str) -> None:
+        """So many records before it, or at the earliest one of a partition that has fewer; an offset given wins."""
+        for number in range(14):
+            publisher.send(topic, str(number).encode(), partition=0 if number < 12 else 1)
+        publisher.flush()
+        with log.reader(topic, None, None, 5) as reader:
+            read = sorted((record.partition, record.offset) for record in reader.read_to_end())
+            assert reader.earliest == {0: 0, 1: 0}
+        if self.exact_ends:
+            assert read == [*((0, offset) for offset in range(7, 12)), (1, 0), (1, 1)]
+        assert {(0, 11), (1, 0), (1, 1)} <= set(read)
+        with log.reader(topic, {0: 2}, {0}, 5) as reader:
+            assert [record.offset for record in reader.read_to_end()] == list(range(2, 12))
+
     def test_what_comes_after_the_end_is_read_too(self, log: Log, publisher: Publisher, topic: str) -> None:
         """By polling, and by reading to the end again, each record once."""
         publisher.send(topic, b"history", partition=0)

@@ -135,16 +135,16 @@ def write_blindly(patch: Patch) -> None:
 
 
 def take_unannounced(patch: Patch) -> None:
-    patch.setattr(Ownership, "_announce", lambda *_: 1 << 62)
+    patch.setattr(Ownership, "_announce", lambda _, takes: {take.partition: 1 << 62 for take in takes})
 
 
 def announce_before_taking(patch: Patch) -> None:
     take_one = Ownership._take_one
 
-    def early(ownership: Ownership[Any], partition: int, trail: Any) -> Any:
-        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), trail.epoch) + 1
-        ownership._announce(Take(partition, epoch, "early", "early"))
-        return take_one(ownership, partition, trail)
+    def early(ownership: Ownership[Any], partition: int, known: int) -> Any:
+        epoch = max(ownership._store.stored_epoch(ownership._stage, partition), known) + 1
+        ownership._announce([Take(partition, epoch, "early", "early")])
+        return take_one(ownership, partition, known)
 
     patch.setattr(Ownership, "_take_one", early)
 

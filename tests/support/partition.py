@@ -136,7 +136,7 @@ class Driver:
 
     def advance(self) -> None:
         """Join what is certain."""
-        assert self.part.advance(self.catalog) is None
+        assert self.part.advance(self.catalog) == []
 
     def idle(self, side: int, ahead_ms: int) -> None:
         """Say that nothing comes before the next unread record, or, at the log's end, for ``ahead_ms``."""

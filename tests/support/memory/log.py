@@ -154,6 +154,7 @@ class MemoryReader:
         topic: str,
         start: Mapping[int, int] | None = None,
         partitions: Collection[int] | None = None,
+        tail: int | None = None,
     ) -> None:
         self.topic = topic
         self._broker = broker
@@ -161,7 +162,9 @@ class MemoryReader:
         count = wire.call("log", f"describe {topic}", lambda: broker.partitions(topic))
         self.partitions = [p for p in range(count) if partitions is None or p in partitions]
         self.first_ends = self.ends()
-        self.next = {p: start[p] if start and p in start else 0 for p in self.partitions}
+        self.earliest = dict.fromkeys(self.partitions, 0)
+        begin = {p: 0 if tail is None else max(0, end - tail) for p, end in self.first_ends.items()}
+        self.next = {p: start[p] if start and p in start else begin[p] for p in self.partitions}
         self.at_end = dict.fromkeys(self.partitions, False)
 
     def ends(self) -> dict[int, int]:
@@ -211,10 +214,14 @@ class MemoryLog:
         self._wire = wire or Wire()
 
     def reader(
-        self, topic: str, start: Mapping[int, int] | None = None, partitions: Collection[int] | None = None
+        self,
+        topic: str,
+        start: Mapping[int, int] | None = None,
+        partitions: Collection[int] | None = None,
+        tail: int | None = None,
     ) -> MemoryReader:
         """A reader of a topic."""
-        return MemoryReader(self._broker, self._wire, topic, start, partitions)
+        return MemoryReader(self._broker, self._wire, topic, start, partitions, tail)
 
     def publisher(self, sending: Sending = "in order") -> MemoryPublisher:
         """A producer."""

@@ -382,16 +382,32 @@ def test_an_undeclared_model_stops_the_run_where_it_stands() -> None:
     join, catalog = joined(msgspec.structs.replace(LIMITS, max_undeclared=1))
     run = [predicted("p1"), predicted("p2", model="new"), predicted("p3")]
     pieces = [whole(prediction_events(1_000, run, range(3)))]
-    assert join.first_unknown(pieces, catalog) == 1
+    assert join.unknown(pieces, catalog) == [1]
     (all_of_it,) = pieces
     join.take(Window(([Piece(all_of_it.events, 0, 1)], [])), catalog)
     assert join.counters.predictions == 1
     more = catalog_of({**MODELS, "new": Declared("classification")})
     rest = [Piece(all_of_it.events, 1, 3)]
-    assert join.first_unknown(rest, catalog) == 0
-    assert join.first_unknown(rest, more) is None
+    assert join.unknown(rest, catalog) == [0]
+    assert join.unknown(rest, more) == []
     join.take(Window((rest, [])), more)
     assert (join.counters.predictions, join.predictions.waiting) == (3, 3)
+
+
+def test_the_models_of_a_window_are_told_together_in_order_and_within_the_bound() -> None:
+    """Each by its first prediction that could be decoded, whatever its version, over all pieces."""
+    names = ["b", "a", "b", "c", "a", "d"]
+    first = prediction_events(
+        1_000,
+        [None, *(predicted(f"p{n}", model=name) for n, name in enumerate(names))],
+        range(7),
+        {0: ("not_json", "")},
+    )
+    second = prediction_events(2_000, [predicted(f"q{name}", model=name) for name in ("d", "e", "f")], range(7, 10))
+    pieces = [Piece(first, 0, 5), whole(second)]
+    for room, rows in ((9, [1, 2, 4, 5, 6, 7]), (3, [1, 2, 4]), (0, [])):
+        join, catalog = joined(msgspec.structs.replace(LIMITS, max_undeclared=room))
+        assert join.unknown(pieces, catalog) == rows
 
 
 def test_names_beyond_the_bound_are_dead_and_the_stream_goes_on() -> None:

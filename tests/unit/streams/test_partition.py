@@ -54,7 +54,7 @@ def read(part: InputPartition, predictions: Sequence[bytes | None], outcomes: Se
     for side, values in enumerate((predictions, outcomes)):
         part.accept(side, batch(side, values, first=part.position[side] or 0))
         part.timeline.idle(side, NOW_MS + 1)
-    assert part.advance(CATALOG) is None
+    assert part.advance(CATALOG) == []
 
 
 def letters(part: InputPartition) -> list[DeadLetter]:
@@ -167,19 +167,18 @@ def test_a_log_that_does_not_fit_the_state_is_refused(earliest: int, end: int, w
 def test_a_new_model_splits_a_run_and_nothing_is_lost_or_doubled() -> None:
     """Its registration comes between two checkpoints; the first cut ends right before the record that names it."""
     part = fresh()
-    values = [prediction("p1"), b"no", prediction("p2", model="new"), b"no", prediction("p3")]
+    values = [prediction("p1"), b"no", prediction("p2", model="new"), b"no", prediction("p3", model="newer")]
     part.accept(0, batch(0, values))
     part.timeline.idle(0, NOW_MS + 60_001)
     part.timeline.idle(1, NOW_MS + 60_001)
-    unknown = part.advance(CATALOG)
-    assert unknown is not None
-    assert unknown.model == "new"
+    assert [event.model for event in part.advance(CATALOG)] == ["new", "newer"]
     first = part.close(CATALOG)
     assert first.cut.predictions == Range(0, 2)
     assert first.cut.clock_ms == NOW_MS
     assert [letter.offset for letter in first.dead] == [1]
-    known = catalog_of({"loan": Declared("binary", (0, 1)), "new": Declared("classification")})
-    assert part.advance(known) is None
+    new = Declared("classification")
+    known = catalog_of({"loan": Declared("binary", (0, 1)), "new": new, "newer": new})
+    assert part.advance(known) == []
     second = part.close(known)
     assert second.cut.predictions == Range(2, 5)
     assert [letter.offset for letter in second.dead] == [3]

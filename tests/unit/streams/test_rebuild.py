@@ -330,7 +330,7 @@ def test_models_are_known_as_of_each_cut() -> None:
     driver = Recorded(both, limits, catalog_of({"loan": MODELS["loan"]}))
     driver.accept(0, 2)
     driver.part.timeline.idle(1, BASE_MS + 10)
-    assert driver.part.advance(driver.catalog) is not None
+    assert [event.model for event in driver.part.advance(driver.catalog)] == ["new"]
     driver.close()
     before = driver.catalog
     after = catalog_of({"loan": MODELS["loan"]})
