@@ -536,19 +536,24 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watching = asyncio.create_task(engine.watch(lambda: app.crash_reason if app.crashed else None))
-    await app.start()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
-    if ready_file is not None:
-        ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
-    log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
-    await stop.wait()
+    # Faust has started once it has its partitions, for which it may have to wait: a stop must not wait with it.
+    starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        await starting
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
+        if ready_file is not None:
+            ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
+        log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
+        await stopped
     log.info("worker.stopping")
     deadline = threading.Timer(STOP_GRACE_S, die, [RestartMe(f"not stopped after {STOP_GRACE_S:g} s", UNFINISHED)])
     deadline.daemon = True
     deadline.start()
     watching.cancel()
     await app.stop()
+    await starting
     engine.close()
     deadline.cancel()
     log.info("worker.stopped")

@@ -40,8 +40,8 @@ def test_sigterm_checkpoints_and_leaves_the_group(
 ) -> None:
     """Under load with exit code 0 and nothing to do again; with a store that stands still with 75 and nothing lost.
 
-    The store keeps one of them from its checkpoint, and the other from taking what that one has left. A worker ends
-    itself when its stop takes longer than nine seconds, and says so.
+    The store keeps one of them from taking partitions at its start, the other from its checkpoint and from taking what
+    that one has left. A worker ends itself when its stop takes longer than nine seconds, and says so.
     """
     with RedisServer(tmp_path / "redis") as store:
         trial = Trial(kafka_broker, store, deployment, tmp_path, kafka__session_timeout_s=SESSION_S)
@@ -54,9 +54,8 @@ def test_sigterm_checkpoints_and_leaves_the_group(
                 assert first.events("worker.stopped")
                 eventually(lambda: members(trial.driftline) == 1, "the first has left", GONE_S)
                 supervisor.add()
-                _, third = supervisor.started()
-                eventually(lambda: third.events("partitions.assigned"), "the third has partitions")
-                trial.joined_more(2_000, "the others go on")
+                third = eventually(lambda: supervisor.workers[1:], "a third worker")[0]
+                eventually(lambda: third.events("partition.taken"), "it takes partitions", poll_s=0.01)
                 store.pause()
                 try:
                     gives_up(supervisor, third)
