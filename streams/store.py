@@ -163,7 +163,8 @@ class StateStore:
                     pipe.hset(key, mapping={"epoch": epoch, "token": token, "format": FORMAT})
                     pipe.execute()
                     return meta
-            except redis.WatchError:
+            except redis.WatchError as error:
+                _require_unbroken(error)
                 continue  # somebody wrote in between: the next read decides
 
     def commit(self, owned: Owned, commands: Iterable[Command], meta: Mapping[str, str | bytes | int]) -> None:
@@ -217,7 +218,8 @@ class StateStore:
                     pipe.hset(key, mapping={**fence, **_summed(meta, number, nonce)})
                     pipe.execute()
                     return
-            except redis.WatchError:
+            except redis.WatchError as error:
+                _require_unbroken(error)
                 continue  # a take got in between: the next read decides
 
     def _commit_once(
@@ -251,7 +253,8 @@ class StateStore:
                     pipe.hset(key, mapping=_summed(meta, owned.number + 1, nonce))
                     pipe.execute()
                     return
-            except redis.WatchError:
+            except redis.WatchError as error:
+                _require_unbroken(error)
                 continue  # a take got in between: the next read decides
 
     def _call(self, operation: Callable[[], Any]) -> Any:
@@ -310,6 +313,16 @@ class StateStore:
 
         answers: list[Any] = self._call(read)
         return answers
+
+
+def _require_unbroken(error: redis.WatchError) -> None:
+    """Raise what broke the connection, if that is why the watched key counts as changed.
+
+    redis-py tells both alike. Taken for a change, a store that does not answer would be asked again at once, by a
+    worker that should stop, too.
+    """
+    if isinstance(error.__context__, redis.ConnectionError | redis.TimeoutError):
+        raise error.__context__
 
 
 def _summed(meta: Mapping[str, str | bytes | int], number: int, nonce: str) -> dict[str, bytes]:

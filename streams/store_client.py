@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,15 +22,56 @@ from streams.settings import RedisSettings
 
 SOCKET_TIMEOUT_S = 5.0
 ANSWER_S = 1.0
+CUT_TIMEOUT_S = 0.1
 
 
-def connect(settings: RedisSettings, *, repeats: bool = False) -> redis.Redis:
+class Lifeline:
+    """Cuts a client off its store from another thread, for good: whoever waits for an answer gets an error at once.
+
+    redis-py connects again where it only wants to say UNWATCH, and would wait for that once more: once it is cut, no
+    new connection comes to life. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._cut = False
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[redis.Connection] = weakref.WeakSet()
+
+    def connected(self, connection: redis.Connection) -> None:
+        """What redis-py calls with a connection whose socket has just been opened."""
+        with self._lock:
+            if self._cut:
+                raise redis.ConnectionError("the store has been given up")
+            self._connections.add(connection)
+        connection.on_connect()  # type: ignore[no-untyped-call]  # redis-py's own way to begin, which ours replaces
+
+    def cut(self) -> None:
+        """Shut every connection down.
+
+        Of redis-py's state nothing is touched: only the socket ends, as if the store had closed it, and the thread
+        that waits for it does the rest.
+        """
+        with self._lock:
+            self._cut = True
+            for connection in self._connections:
+                # Ours is asked only when a connection stands: a host that is gone does not refuse one, and a server
+                # that stands still does not shake hands over TLS.
+                connection.socket_connect_timeout = connection.socket_timeout = CUT_TIMEOUT_S
+                if (sock := connection._sock) is not None:
+                    with contextlib.suppress(OSError):  # it has ended by itself
+                        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's: its reader still uses that
+
+
+def connect(settings: RedisSettings, *, repeats: bool = False, lifeline: Lifeline | None = None) -> redis.Redis:
     """A client that never retries by itself: a repeated write is decided by the compare-and-set, not by a socket.
 
-    ``repeats`` leaves that to the client, for commands that may be sent twice. Nothing is sent yet. Raises
-    :class:`WrongSetting` for a URL that is none, and what :func:`streams.credentials.redis_options` raises.
+    ``repeats`` leaves that to the client, for commands that may be sent twice; ``lifeline`` can cut it off. Nothing is
+    sent yet. Raises :class:`WrongSetting` for a URL that is none, and what
+    :func:`streams.credentials.redis_options` raises.
     """
     options = redis_options(settings) | ({} if repeats else {"retry": Retry(NoBackoff(), 0)})
+    if lifeline is not None:
+        options["redis_connect_func"] = lifeline.connected
     try:
         return redis.Redis.from_url(
             settings.url,

@@ -41,16 +41,15 @@ from streams.permissions import require
 from streams.rebuilding import Abandoned
 from streams.settings import Settings
 from streams.steps import STEPS, Empty, is_idle, take_step
+from streams.stopping import STOP_GRACE_S, give_up
 from streams.store import StateStore
-from streams.store_client import connect, require_durable
+from streams.store_client import Lifeline, connect, require_durable
 from streams.topics import TopicAdmin, Topics
 from streams.transport import Consumer, Transport, require_versions
 from streams.watchdog import Signs, Watchdog
 
 BUFFERED_FETCHES = 2
 FENCED_GRACE_S = 30.0
-STOP_GRACE_S = 9.0
-"""A supervisor often kills ten seconds after its SIGTERM."""
 TAKE_BOUND_S = 86_400.0
 """How long taking partitions may last before Kafka is told that we are gone: a rebuild from the log takes minutes."""
 WATCH_EVERY_S = 1.0
@@ -116,7 +115,8 @@ class Engine:
         self._generation = -1
         self._steps = 0
         self._taken_for = -1
-        client = connect(settings.redis)
+        self._lifeline = Lifeline()
+        client = connect(settings.redis, lifeline=self._lifeline)
         require_durable(client, settings.redis)
         require(settings, "worker")
         admin = TopicAdmin(settings)
@@ -139,7 +139,7 @@ class Engine:
     # -------------------------------------------------------------------------------------- transport.BatchOwner
 
     async def take(self, assigned: set[TP], generation: int) -> Mapping[TP, int]:
-        """Become the owner of what Faust assigned → where to read on."""
+        """Become the owner of what Faust assigned → where to read on; nothing is taken any more by one that stops."""
         consumer = self._consumer()
         try:
             earliest = await consumer.earliest_offsets(*assigned) if assigned else {}
@@ -156,6 +156,8 @@ class Engine:
     async def _take(
         self, assigned: set[TP], generation: int, earliest: Mapping[TP, int], ends: Mapping[TP, int]
     ) -> Mapping[TP, int]:
+        if self.stopping:
+            return {}
         started = time.monotonic()
         inputs = {tp for tp in assigned if tp.topic in (self.topics.predictions, self.topics.outcomes)}
         summaries = {tp for tp in assigned if tp.topic == self.topics.summaries}
@@ -169,11 +171,13 @@ class Engine:
         try:
             await to_its_end(self.join.take, partitions)
             await to_its_end(self.monitor.take, {tp.partition for tp in summaries})
-        except Abandoned:
+        except (Abandoned, DriftlineError) as error:
             if not self.stopping:
                 raise
+            if isinstance(error, DriftlineError):
+                self.unfinished = error
             self.join.parts.clear()
-            self.monitor.close()
+            await to_its_end(self.monitor.close)
             return {}
         self._generation = generation
         offsets: dict[TP, int] = {}
@@ -356,18 +360,25 @@ class Engine:
     async def drain(self) -> None:
         """The last checkpoint, before the partitions are given back.
 
-        What keeps it from being taken is kept in :attr:`unfinished`: the group must be left all the same.
+        What keeps it from being taken is kept in :attr:`unfinished`: the group must be left all the same, and soon.
         """
         self.stopping = True
-        async with self._lock:
-            try:
-                if self.unfinished is None:  # a checkpoint that failed half-way must not be followed by the next one
-                    await to_its_end(self._last)
-            except DriftlineError as error:
-                self.unfinished = error
-            finally:
-                self.join.parts.clear()
-                await to_its_end(self.monitor.close)
+        impatient = asyncio.create_task(give_up(self._store.waited_s, self._lifeline.cut))
+        try:
+            async with self._lock:
+                await self._drain()
+        finally:
+            impatient.cancel()
+
+    async def _drain(self) -> None:
+        try:
+            if self.unfinished is None:  # a checkpoint that failed half-way must not be followed by the next one
+                await to_its_end(self._last)
+        except DriftlineError as error:
+            self.unfinished = error
+        finally:
+            self.join.parts.clear()
+            await to_its_end(self.monitor.close)
 
     def _last(self) -> None:
         self.join.checkpoint()
@@ -525,19 +536,24 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watching = asyncio.create_task(engine.watch(lambda: app.crash_reason if app.crashed else None))
-    await app.start()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
-    if ready_file is not None:
-        ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
-    log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
-    await stop.wait()
+    # Faust has started once it has its partitions, for which it may have to wait: a stop must not wait with it.
+    starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        await starting
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
+        if ready_file is not None:
+            ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
+        log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
+        await stopped
     log.info("worker.stopping")
     deadline = threading.Timer(STOP_GRACE_S, die, [RestartMe(f"not stopped after {STOP_GRACE_S:g} s", UNFINISHED)])
     deadline.daemon = True
     deadline.start()
     watching.cancel()
     await app.stop()
+    await starting
     engine.close()
     deadline.cancel()
     log.info("worker.stopped")

@@ -14,7 +14,7 @@ from streams.errors import RestartMe, StateMismatch, Unavailable, WrongSetting
 from streams.seal import Damaged
 from streams.settings import RedisSettings
 from streams.store import FORMAT, Command, EpochTaken, Fenced, StateStore, StoreLost
-from streams.store_client import connect, require_durable
+from streams.store_client import Lifeline, connect, require_durable
 from tests.support.memory.redis import MemoryRedis, client_of
 
 
@@ -63,7 +63,7 @@ class StoreContract:
 
     @pytest.fixture
     def client(self, settings: RedisSettings) -> Iterator[redis.Redis]:
-        found = connect(settings)
+        found = connect(settings, lifeline=Lifeline())  # as the worker's
         yield found
         found.close()
 

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from confluent_kafka import ConsumerGroupState
+
 from tests.faults.conftest import Note
 from tests.faults.traffic import Shape
 from tests.faults.trial import RESTART_ME, Trial
-from tests.support.driftline import Driftline, eventually
+from tests.support.driftline import Driftline, Process, eventually
 from tests.support.kafka import KafkaBroker
 from tests.support.redis import RedisServer
 from tests.support.supervisor import Supervisor
 
 SESSION_S = 60
 """Much longer than it may take to leave: whoever is gone before has left by itself."""
-LEFT_BOUND_S = 20.0
+GONE_S = 20.0
 
 
-def members(driftline: Driftline) -> int:
-    """How many workers the group has, as the broker sees it."""
+def members(driftline: Driftline, state: ConsumerGroupState | None = None) -> int | None:
+    """How many workers the group has, as the broker sees it; None while it is not in ``state``."""
     group = driftline.settings.worker.group
     admin = driftline.broker.admin()
-    return len(admin.describe_consumer_groups([group])[group].result().members)
+    found = admin.describe_consumer_groups([group])[group].result()
+    return len(found.members) if state in (None, found.state) else None
+
+
+def gives_up(supervisor: Supervisor, worker: Process) -> None:
+    """It stops in time without its last checkpoint."""
+    assert supervisor.leave(worker) == RESTART_ME, worker.tail()
+    (reason,) = worker.reasons()
+    assert "the last checkpoint was not taken" in reason, worker.tail()
+    assert worker.events("worker.stopped"), worker.tail()
 
 
 def test_sigterm_checkpoints_and_leaves_the_group(
@@ -29,7 +40,8 @@ def test_sigterm_checkpoints_and_leaves_the_group(
 ) -> None:
     """Under load with exit code 0 and nothing to do again; with a store that stands still with 75 and nothing lost.
 
-    A worker ends itself with 75 when its stop takes longer than nine seconds, so that 0 says that it took less.
+    The store keeps one of them from taking partitions at its start, the other from its checkpoint and from taking what
+    that one has left. A worker ends itself when its stop takes longer than nine seconds, and says so.
     """
     with RedisServer(tmp_path / "redis") as store:
         trial = Trial(kafka_broker, store, deployment, tmp_path, kafka__session_timeout_s=SESSION_S)
@@ -40,17 +52,18 @@ def test_sigterm_checkpoints_and_leaves_the_group(
                 trial.joined_more(2_000, "the first pairs")
                 assert supervisor.leave(first) == 0, first.tail()
                 assert first.events("worker.stopped")
-                eventually(lambda: members(trial.driftline) == 1, "the first has left", LEFT_BOUND_S)
-                trial.joined_more(2_000, "the other goes on")
+                eventually(lambda: members(trial.driftline) == 1, "the first has left", GONE_S)
+                supervisor.add()
+                third = eventually(lambda: supervisor.workers[1:], "a third worker")[0]
+                eventually(lambda: third.events("partition.taken"), "it takes partitions", poll_s=0.01)
                 store.pause()
                 try:
-                    code = supervisor.leave(second)
-                    eventually(lambda: members(trial.driftline) == 0, "the second has left", LEFT_BOUND_S)
+                    gives_up(supervisor, third)
+                    eventually(lambda: members(trial.driftline, ConsumerGroupState.STABLE) == 1, "a rebalance", GONE_S)
+                    gives_up(supervisor, second)
+                    eventually(lambda: members(trial.driftline) == 0, f"the second left: {second.tail()}", GONE_S)
                 finally:
                     store.resume()
-                assert code == RESTART_ME, second.tail()
-                (reason,) = second.reasons()
-                assert "the last checkpoint was not taken" in reason
                 supervisor.add()
                 verdict = trial.verify(supervisor, traffic)
     note(verdict)

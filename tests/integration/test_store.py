@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import AccessDenied
+from streams.errors import AccessDenied, RestartMe
 from streams.settings import RedisSettings
 from streams.store import StateStore
-from streams.store_client import connect
+from streams.store_client import Lifeline, connect
 from tests.contract.test_store_contract import StoreContract
 from tests.support.certificates import Authority
+from tests.support.driftline import BOUND_S, eventually
 from tests.support.redis import RedisServer
 from tests.support.secure_redis import ADMIN_PASSWORD, SecureRedisServer
 
@@ -83,4 +84,40 @@ def test_a_checkpoint_waits_for_a_store_that_is_killed_and_comes_back(tmp_path: 
         assert not writer.is_alive()
         assert owned.number == 2
         assert store.read_all([("LRANGE", owned.name("log"), 0, -1)]) == [[b"one", b"two"]]
+        client.close()
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_checkpoint_that_waits_for_a_frozen_store_can_be_given_up(tmp_path: Path, encrypted: bool) -> None:
+    """Its thread ends long before the socket's own timeout, and nothing else is tried."""
+    server = SecureRedisServer(tmp_path / "redis", Authority(tmp_path / "ca")) if encrypted else RedisServer(tmp_path)
+    with server:
+        url = server.url
+        if isinstance(server, SecureRedisServer):
+            url = f"rediss://default:{ADMIN_PASSWORD}@{server.address}/0?ssl_ca_certs={server.authority.ca}"
+        lifeline, stopping, ended = Lifeline(), threading.Event(), list[BaseException]()
+        client = connect(RedisSettings(url=url), lifeline=lifeline)
+        client.connection_pool.connection_kwargs["socket_timeout"] = 10 * BOUND_S
+        store = StateStore(client, "d", stopping.is_set)
+        owned = store.take("join", 0, 1, "a")
+
+        def checkpoint() -> None:
+            try:
+                store.commit(owned, [("RPUSH", owned.name("log"), "one")], {"offset": 1})
+            except RestartMe as error:
+                ended.append(error)
+
+        server.pause()
+        try:
+            waiting = threading.Thread(target=checkpoint, daemon=True)
+            waiting.start()
+            eventually(lambda: store.waited_s() > 0.2, "it waits")
+            stopping.set()
+            lifeline.cut()
+            waiting.join(BOUND_S)
+            assert len(ended) == 1
+            with pytest.raises(RestartMe, match="while stopping"):
+                store.stored_epoch("join", 0)
+        finally:
+            server.resume()
         client.close()
