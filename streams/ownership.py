@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import getpid
 from typing import Generic
@@ -16,7 +17,7 @@ from typing import Generic
 import msgspec
 import structlog
 
-from streams.errors import RestartMe
+from streams.errors import RestartMe, Unavailable
 from streams.log import Log, Publisher, Reader, Record
 from streams.records import Gap, Restart, Take
 from streams.store import EpochTaken, Owned, Stage, StateStore
@@ -25,6 +26,7 @@ from streams.trail import C, Trail
 TAIL_RECORDS = 64
 TAKE_ATTEMPTS = 8
 FLUSH_S = 30.0
+READ_S = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +68,7 @@ class Ownership(Generic[C]):
             trails = self._tails(reader)
             owned = {partition: self._take_one(partition, trail.epoch) for partition, trail in trails.items()}
             ends = self._announce([Take(p, each.epoch, each.token, self._worker) for p, each in owned.items()])
-            for record in reader.read_to_end():
+            for record in self._up_to(reader, ends):
                 trail = trails[record.partition]
                 if trail.next_offset <= record.offset < ends[record.partition]:
                     trail.add(record.offset, self._decode(record))
@@ -125,6 +127,17 @@ class Ownership(Generic[C]):
             )
         self._publisher.flush(FLUSH_S)
         return offsets
+
+    def _up_to(self, reader: Reader, ends: Mapping[int, int]) -> Iterator[Record]:
+        """What a reader finds until it is behind an offset of each partition, of which records are known to be there.
+
+        To read to the end would take a fetch that comes back empty.
+        """
+        deadline = time.monotonic() + READ_S
+        while any(reader.next[p] <= end for p, end in ends.items()):
+            yield from reader.poll()
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{self._topic} could not be read up to our take", "is the broker reachable?")
 
     def _tails(self, reader: Reader) -> dict[int, Trail[C]]:
         """The end of each partition of the checkpoint topic, which the reader is at the beginning of.

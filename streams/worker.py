@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import faust
+import faust.tables
 import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -411,6 +412,13 @@ def credentials(access: KafkaAccess) -> CredentialsT | None:
     return faust.SSLCredentials(context) if context is not None else None
 
 
+class NoTables(faust.tables.TableManager):
+    """For an app without tables: Faust's own waits for a second, in case an agent still makes one."""
+
+    async def sleep(self, n: Any, *, loop: Any = None) -> None:
+        """Not at all; the manager sleeps nowhere else."""
+
+
 class WorkerApp(faust.App):
     """The Faust app with our transport."""
 
@@ -422,6 +430,7 @@ class WorkerApp(faust.App):
             broker=servers,
             broker_credentials=credentials(kafka_access(settings.kafka)),
             store="memory://",
+            TableManager=NoTables,
             datadir=data_dir,
             web_enabled=False,
             topic_disable_leader=True,

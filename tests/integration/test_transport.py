@@ -16,6 +16,7 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from confluent_kafka import Producer
 from faust.types import TP
 
+from streams.fetched import Fetched
 from streams.kafka import TopicReader
 from streams.partition import Batch
 from streams.settings import KafkaSettings
@@ -52,12 +53,12 @@ class NotingOwner:
     def polled(self) -> Iterable[TP] | None:
         return self.wanted
 
-    def note(self, batch: Batch) -> None:
-        """Take a batch as the worker does: what lies before the position was prefetched before a seek."""
-        tp = TP(batch.topic, batch.partition)
-        if tp in self.position and batch.first_offset == self.position[tp]:
-            self.position[tp] = batch.next_offset
-            self.batches.append(batch)
+    def note(self, fetched: Fetched) -> None:
+        """Take a fetch as the worker does: what lies before the position was prefetched before a seek."""
+        tp = TP(fetched.topic, fetched.partition)
+        if tp in self.position and fetched.first_offset == self.position[tp]:
+            self.position[tp] = fetched.next_offset
+            self.batches.append(fetched.unpack())
 
     def has(self, offset: int) -> bool:
         """Whether the record at ``offset`` has come."""
@@ -107,8 +108,8 @@ class SmallApp(faust.App):
         @self.agent(source, name="note")
         async def note(stream: Any) -> None:
             stream.enable_acks = False
-            async for batch in stream:
-                owner.note(batch)
+            async for fetched in stream:
+                owner.note(fetched)
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self, self.owner, loop=self.loop)
@@ -134,10 +135,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture(autouse=True)
 def stock_fetcher_afterwards() -> Iterator[None]:
-    """The transport replaces a class of aiokafka for its process: other tests have it as it was."""
-    stock = aiokafka_fetcher.FetchResult
+    """The transport replaces classes of aiokafka for its process: other tests have them as they were."""
+    stock = aiokafka_fetcher.FetchResult, aiokafka_fetcher.MemoryRecords
     yield
-    aiokafka_fetcher.FetchResult = stock
+    aiokafka_fetcher.FetchResult, aiokafka_fetcher.MemoryRecords = stock
 
 
 Play = Callable[[Callable[[NotingOwner, int], SmallApp]], Awaitable[None]]
