@@ -19,7 +19,7 @@ import psutil
 
 from bench import stages
 from bench.process import own_cpu_s, write_json
-from streams import worker
+from streams.app import WorkerApp
 
 
 def main() -> None:
@@ -33,9 +33,9 @@ def main() -> None:
     if options.stages is not None:
         stages.install(stopwatch)
         cost_s = stages.call_cost_s()
-    start = worker.WorkerApp.start  # inherited from mode.Service
+    start = WorkerApp.start  # inherited from mode.Service
 
-    async def started(app: worker.WorkerApp) -> None:
+    async def started(app: WorkerApp) -> None:
         before = stages.thread_cpu_s()
         if options.stages is not None:
 
@@ -59,7 +59,7 @@ def main() -> None:
         )
         await start(app)
 
-    setattr(worker.WorkerApp, "start", started)  # noqa: B010 - an assignment is an error to mypy
+    setattr(WorkerApp, "start", started)  # noqa: B010 - an assignment is an error to mypy
     sys.argv = ["driftline", *[each for each in options.arguments if each != "--"]]
     runpy.run_module("driftline", run_name="__main__")
 

@@ -1,4 +1,4 @@
-"""One worker process in one thread: the stages, and what :class:`streams.worker.Engine` does around them."""
+"""One worker process in one thread: the stages, and what :class:`streams.engine.Engine` does around them."""
 
 from __future__ import annotations
 

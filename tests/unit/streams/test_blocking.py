@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streams.worker import to_its_end
+from streams.blocking import to_its_end
 
 
 def test_a_cancelled_caller_waits_for_the_thread() -> None:
