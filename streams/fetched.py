@@ -71,6 +71,7 @@ class Fetched:
         self.generation = 0
         self.first_offset = first_offset
         self._records = records
+        records._records_iterator = None  # never begun, it holds the records in a cycle, until a collection comes by
         self._data: bytes = records._records.data
         self._chunks = list(self._walk())
         self._looked_up: tuple[_Place, dict[int, bytes | None]] | None = None
