@@ -72,6 +72,12 @@ class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
     holed: ClassVar[set[TP]] = set()
     """Partitions with chunks in which offsets are missing (compaction): every record is asked for its own."""
 
+    def __init__(self, tp: Any, *, partition_records: Any, **options: Any) -> None:
+        # aiokafka's own iterator, which is not used here, and its records hold each other: a fetch and all its bytes
+        # would stay until the cyclic collector comes, which knows only their number.
+        partition_records._records_iterator = None
+        super().__init__(tp, partition_records=partition_records, **options)
+
     def getall(self, max_records: int | None = None) -> list[Any]:
         """At most one :class:`Batch`; ``max_records`` is ignored (``broker_max_poll_records`` must be None)."""
         records = self._partition_records
