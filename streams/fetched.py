@@ -44,6 +44,12 @@ class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
 
     _partition_records: Any
 
+    def __init__(self, tp: Any, *, partition_records: Any, **options: Any) -> None:
+        # aiokafka's own iterator, which is not used here, and its records hold each other: a fetch and all its bytes
+        # would stay until the cyclic collector comes, which knows only their number.
+        partition_records._records_iterator = None
+        super().__init__(tp, partition_records=partition_records, **options)
+
     def getall(self, max_records: int | None = None) -> list[Fetched]:
         """At most one; ``max_records`` is ignored (``broker_max_poll_records`` must be None).
 
@@ -71,7 +77,6 @@ class Fetched:
         self.generation = 0
         self.first_offset = first_offset
         self._records = records
-        records._records_iterator = None  # never begun, it holds the records in a cycle, until a collection comes by
         self._data: bytes = records._records.data
         self._chunks = list(self._walk())
         self._looked_up: tuple[_Place, dict[int, bytes | None]] | None = None

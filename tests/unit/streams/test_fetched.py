@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,20 +67,6 @@ def test_values_are_found_again_by_their_offsets() -> None:
     assert [original(offset) for offset in (11, 7, 8, 10, 9)] == [b"e", b"a", None, b"d", b"c"]
     with pytest.raises(LookupError, match=r"predictions-0.*12"):
         original(12)
-
-
-def test_a_fetch_that_is_done_with_is_gone_at_once() -> None:
-    """Its megabyte does not wait for the garbage collector, which a worker seldom runs."""
-    found = fetched(chunk(7, [b"a"]), 7)
-    found.unpack()
-    seen = weakref.ref(found._records)
-    gc.collect()
-    gc.disable()
-    try:
-        del found
-        assert seen() is None
-    finally:
-        gc.enable()
 
 
 def test_a_fetch_may_land_inside_a_chunk() -> None:
