@@ -6,9 +6,12 @@ from typing import Any
 
 from detectors.adwin import Adwin
 from detectors.contract import Detector
+from detectors.e_detector import EDetector
 from detectors.page_hinkley import PageHinkley
 
-DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({Adwin.name: Adwin, PageHinkley.name: PageHinkley})
+DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType(
+    {kind.name: kind for kind in (Adwin, EDetector, PageHinkley)}
+)
 
 
 def make_detector(name: str, **params: Any) -> Detector:

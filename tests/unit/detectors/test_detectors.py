@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from river import drift
 
 import detectors.adwin
+import detectors.e_detector
 import detectors.page_hinkley
 from detectors.adwin import Adwin
 from detectors.contract import Detector, InvalidValue
+from detectors.e_detector import EDetector
 from detectors.page_hinkley import PageHinkley
+from detectors.reference import Reference
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import SnapshotError, seal
@@ -26,6 +29,7 @@ from detectors.verdict import Detection
 # Eager parameters, so that streams of a few hundred errors hold many detections.
 EAGER: dict[str, dict[str, Any]] = {
     "adwin": {"delta": 0.3, "clock": 4},
+    "e_detector": {"threshold": 100.0, "reference_outcomes": 500},
     "page_hinkley": {"threshold": 2.0, "min_instances": 30},
 }
 RIVER: dict[str, Callable[[], Any]] = {
@@ -33,10 +37,16 @@ RIVER: dict[str, Callable[[], Any]] = {
     "page_hinkley": lambda: drift.PageHinkley(**EAGER["page_hinkley"], mode="up"),
 }
 NAMES = sorted(EAGER)
+FROM_RIVER = sorted(RIVER)
 
 
 def eager(name: str) -> Detector:
     return make_detector(name, **EAGER[name])
+
+
+def ready(name: str, rate: float = 0.1) -> Detector:
+    """With its defaults, and with a reference of that error rate if it needs one."""
+    return make_detector(name, **({"reference": Reference.of_rate(5000, rate)} if name == "e_detector" else {}))
 
 
 @st.composite
@@ -85,7 +95,7 @@ def test_batches_make_no_difference(name: str, stream: list[float], seed: int) -
     assert whole.count == len(stream)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FROM_RIVER)
 @settings(max_examples=150, deadline=None)
 @given(stream=error_streams(), seed=st.integers(0, 2**32))
 def test_river_itself_would_say_the_same(name: str, stream: list[float], seed: int) -> None:
@@ -157,7 +167,11 @@ def test_a_snapshot_of_a_newer_release_or_another_structure_is_refused(name: str
     """What this release cannot read, or what does not fit, is never taken for a state."""
     detector = eager(name)
     before = detector.snapshot()
-    others: dict[str, dict[str, float]] = {"adwin": {"clock": 8}, "page_hinkley": {"delta": 0.1}}
+    others: dict[str, dict[str, float]] = {
+        "adwin": {"clock": 8},
+        "e_detector": {"reference_outcomes": 1000},
+        "page_hinkley": {"delta": 0.1},
+    }
     other = others[name]
     stranger = make_detector(name, **other)
     for sealed, reason in (
@@ -206,8 +220,8 @@ def bernoulli(rates: list[tuple[int, float]], seed: int) -> list[float]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("after", [0.3, 0.6, 1.0])
 def test_a_known_drift_is_found_where_it_happened(name: str, after: float) -> None:
-    """A jump of the error rate is found by River's defaults, with the change dated to about where it was."""
-    found = make_detector(name).update_many(bernoulli([(3000, 0.1), (2000, after)], seed=7))
+    """A jump of the error rate is found with the defaults, with the change dated to about where it was."""
+    found = ready(name).update_many(bernoulli([(3000, 0.1), (2000, after)], seed=7))
     assert len(found) == 1
     detection = found[0]
     assert detection.detector == name
@@ -221,7 +235,7 @@ def test_a_known_drift_is_found_where_it_happened(name: str, after: float) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_the_change_point_reaches_back_over_batches(name: str) -> None:
     """The window counts errors of earlier batches too, so the change may be at a negative index."""
-    detector = make_detector(name)
+    detector = ready(name)
     stream = bernoulli([(3000, 0.1), (2000, 0.5)], seed=3)
     start = 0
     found: list[Detection] = []
@@ -236,9 +250,9 @@ def test_the_change_point_reaches_back_over_batches(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_improvement_is_not_reported(name: str) -> None:
     """The error falling is no drift to wake somebody for; a later rise is still found, and dated to the rise."""
-    detector = make_detector(name)
-    assert detector.update_many(bernoulli([(2000, 0.6), (4000, 0.05)], seed=11)) == []
-    found = detector.update_many(bernoulli([(2000, 0.6)], seed=12))
+    detector = ready(name, 0.5)
+    assert detector.update_many(bernoulli([(2000, 0.5), (4000, 0.05)], seed=11)) == []
+    found = detector.update_many(bernoulli([(2000, 0.65)], seed=12))
     assert found
     assert abs(found[0].index - found[0].window + 1) < 40
     assert found[0].before < 0.4 < found[0].after
@@ -246,8 +260,8 @@ def test_an_improvement_is_not_reported(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_steady_model_stays_quiet(name: str) -> None:
-    """10,000 errors of one rate give no detection with River's defaults."""
-    assert make_detector(name).update_many(bernoulli([(10_000, 0.1)], seed=5)) == []
+    """10,000 errors of one rate give no detection with the defaults."""
+    assert ready(name).update_many(bernoulli([(10_000, 0.1)], seed=5)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,7 +280,11 @@ def test_every_sequence_of_numbers_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "threshold", "structural"),
-    [("adwin", {"delta": 0.05}, {"clock": 16}), ("page_hinkley", {"threshold": 9.0}, {"alpha": 0.99})],
+    [
+        ("adwin", {"delta": 0.05}, {"clock": 16}),
+        ("e_detector", {"threshold": 1e6, "margin": 1.0, "wander": 3.0}, {"reference_outcomes": 500}),
+        ("page_hinkley", {"threshold": 9.0}, {"alpha": 0.99}),
+    ],
 )
 def test_a_threshold_is_no_part_of_the_structure(
     name: str, threshold: dict[str, float], structural: dict[str, float]
@@ -276,11 +294,16 @@ def test_a_threshold_is_no_part_of_the_structure(
     assert make_detector(name, **structural).structure != make_detector(name).structure
 
 
-@pytest.mark.parametrize(("name", "loose"), [("adwin", {"delta": 0.3}), ("page_hinkley", {"threshold": 8.0})])
+@pytest.mark.parametrize(
+    ("name", "loose"),
+    [("adwin", {"delta": 0.3}), ("e_detector", {"threshold": 1e3}), ("page_hinkley", {"threshold": 8.0})],
+)
 def test_a_recalibrated_detector_judges_the_kept_statistic(name: str, loose: dict[str, float]) -> None:
     """Restored under another threshold, a detector goes on as if it had had that one from the beginning."""
-    calm, drifted = [0.0, 0.0, 0.0, 1.0] * 100, bernoulli([(1000, 0.45)], seed=1)
-    strict, recalibrated, from_start = make_detector(name), make_detector(name, **loose), make_detector(name, **loose)
+    calm, drifted = [0.0, 0.0, 0.0, 1.0] * 200, bernoulli([(1000, 0.45)], seed=1)
+    few = {"reference_outcomes": 500} if name == "e_detector" else {}
+    strict = make_detector(name, **few)
+    recalibrated, from_start = make_detector(name, **few, **loose), make_detector(name, **few, **loose)
     assert strict.update_many(calm) == from_start.update_many(calm) == []
     recalibrated.restore(strict.snapshot())
     found = from_start.update_many(drifted)
@@ -288,7 +311,7 @@ def test_a_recalibrated_detector_judges_the_kept_statistic(name: str, loose: dic
     assert found[0].index < strict.update_many(drifted)[0].index
 
 
-@pytest.mark.parametrize("module", [detectors.adwin, detectors.page_hinkley])
+@pytest.mark.parametrize("module", [detectors.adwin, detectors.e_detector, detectors.page_hinkley])
 def test_the_examples_of_the_docstrings_are_true(module: ModuleType) -> None:
     """What a reader tries first works as printed."""
     outcome = doctest.testmod(module)
@@ -298,7 +321,7 @@ def test_the_examples_of_the_docstrings_are_true(module: ModuleType) -> None:
 
 def test_an_unknown_detector_names_the_known() -> None:
     """The error is what an operator needs to mend the setting."""
-    with pytest.raises(ValueError, match=r"'adwinn'.*adwin, page_hinkley"):
+    with pytest.raises(ValueError, match=r"'adwinn'.*adwin, e_detector, page_hinkley"):
         make_detector("adwinn")
     with pytest.raises(ValueError, match="adwin does not take"):
         make_detector("adwin", threshold=3)
@@ -310,6 +333,12 @@ def test_an_unknown_detector_names_the_known() -> None:
         (Adwin, {"delta": 0.0}),
         (Adwin, {"delta": 1.5}),
         (Adwin, {"clock": 0}),
+        (EDetector, {"threshold": 50.0}),
+        (EDetector, {"threshold": math.nan}),
+        (EDetector, {"reference_outcomes": 700}),
+        (EDetector, {"reference_outcomes": 0}),
+        (EDetector, {"margin": -1.0}),
+        (EDetector, {"wander": math.inf}),
         (PageHinkley, {"threshold": 0.0}),
         (PageHinkley, {"threshold": math.nan}),
         (PageHinkley, {"alpha": 1.5}),
@@ -327,7 +356,7 @@ def test_a_regression_is_watched_in_its_own_unit(name: str) -> None:
     """Absolute errors of any size are scaled by the baseline, and a rise comes back in the target's unit."""
     rng = random.Random(4)
     scaling = Scaling.from_baseline(mae=250.0)
-    detector = ScaledDetector(make_detector(name), scaling)
+    detector = ScaledDetector(ready(name, 0.25), scaling)
     stream = [rng.expovariate(1 / 250) for _ in range(3000)] + [rng.expovariate(1 / 600) for _ in range(2000)]
     found = detector.update_many(stream)
     assert len(found) == 1
