@@ -97,14 +97,27 @@ class AcceptableLevel:
                 state.windows_since += 1
             state.lasting |= len(state.waiting) > LONGEST_SWING
             if state.lasting:
-                state.waiting = state.waiting[-RETURNED:]
+                state.waiting = state.waiting[-LAG:]
+            self._improve()
             if self._returned():
+                if state.lasting:
+                    state.waiting = state.waiting[-RETURNED:]
                 state.reported_n, state.reported_total, state.lasting = 0.0, 0.0, False
         if not self.drifted:
             while len(state.waiting) > LAG and calm:
                 self._learn(state.waiting.pop(0))
             del state.waiting[:-LONGEST_SWING]
         self._update()
+
+    def _improve(self) -> None:
+        """While a drift lasts, forget the worst of it once the newest windows are clearly better."""
+        state = self.state
+        if state.windows_since < LAG:
+            return
+        n, total = float(LAG * WINDOW), sum(each.total for each in state.waiting[-LAG:])
+        worst, newest = state.reported_total / state.reported_n, (total + 0.5) / (n + 1.0)
+        if worst - newest > REPORTED_SE * math.sqrt(self.dispersion * newest * (1.0 - newest) / n):
+            state.reported_n, state.reported_total = n, total
 
     def _returned(self) -> bool:
         state = self.state

@@ -111,6 +111,17 @@ def test_while_a_drift_lasts_only_worse_counts() -> None:
     assert level.level == level.usual
 
 
+def test_a_drift_that_eases_lowers_what_is_reported() -> None:
+    """From .9 to .3 is better but not over; back to .9 would be worse again."""
+    level = level_of()
+    level.detected(100, 90.0)
+    feed(level, 0.9, 30)
+    assert level.level > 0.9
+    feed(level, 0.3, 10)
+    assert level.drifted
+    assert 0.3 < level.level < 0.35
+
+
 def test_an_improvement_is_not_learnt() -> None:
     """Far better windows are no wander: a return to the reference's rate is acceptable, more is not."""
     level = level_of()
