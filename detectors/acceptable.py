@@ -6,7 +6,7 @@ itself has moved. Three rules keep a drift out of it:
 * a window of errors is learnt from only when four later ones have passed and the detector has nothing on its mind;
 * what is learnt moves the rate within three standard errors of the reference's, no further: the reference decides
   what is acceptable, the stream only says more exactly what the reference said;
-* after a detection nothing is learnt until the rate is back below the level. What had come back within 10,000 errors by
+* after a detection nothing is learnt until the rate is back below the level. What had come back within 6,000 errors by
   itself was no drift but a swing, and is learnt as one, each window clipped to four standard deviations. What lasted
   longer was a drift, and is forgotten.
 
@@ -21,8 +21,8 @@ from detectors.reference import WINDOW, Reference
 LAG = 4
 """Windows that must have passed since one before it is learnt from: a slow drift is found in 2,000 errors, or
 hardly."""
-LONGEST_SWING = 24
-"""Windows that may wait to be learnt: an excursion of 20 and those around it."""
+LONGEST_SWING = 18
+"""Windows that may wait to be learnt: an excursion of 12 and those around it."""
 RETURNED = 2
 """Windows whose mean is below the level before a drift counts as over."""
 REFERENCE_SE = 3.0
@@ -149,5 +149,8 @@ class AcceptableLevel:
         self.level = self.usual
         if self.drifted:
             seen = (state.reported_total + 0.5) / (state.reported_n + 1.0)
-            margin = REPORTED_SE * math.sqrt(known.dispersion * seen * (1.0 - seen) / state.reported_n)
-            self.level = min(HIGHEST, max(self.usual, seen + margin))
+            standard_error = math.sqrt(known.dispersion * seen * (1.0 - seen) / state.reported_n)
+            # The first estimate is of errors chosen for being many; the more follow, the more it is like any other.
+            share = min(1.0, math.sqrt(WINDOW / state.reported_n))
+            margin = REPORTED_SE * share + self._margin * (1.0 - share)
+            self.level = min(HIGHEST, max(self.usual, seen + margin * standard_error))

@@ -15,6 +15,7 @@ measures that.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,16 @@ FORMAT = 1
 LARGEST = 1e300  # a statistic is shown as a finite number
 LEAST_RUN_LENGTH = 100.0
 LEAST_BEFORE = 30  # with fewer errors before a change, it is hardly one
+
+
+WANDER_OUTCOMES = 50.0
+
+
+def wander_of(threshold: float) -> float:
+    """Standard deviations of the rate itself that are acceptable for a run length: as far as it comes by chance in 50
+    of so many outcomes, if it wanders normally. For 10,000, 100,000 and 1,000,000 they are 2.6, 3.3 and 3.9.
+    """
+    return max(0.0, -NormalDist().inv_cdf(WANDER_OUTCOMES / threshold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +65,9 @@ class EDetector:
     `threshold` is the least expected number of errors between false alarms. Without a `reference` it learns one from
     its first `reference_outcomes` errors, in which nothing is detected. `margin` and `wander` say how far above the
     estimated rate the acceptable level lies, in standard errors of the estimate and in standard deviations of the
-    rate itself. A detection's statistic is M. After it the level is the rate that it reported until the errors are
-    back to normal: one drift is one detection, and a worse one is another.
+    rate itself (:func:`wander_of` the threshold, if not given). A detection's statistic is M. After it the level is
+    the rate that it reported until the errors are back to normal: one drift is one detection, and a worse one is
+    another.
 
     >>> detector = EDetector(reference=Reference.of_rate(5000, 0.1))
     >>> [(d.index, d.window) for d in detector.update_many([0.0] * 1000 + [1.0] * 60)]
@@ -69,7 +81,7 @@ class EDetector:
         threshold: float = 100_000.0,
         reference_outcomes: int = 5_000,
         margin: float = 0.6,
-        wander: float = 4.0,
+        wander: float | None = None,
         reference: Reference | None = None,
     ) -> None:
         if not LEAST_RUN_LENGTH <= threshold < LARGEST:
@@ -78,6 +90,8 @@ class EDetector:
             )
         if reference_outcomes < WINDOW or reference_outcomes % WINDOW:
             raise ValueError(f"e_detector's reference_outcomes is {reference_outcomes}: give a multiple of {WINDOW}")
+        if wander is None:
+            wander = wander_of(threshold)
         for parameter, value in (("margin", margin), ("wander", wander)):
             if not 0.0 <= value < LARGEST:
                 raise ValueError(
