@@ -21,8 +21,13 @@ from detectors.reference import WINDOW, Reference
 LAG = 4
 """Windows that must have passed since one before it is learnt from: a slow drift is found in 2,000 errors, or
 hardly."""
-LONGEST_SWING = 18
-"""Windows that may wait to be learnt: an excursion of 12 and those around it."""
+LONGEST_SWING = 12
+"""Windows after a detection within which a swing is over; what lasts longer was a drift."""
+MOST_AT_ONCE = 8
+"""Windows learnt together at most: when much is known, a window more changes little and need not be learnt alone."""
+KNOWN_AT_ONCE = 64
+"""Known windows for each that may be learnt together."""
+MOST_WAITING = LAG + MOST_AT_ONCE + LONGEST_SWING + LAG
 RETURNED = 2
 """Windows whose mean is below the level before a drift counts as over."""
 REFERENCE_SE = 3.0
@@ -86,16 +91,20 @@ class AcceptableLevel:
         self.state.reported_n, self.state.reported_total, self.state.windows_since = float(n), total, 0
         self._update()
 
-    def close(self, total: float, fine_squares: float, calm: bool, since_detection: bool) -> None:
-        """Take in a window. `since_detection`: all of it came after the last detection."""
+    def close(self, total: float, fine_squares: float, calm: bool, since_detection: bool) -> bool:
+        """Take in a window; tells whether the level is another now.
+
+        `since_detection`: all of it came after the last detection.
+        """
         state = self.state
+        moved = self.drifted
         state.waiting.append(Waiting(total, fine_squares))
         if self.drifted:
             if since_detection:
                 state.reported_n += WINDOW
                 state.reported_total += total
                 state.windows_since += 1
-            state.lasting |= len(state.waiting) > LONGEST_SWING
+            state.lasting |= state.windows_since > LONGEST_SWING + RETURNED
             if state.lasting:
                 state.waiting = state.waiting[-LAG:]
             self._improve()
@@ -103,11 +112,20 @@ class AcceptableLevel:
                 if state.lasting:
                     state.waiting = state.waiting[-RETURNED:]
                 state.reported_n, state.reported_total, state.lasting = 0.0, 0.0, False
+            self._update()
         if not self.drifted:
-            while len(state.waiting) > LAG and calm:
-                self._learn(state.waiting.pop(0))
-            del state.waiting[:-LONGEST_SWING]
-        self._update()
+            at_once = min(MOST_AT_ONCE, 1 + int(state.known.windows) // KNOWN_AT_ONCE)
+            if calm and len(state.waiting) >= LAG + at_once:
+                for window in state.waiting[:-LAG]:
+                    self._learn(window)
+                    if at_once == 1:
+                        self._known = state.known.spread
+                del state.waiting[:-LAG]
+                self._known = state.known.spread
+                self._update()
+                moved = True
+            del state.waiting[:-MOST_WAITING]
+        return moved
 
     def _improve(self) -> None:
         """While a drift lasts, forget the worst of it once the newest windows are clearly better."""
@@ -134,7 +152,6 @@ class AcceptableLevel:
         total = min(window.total, middle + CLIP_SD * sd)
         scale = total / window.total if window.total > 0.0 else 1.0
         self.state.known = self.state.known.plus(total, window.fine_squares * scale * scale)
-        self._known = self.state.known.spread
 
     def _update(self) -> None:
         state = self.state

@@ -195,8 +195,8 @@ class EDetector:
                 self._watch(AcceptableLevel.of(self._reference, self._margin, self._wander))
             return
         calm = self.statistic <= CALM * self._threshold
-        self._level.close(total, fine_squares, calm, self.count - self._detected_at >= WINDOW)
-        self._watch(self._level)
+        if self._level.close(total, fine_squares, calm, self.count - self._detected_at >= WINDOW):
+            self._watch(self._level)
 
     def _watch(self, level: AcceptableLevel) -> None:
         self._level = level
