@@ -80,7 +80,7 @@ class EDetector:
         self,
         threshold: float = 100_000.0,
         reference_outcomes: int = 5_000,
-        margin: float = 0.6,
+        margin: float = 0.4,
         wander: float | None = None,
         reference: Reference | None = None,
     ) -> None:
