@@ -7,7 +7,7 @@ itself has moved. Three rules keep a drift out of it:
 * what is learnt moves the rate within three standard errors of the reference's, no further: the reference decides
   what is acceptable, the stream only says more exactly what the reference said;
 * after a detection nothing is learnt until the rate is back below the level. What had come back within 6,000 errors by
-  itself was no drift but a swing, and is learnt as one, each window clipped to four standard deviations. What lasted
+  itself may have been a swing, and some of its windows are learnt, clipped to four standard deviations. What lasted
   longer was a drift, and is forgotten.
 
 While a drift lasts, the level is the rate since its detection, so that it is reported once, and a worse one again.
@@ -23,6 +23,9 @@ LAG = 4
 hardly."""
 LONGEST_SWING = 12
 """Windows after a detection within which a swing is over; what lasts longer was a drift."""
+SWING_SHARE = 0.1
+"""Windows of one swing that are learnt, as a share of the known ones (at least one): a swing recurs and is soon known,
+while a drift that was mended in time must not hide the next."""
 MOST_AT_ONCE = 8
 """Windows learnt together at most: when much is known, a window more changes little and need not be learnt alone."""
 KNOWN_AT_ONCE = 64
@@ -44,10 +47,13 @@ HIGHEST = 0.95
 
 @dataclass(slots=True)
 class Waiting:
-    """A window that may be learnt from later: its total, and the sum of the squared totals of its parts."""
+    """A window that may be learnt from later: its total, the sum of the squared totals of its parts, and whether it
+    came after a detected change.
+    """
 
     total: float
     fine_squares: float
+    drifted: bool = False
 
 
 @dataclass(slots=True)
@@ -89,6 +95,8 @@ class AcceptableLevel:
     def detected(self, n: int, total: float) -> None:
         """A drift was detected; the `n` errors since the change have the sum `total`."""
         self.state.reported_n, self.state.reported_total, self.state.windows_since = float(n), total, 0
+        for window in self.state.waiting[-math.ceil(n / WINDOW) :]:
+            window.drifted = True
         self._update()
 
     def close(self, total: float, fine_squares: float, calm: bool, since_detection: bool) -> bool:
@@ -98,7 +106,7 @@ class AcceptableLevel:
         """
         state = self.state
         moved = self.drifted
-        state.waiting.append(Waiting(total, fine_squares))
+        state.waiting.append(Waiting(total, fine_squares, self.drifted))
         if self.drifted:
             if since_detection:
                 state.reported_n += WINDOW
@@ -109,9 +117,7 @@ class AcceptableLevel:
                 state.waiting = state.waiting[-LAG:]
             self._improve()
             if self._returned():
-                if state.lasting:
-                    state.waiting = state.waiting[-RETURNED:]
-                state.reported_n, state.reported_total, state.lasting = 0.0, 0.0, False
+                self._over()
             self._update()
         if not self.drifted:
             at_once = min(MOST_AT_ONCE, 1 + int(state.known.windows) // KNOWN_AT_ONCE)
@@ -141,6 +147,18 @@ class AcceptableLevel:
         state = self.state
         recent = sum(each.total for each in state.waiting[-RETURNED:])
         return state.windows_since >= RETURNED and recent <= self.usual * WINDOW * RETURNED
+
+    def _over(self) -> None:
+        """A drift is over: keep what may be learnt of it."""
+        state = self.state
+        back = state.waiting[-RETURNED:]
+        before = [each for each in state.waiting[:-RETURNED] if not each.drifted]
+        swing = [each for each in state.waiting[:-RETURNED] if each.drifted and not state.lasting]
+        share = max(1, int(SWING_SHARE * state.known.windows))
+        state.waiting = [*before, *swing[:: max(1, math.ceil(len(swing) / share))], *back]
+        for each in state.waiting:
+            each.drifted = False
+        state.reported_n, state.reported_total, state.lasting = 0.0, 0.0, False
 
     def _learn(self, window: Waiting) -> None:
         spread = self._known

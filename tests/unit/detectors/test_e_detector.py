@@ -129,16 +129,17 @@ def test_a_drift_is_reported_once_and_a_worse_one_again() -> None:
     assert second[0].after == pytest.approx(0.45, abs=0.1)
 
 
-def test_after_a_drift_is_over_the_next_is_found_as_soon() -> None:
-    """The reference is what it was: neither the drift nor its end has moved the level."""
+@pytest.mark.parametrize("lasting", [3_000, 15_000])
+def test_after_a_drift_is_over_the_next_is_found_as_soon(lasting: int) -> None:
+    """Mended soon or late, neither the drift nor its end has moved the level by much."""
     rng = np.random.default_rng(5)
     detector = EDetector(reference=Reference.of_rate(5000, 0.1))
     for _ in range(3):
         assert detector.update_many(bernoulli(rng, 0.1, 8000)) == []
-        found = detector.update_many(bernoulli(rng, 0.3, 15_000))
+        found = detector.update_many(bernoulli(rng, 0.3, lasting))
         assert len(found) == 1
         assert found[0].index < 200
-        assert abs(found[0].index - found[0].window + 1) < 60
+        assert abs(found[0].index - found[0].window + 1) < 100
 
 
 def test_a_model_that_begins_worse_than_its_reference_is_found() -> None:
