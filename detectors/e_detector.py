@@ -63,11 +63,11 @@ class EDetector:
     """The mixture e-detector on the error stream.
 
     `threshold` is the least expected number of errors between false alarms. Without a `reference` it learns one from
-    its first `reference_outcomes` errors, in which nothing is detected. `margin` and `wander` say how far above the
-    estimated rate the acceptable level lies, in standard errors of the estimate and in standard deviations of the
-    rate itself (:func:`wander_of` the threshold, if not given). A detection's statistic is M. After it the level is
-    the rate that it reported until the errors are back to normal: one drift is one detection, and a worse one is
-    another.
+    its first `reference_outcomes` errors (or up to 499 more, in whole windows), in which nothing is detected.
+    `margin` and `wander` say how far above the estimated rate the acceptable level lies, in standard errors of the
+    estimate and in standard deviations of the rate itself (:func:`wander_of` the threshold, if not given). A
+    detection's statistic is M. After it the level is the rate that it reported until the errors are back to normal:
+    one drift is one detection, and a worse one is another.
 
     >>> detector = EDetector(reference=Reference.of_rate(5000, 0.1))
     >>> [(d.index, d.window) for d in detector.update_many([0.0] * 1000 + [1.0] * 60)]
@@ -88,8 +88,8 @@ class EDetector:
             raise ValueError(
                 f"e_detector's threshold is {threshold}: give an expected run length of at least 100 errors"
             )
-        if reference_outcomes < WINDOW or reference_outcomes % WINDOW:
-            raise ValueError(f"e_detector's reference_outcomes is {reference_outcomes}: give a multiple of {WINDOW}")
+        if reference_outcomes < 1:
+            raise ValueError(f"e_detector's reference_outcomes is {reference_outcomes}: give at least 1")
         if wander is None:
             wander = wander_of(threshold)
         for parameter, value in (("margin", margin), ("wander", wander)):
@@ -100,7 +100,7 @@ class EDetector:
         self.structure = f"e_detector reference_outcomes={reference_outcomes}"
         self.count = 0
         self._threshold = threshold
-        self._reference_windows = reference_outcomes // WINDOW
+        self._reference_windows = -(-reference_outcomes // WINDOW)
         self._margin = margin
         self._wander = wander
         self._change = ChangePoint()

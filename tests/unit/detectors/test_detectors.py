@@ -407,7 +407,6 @@ def test_an_unknown_detector_names_the_known() -> None:
         (Adwin, {"clock": 0}),
         (EDetector, {"threshold": 50.0}),
         (EDetector, {"threshold": math.nan}),
-        (EDetector, {"reference_outcomes": 700}),
         (EDetector, {"reference_outcomes": 0}),
         (EDetector, {"margin": -1.0}),
         (EDetector, {"wander": math.inf}),

@@ -114,6 +114,15 @@ def test_nothing_is_detected_while_the_reference_is_learnt() -> None:
     assert detector.update_many(bernoulli(rng, 0.6, 200))
 
 
+def test_a_reference_is_whole_windows() -> None:
+    """Asked for 501 errors, it learns from 1,000."""
+    detector = EDetector(reference_outcomes=501)
+    detector.update_many(np.zeros(999))
+    assert detector.level is None
+    detector.update_many([0.0])
+    assert detector.level is not None
+
+
 def test_a_drift_is_reported_once_and_a_worse_one_again() -> None:
     """The level becomes what was reported; only a rise above that is news."""
     rng = np.random.default_rng(4)
