@@ -52,11 +52,26 @@ class ChangePoint:
         self._squares = 0.0
         self._positions: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._totals: NDArray[np.float64] = np.zeros(0)
-        self._pending: list[float] = []
+        self._pending: list[NDArray[np.float64]] = []
+        self._waiting = 0
 
-    def extend(self, errors: list[float]) -> None:
-        self._pending.extend(errors)
-        if len(self._pending) >= PENDING:
+    @property
+    def n(self) -> int:
+        """Errors since the last reset."""
+        return self._n + self._waiting
+
+    @property
+    def mean(self) -> float:
+        """Their mean; raises ValueError if there are none."""
+        self._fold()
+        if not self._n:
+            raise ValueError("no errors have no mean")
+        return self._total / self._n
+
+    def extend(self, errors: list[float] | NDArray[np.float64]) -> None:
+        self._pending.append(np.array(errors, dtype=np.float64))
+        self._waiting += len(errors)
+        if self._waiting >= PENDING:
             self._fold()
 
     def split(self, rising_only: bool = False) -> Split:
@@ -102,10 +117,11 @@ class ChangePoint:
         return restored
 
     def _fold(self) -> None:
-        if not self._pending:
+        if not self._waiting:
             return
-        values = np.array(self._pending)
+        values = np.concatenate(self._pending)
         self._pending.clear()
+        self._waiting = 0
         # accumulate adds strictly from left to right, so every way to batch rounds alike; sum() pairs.
         totals = np.add.accumulate(np.concatenate(([self._total], values)))[1:]
         squares = np.add.accumulate(np.concatenate(([self._squares], values * values)))

@@ -20,7 +20,8 @@ class Detector(Protocol):
     """Watches a stream of errors for a change for the worse.
 
     An error is a number from 0 (right) to 1 (wrong). A detector that also sees improvements keeps them to itself,
-    though it may start afresh after one. After a detection it starts afresh with the next error.
+    though it may start afresh after one. After a detection its statistic starts afresh with the next error. The
+    e-detector keeps its reference, and reports a drift again only if it becomes worse, or after it was over.
     """
 
     @property

@@ -5,10 +5,14 @@ from types import MappingProxyType
 from typing import Any
 
 from detectors.adwin import Adwin
+from detectors.binary_detectors import Ddm, Eddm, Fhddm, HddmA, HddmW
 from detectors.contract import Detector
+from detectors.e_detector import EDetector
 from detectors.page_hinkley import PageHinkley
 
-DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType({Adwin.name: Adwin, PageHinkley.name: PageHinkley})
+DETECTORS: Mapping[str, Callable[..., Detector]] = MappingProxyType(
+    {kind.name: kind for kind in (Adwin, Ddm, EDetector, Eddm, Fhddm, HddmA, HddmW, PageHinkley)}
+)
 
 
 def make_detector(name: str, **params: Any) -> Detector:

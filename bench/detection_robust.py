@@ -1,0 +1,90 @@
+"""False alarms on streams that no textbook allows for, against the budget that was stated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.detection_measure import PER, delays, false_alarms
+from bench.detection_peers import adwin, e_detector, page_hinkley
+from bench.detection_processes import Rates, dumped, overdispersed, steady, swinging
+from detectors.reference import Reference
+
+RATES = (0.02, 0.1, 0.3)
+BUDGETS = (1.0, 0.1, 0.01)
+"""False alarms per 10,000 outcomes."""
+EARLY = 20_000
+DEFAULT_DELTA = 0.002
+DEFAULT_LAMBDA = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A process, and how many of its outcomes are the reference. `low`: it says one standard error too little."""
+
+    name: str
+    rates: Rates
+    reference: int
+    low: bool = False
+
+    def known(self, rate: float) -> Reference | None:
+        """What the detector is told, if it is not what the reference shows."""
+        if not self.low:
+            return None
+        return Reference.of_rate(self.reference, rate - math.sqrt(rate * (1.0 - rate) / self.reference))
+
+
+CASES = (
+    Case("swing", swinging, 10_000),
+    Case("overdispersion", overdispersed, 10_000),
+    Case("dumps", dumped, 10_000),
+    Case("baseline low", steady, 5_000, low=True),
+    Case("swing", swinging, 5_000),
+    Case("overdispersion", overdispersed, 5_000),
+    Case("dumps", dumped, 5_000),
+)
+"""A period of the swing and of the dumps is 10,000 outcomes: half of one is a reference that cannot know the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is simulated: streams of one length, by budget; and for delays and peers."""
+
+    streams: dict[float, int]
+    length: int
+    delays: int
+    peers: int
+
+
+FULL = Size({1.0: 4, 0.1: 12, 0.01: 36}, 500_000, 40, 2)
+QUICK = Size({1.0: 2, 0.1: 2, 0.01: 3}, 100_000, 10, 1)
+
+
+def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
+    """One object for each case, error rate and budget, as they are measured."""
+    for case in CASES:
+        for rate in RATES:
+            rivers = {
+                name: false_alarms(run, case.rates, rate, case.reference, size.peers, size.length, seed).rate
+                for name, run in (("adwin", adwin(DEFAULT_DELTA)), ("page_hinkley", page_hinkley(DEFAULT_LAMBDA)))
+            }
+            for budget in BUDGETS:
+                run = e_detector(PER / budget, case.known(rate))
+                alarms = false_alarms(
+                    run, case.rates, rate, case.reference, size.streams[budget], size.length, seed, EARLY
+                )
+                doubled = delays(run, case.rates, rate, rate, case.reference, size.delays, seed + 1, after=10_000)
+                yield {
+                    "case": case.name,
+                    "rate": rate,
+                    "reference": case.reference,
+                    "budget": budget,
+                    "realised": alarms.rate,
+                    "fa_upper": alarms.upper,
+                    "early": alarms.early / alarms.early_outcomes * PER,
+                    "outcomes": alarms.outcomes,
+                    "delay": doubled.quantile(0.5),
+                    "recall": doubled.recall,
+                    "river": rivers,
+                }

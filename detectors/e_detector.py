@@ -1,0 +1,256 @@
+"""A mixture e-detector: Shiryaev–Roberts sums of bets on worse error rates.
+
+Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential change detection", New England
+Journal of Statistics in Data Science 2024 (arXiv 2203.03532).
+
+For each alternative k a unit of wealth is staked anew before every error, and all that is staked is bet on the errors
+being worse than acceptable: R ← (1 + R) · bet(x). The statistic M is the weighted mean of the R. *While the mean
+error, given the past, is at most the level*, no bet gains on average (`detectors/alternatives.py`). So M − t is a
+supermartingale and, by optional stopping, E[M at the first crossing] ≤ E[errors until then]. M is at least the
+threshold when it crosses: **the expected run length between false alarms is at least the threshold**. Nothing is
+assumed of the errors but that they lie in 0..1: they need not be Bernoulli, nor independent, nor of one rate. The
+level may change from window to window as it depends on the past only (`detectors/acceptable.py`). What the theorem
+does not cover is a level below the true rate, from an unlucky reference or a rate that wanders; bench/detection.py
+measures that.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.acceptable import CALM, HIGHEST, AcceptableLevel, LevelState
+from detectors.alternatives import ANGLES, WEIGHTS, bets
+from detectors.change_point import ChangePoint, ChangePointState
+from detectors.contract import Errors, checked
+from detectors.reference import FINE, WINDOW, Reference
+from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.verdict import Detection
+
+FORMAT = 1
+LARGEST = 1e300  # a statistic is shown as a finite number
+LEAST_RUN_LENGTH = 100.0
+LEAST_BEFORE = 30  # with fewer errors before a change, it is hardly one
+
+
+WANDER_OUTCOMES = 50.0
+
+
+def wander_of(threshold: float) -> float:
+    """Standard deviations of the rate itself that are acceptable for a run length: as far as it comes by chance in 50
+    of so many outcomes, if it wanders normally. For 10,000, 100,000 and 1,000,000 they are 2.6, 3.3 and 3.9.
+    """
+    return max(0.0, -NormalDist().inv_cdf(WANDER_OUTCOMES / threshold))
+
+
+@dataclass(frozen=True, slots=True)
+class EDetectorState:
+    structure: str
+    count: int
+    position: int
+    boundaries: list[float]
+    total: float
+    gains: list[float]
+    stakes: list[float]
+    detected_at: int
+    level: LevelState | None
+    reference: Reference
+    change: ChangePointState
+
+
+class EDetector:
+    """The mixture e-detector on the error stream.
+
+    `threshold` is the least expected number of errors between false alarms. Without a `reference` it learns one from
+    its first `reference_outcomes` errors (or up to 499 more, in whole windows), in which nothing is detected.
+    `margin` and `wander` say how far above the estimated rate the acceptable level lies, in standard errors of the
+    estimate and in standard deviations of the rate itself (:func:`wander_of` the threshold, if not given). A
+    detection's statistic is M. After it the level is the rate that it reported until the errors are back to normal:
+    one drift is one detection, and a worse one is another.
+
+    >>> detector = EDetector(reference=Reference.of_rate(5000, 0.1))
+    >>> [(d.index, d.window) for d in detector.update_many([0.0] * 1000 + [1.0] * 60)]
+    [(1007, 8)]
+    """
+
+    name = "e_detector"
+
+    def __init__(
+        self,
+        threshold: float = 100_000.0,
+        reference_outcomes: int = 5_000,
+        margin: float = 0.4,
+        wander: float | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        if not LEAST_RUN_LENGTH <= threshold < LARGEST:
+            raise ValueError(
+                f"e_detector's threshold is {threshold}: give an expected run length of at least 100 errors"
+            )
+        if reference_outcomes < 1:
+            raise ValueError(f"e_detector's reference_outcomes is {reference_outcomes}: give at least 1")
+        if wander is None:
+            wander = wander_of(threshold)
+        for parameter, value in (("margin", margin), ("wander", wander)):
+            if not 0.0 <= value < LARGEST:
+                raise ValueError(
+                    f"e_detector's {parameter} is {value}: give a number of standard deviations, 0 or more"
+                )
+        self.structure = f"e_detector reference_outcomes={reference_outcomes}"
+        self.count = 0
+        self._threshold = threshold
+        self._reference_windows = -(-reference_outcomes // WINDOW)
+        self._margin = margin
+        self._wander = wander
+        self._change = ChangePoint()
+        self._position = 0
+        self._boundaries: list[float] = []
+        self._total = 0.0
+        self._detected_at = 0
+        self._reference = Reference(0.0, 0.0, 0.0, 0.0)
+        self._level: AcceptableLevel | None = None
+        self._start_sums()
+        if reference is not None:
+            self._watch(AcceptableLevel.of(reference, margin, wander))
+
+    @property
+    def level(self) -> float | None:
+        """The error rate that is acceptable now; None while the reference is being learnt."""
+        return self._level.level if self._level is not None else None
+
+    @property
+    def statistic(self) -> float:
+        """M after the last error, to be compared with the threshold."""
+        return min(LARGEST, float((self._gains * self._stakes).sum()))
+
+    def update_many(self, errors: Errors) -> list[Detection]:
+        values = checked(errors)
+        detections: list[Detection] = []
+        start = 0
+        while start < len(values):
+            chunk = values[start : start + WINDOW - self._position]
+            watching = self._level is not None and self._level.level < HIGHEST
+            fired = self._bet(chunk) if watching else None
+            used = len(chunk) if fired is None else fired[0] + 1
+            self._count(chunk[:used])
+            if self._level is not None:
+                self._change.extend(chunk[:used])
+            start += used
+            if fired is not None and self._level is not None:
+                detections.append(self._detection(start - 1, fired[1], self._level))
+            if self._position == WINDOW:
+                self._close()
+        return detections
+
+    # Sums over the past are kept as gains · stakes: a gain is the product of all bets since the window began, and the
+    # stakes are what was there then plus every unit staked since, each divided by the gain at its time. Both are plain
+    # running products and sums, so a batch of errors is two accumulations, and rounds as one error at a time does.
+
+    def _start_sums(self) -> None:
+        self._gains: NDArray[np.float64] = np.ones(len(ANGLES))
+        self._stakes: NDArray[np.float64] = np.zeros(len(ANGLES))
+
+    def _bet(self, chunk: NDArray[np.float64]) -> tuple[int, float] | None:
+        """Bet on the errors up to the first at which M crosses; gives its index and M, or None."""
+        gains = np.empty((len(ANGLES), len(chunk) + 1))
+        stakes = np.empty_like(gains)
+        gains[:, 0], stakes[:, 0] = self._gains, self._stakes
+        np.multiply(self._slope, chunk, out=gains[:, 1:])
+        gains[:, 1:] += self._right
+        # A gain may overflow behind the error that fires; up to it, none is above the threshold by more than one bet.
+        with np.errstate(over="ignore"):
+            np.multiply.accumulate(gains, axis=1, out=gains)
+            np.divide(WEIGHTS[:, None], gains[:, :-1], out=stakes[:, 1:])
+            np.add.accumulate(stakes, axis=1, out=stakes)
+            statistic = (gains[:, 1:] * stakes[:, 1:]).sum(axis=0)
+        if statistic.max() < self._threshold:
+            self._gains, self._stakes = gains[:, -1].copy(), stakes[:, -1].copy()
+            return None
+        index = int(np.argmax(statistic >= self._threshold))
+        self._start_sums()
+        return index, min(LARGEST, float(statistic[index]))
+
+    def _count(self, chunk: NDArray[np.float64]) -> None:
+        """Move on in the window, remembering the running total where each of its parts ends."""
+        totals = np.add.accumulate(np.concatenate(([self._total], chunk)))
+        first = FINE - self._position % FINE
+        self._boundaries.extend(totals[first::FINE].tolist())
+        self._position += len(chunk)
+        self._total = float(totals[-1])
+        self.count += len(chunk)
+
+    def _close(self) -> None:
+        """The end of a window: learn, and bet against the level that follows."""
+        total, fine_squares, before = self._total, 0.0, 0.0
+        for boundary in self._boundaries:
+            fine_squares += (boundary - before) ** 2
+            before = boundary
+        self._position, self._total = 0, 0.0
+        self._boundaries.clear()
+        self._gains, self._stakes = np.ones(len(ANGLES)), self._gains * self._stakes
+        if self._level is None:
+            self._reference = self._reference.plus(total, fine_squares)
+            if self._reference.windows == self._reference_windows:
+                self._watch(AcceptableLevel.of(self._reference, self._margin, self._wander))
+            return
+        calm = self.statistic <= CALM * self._threshold
+        if self._level.close(total, fine_squares, calm, self.count - self._detected_at >= WINDOW):
+            self._watch(self._level)
+
+    def _watch(self, level: AcceptableLevel) -> None:
+        self._level = level
+        against = bets(level.level, level.dispersion)
+        self._right, self._slope = against.right[:, None], against.slope[:, None]
+
+    def _detection(self, index: int, statistic: float, level: AcceptableLevel) -> Detection:
+        n = self._change.n
+        split = self._change.split(rising_only=True) if n > 1 else None
+        if split is None or n - split.window < LEAST_BEFORE:
+            # As good as all that was seen since the last detection is worse: the change lies before it.
+            window, before, after = n, level.state.known.rate, self._change.mean
+        else:
+            window, before, after = split.window, split.before, split.after
+        self._change.reset()
+        self._detected_at = self.count
+        level.detected(window, after * window)
+        self._watch(level)
+        return Detection(self.name, index, statistic, self._threshold, before, after, window)
+
+    def snapshot(self) -> bytes:
+        state = EDetectorState(
+            structure=self.structure,
+            count=self.count,
+            position=self._position,
+            boundaries=list(self._boundaries),
+            total=self._total,
+            gains=self._gains.tolist(),
+            stakes=self._stakes.tolist(),
+            detected_at=self._detected_at,
+            level=self._level.state if self._level is not None else None,
+            reference=self._reference,
+            change=self._change.state(),
+        )
+        return seal(FORMAT, state)
+
+    def restore(self, sealed: bytes) -> None:
+        state = fields_of(sealed, FORMAT, EDetectorState)
+        if state.structure != self.structure:
+            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        if not (
+            len(state.gains) == len(state.stakes) == len(ANGLES)
+            and 0 <= state.position < WINDOW
+            and len(state.boundaries) == state.position // FINE
+        ):
+            raise SnapshotError("the snapshot's sums are not those of this detector: start it afresh")
+        try:
+            change = ChangePoint.of(state.change)
+            level = None if state.level is None else AcceptableLevel(state.level, self._margin, self._wander)
+        except ValueError as error:
+            raise SnapshotError(f"the snapshot's state is not one: {error}") from error
+        self.count, self._position, self._total = state.count, state.position, state.total
+        self._boundaries, self._detected_at, self._reference = state.boundaries, state.detected_at, state.reference
+        self._gains, self._stakes = np.array(state.gains), np.array(state.stakes)
+        self._change, self._level = change, level
+        if level is not None:
+            self._watch(level)

@@ -1,0 +1,131 @@
+"""What a model's errors were when nothing was wrong: their rate, and by how much more than chance it moved.
+
+Errors in production are rarely independent. Two numbers say how far from it they are. *Dispersion* is what
+neighbouring errors share (a batch, a session): the variance of sums of 100 over that of independent errors. *Wander*
+is what lasts longer than that (hours of the day, label dumps): the standard deviation of the rate itself between
+stretches of 500. They are the two components of variance in Var(sum of n) = p(1 − p)(dispersion · n + wander² n²),
+solved from the two lengths. Both are shrunk by what independent errors would show by chance, so for those they are 1
+and 0 in all but a few per cent.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 500
+"""Errors a window, the longer of the two lengths: about as many as a small drift takes to be found."""
+FINE = 100
+"""Errors a part of a window, the shorter length."""
+PARTS = WINDOW // FINE
+CHANCE_Z = 1.96
+"""How much of the variance is put down to chance: up to the 97.5 % point of its distribution for independent errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Sums over windows of 500 errors, each from 0 to 1.
+
+    `squares` sums the squared totals of windows, `fine_squares` those of their parts. `windows` may be a fraction for a
+    reference that is known by its rate alone.
+    """
+
+    windows: float
+    total: float
+    squares: float
+    fine_squares: float
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(each) and each >= 0.0 for each in (self.total, self.squares, self.fine_squares)):
+            raise ValueError("the sums of a reference are not finite numbers of 0 or more")
+        if not (math.isfinite(self.windows) and self.total <= self.windows * WINDOW):
+            raise ValueError(f"a reference of {self.windows} windows cannot hold {self.total} errors")
+
+    @classmethod
+    def of_rate(cls, n: int, rate: float, standard_error: float | None = None) -> "Reference":
+        """`n` errors of mean `rate`; a standard error above that of independent errors tells how much they moved.
+
+        Raises ValueError for a rate outside 0..1 or fewer than 30 errors.
+        """
+        if n < 30:
+            raise ValueError(f"a reference over {n} errors says too little: give at least 30")
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"the rate of errors is {rate}: give a number from 0 to 1")
+        independent = rate * (1.0 - rate) / n
+        dispersion = 1.0
+        if standard_error is not None and independent > 0.0:
+            dispersion = max(1.0, standard_error**2 / independent)
+        windows = n / WINDOW
+        within = rate * (1.0 - rate) * n * dispersion
+        return cls(windows, rate * n, within + n * rate * rate * WINDOW, within + n * rate * rate * FINE)
+
+    @classmethod
+    def of_errors(cls, errors: NDArray[np.float64]) -> "Reference":
+        """Whole windows of the errors, oldest first; a rest of fewer than 500 is not used."""
+        whole = len(errors) // WINDOW * WINDOW
+        parts = errors[:whole].reshape(-1, FINE).sum(axis=1)
+        windows = parts.reshape(-1, PARTS).sum(axis=1)
+        return cls(
+            float(len(windows)),
+            float(windows.sum()),
+            float((windows * windows).sum()),
+            float((parts * parts).sum()),
+        )
+
+    def plus(self, total: float, fine_squares: float) -> "Reference":
+        """With one window more: its total, and the sum of the squared totals of its parts."""
+        return replace(
+            self,
+            windows=self.windows + 1.0,
+            total=self.total + total,
+            squares=self.squares + total * total,
+            fine_squares=self.fine_squares + fine_squares,
+        )
+
+    @property
+    def n(self) -> float:
+        """Errors it holds."""
+        return self.windows * WINDOW
+
+    @property
+    def rate(self) -> float:
+        """Mean error, never exactly 0 or 1: half an error is added, or a model without any would be known exactly."""
+        return (self.total + 0.5) / (self.n + 1.0)
+
+    @property
+    def spread(self) -> "Spread":
+        """Dispersion and wander."""
+        rate = self.rate
+        variance = rate * (1.0 - rate)
+        coarse = self._excess(self.squares, self.windows, WINDOW, variance)
+        fine = self._excess(self.fine_squares, self.windows * PARTS, FINE, variance)
+        wander = max(0.0, coarse - fine) / (WINDOW - FINE)
+        return Spread(
+            rate=rate,
+            dispersion=1.0 + max(0.0, fine - FINE * wander),
+            wander=math.sqrt(wander * variance),
+            standard_error=math.sqrt((1.0 + max(coarse, fine)) * variance / max(self.n, 1.0)),
+        )
+
+    def _excess(self, squares: float, count: float, length: int, variance: float) -> float:
+        """Variance of sums over that of independent errors, less what chance explains; 0 if chance explains it all."""
+        if count < 2.0:
+            return 0.0
+        mean = length * self.rate
+        ratio = (squares - 2.0 * mean * self.total + count * mean * mean) / ((count - 1.0) * length * variance)
+        # Few errors a sum make the ratio vary more than sums of normal ones do: their excess kurtosis.
+        freedom = (count - 1.0) / (1.0 + 0.5 / (length * variance))
+        # Wilson and Hilferty 1931: the cube root of a χ² over its degrees of freedom is about normal.
+        third = 2.0 / (9.0 * freedom)
+        return max(0.0, ratio - max(1.0, (1.0 - third + CHANCE_Z * math.sqrt(third)) ** 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The rate of a reference and how it moves: the module's words. `standard_error` is that of `rate`."""
+
+    rate: float
+    dispersion: float
+    wander: float
+    standard_error: float
