@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -39,7 +38,6 @@ class Deployment:
         self.folder = folder / self.name
         self.folder.mkdir()
         self._workload = workload
-        self._changes = dict(workload.changes)
         self._runs = 0
         self.settings = self._settings()
         self._create()
@@ -53,7 +51,7 @@ class Deployment:
             "worker.group": f"{self.name}.{self._runs}",
             "worker.http": "127.0.0.1:0",
             "repository": str(self.folder / "models"),
-            **self._changes,
+            **self._workload.changes,
         }
 
     def _settings(self) -> Settings:
@@ -69,15 +67,11 @@ class Deployment:
         """The settings as arguments of the command line."""
         return [part for name, value in self._flags().items() for part in ("--set", f"{name}={value}")]
 
-    def renew(self, changes: Mapping[str, str] | None = None) -> None:
-        """Nobody has worked here yet; the inputs are what they were. No worker may run.
-
-        ``changes``: settings from now on, beside those of the workload.
-        """
+    def renew(self) -> None:
+        """Nobody has worked here yet; the inputs are what they were. No worker may run."""
         self._delete([name for name in NAMES if name not in INPUTS])
         self._forget()
         self._runs += 1
-        self._changes = {**self._workload.changes, **(changes or {})}
         self.settings = self._settings()
         self._create()
 

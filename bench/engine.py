@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from tests.support.redis import RedisServer
 
 QUICK_SCALE = 0.01
 FAUST_PAIRS = 10_000
-COLD = "far-cold"
 
 
 def say(text: str) -> None:
@@ -47,34 +45,28 @@ class Benchmark:
         self._folder = folder
         self._runs = count
 
-    def workload(self, workload: Workload, cold: Mapping[str, str]) -> dict[str, Measured]:
-        """Measure one workload → its results by name; one that is ``later`` a second time with the settings ``cold``,
-        which are to make the worker keep few rows in memory."""
+    def workload(self, workload: Workload) -> Measured:
+        """Measure one workload."""
         say(f"{workload.name}: writing {workload.pairs:,} pairs")
-        found = {workload.name: Measured(workload)}
+        measured = Measured(workload)
         if workload.later:
             deployment = Deployment(self._kafka, self._store, self._folder, workload)
             writer = Writer(deployment.settings, workload)
             writer.predictions(workload.pairs)
             say(f"{workload.name}: {workload.pairs:,} predictions wait")
-            found[workload.name].pending = pending.measure(deployment, workload.pairs)
-            if cold:
-                found[COLD] = Measured(replace(workload, name=COLD, changes={**workload.changes, **cold}))
-                deployment.renew(cold)
-                found[COLD].pending = pending.measure(deployment, workload.pairs)
+            measured.pending = pending.measure(deployment, workload.pairs)
             writer.outcomes()
         else:
             deployment = filled(self._kafka, self._store, self._folder, workload)
-        for name, measured in found.items():
-            for number in range(self._runs):
-                deployment.renew(cold if name == COLD else None)
-                measured.bare.append(runs.bare_run(deployment, workload))
-                measured.ours.append(runs.worker_run(deployment, workload))
-                say(f"{name} {number + 1}/{self._runs}: {_line(measured)}")
-            deployment.renew(cold if name == COLD else None)
-            measured.stages = self._profile(deployment, workload)
+        for number in range(self._runs):
+            deployment.renew()
+            measured.bare.append(runs.bare_run(deployment, workload))
+            measured.ours.append(runs.worker_run(deployment, workload))
+            say(f"{workload.name} {number + 1}/{self._runs}: {_line(measured)}")
+        deployment.renew()
+        measured.stages = self._profile(deployment, workload)
         deployment.remove()
-        return found
+        return measured
 
     def _profile(self, deployment: Deployment, workload: Workload) -> dict[str, Any]:
         """CPU by stage of one more run, with timers."""
@@ -134,13 +126,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="size of the workloads, as a factor")
     parser.add_argument("--quick", action="store_true", help="one run of a hundredth: does it work at all")
     parser.add_argument("--faust-pairs", type=int, default=FAUST_PAIRS, help="pairs for stock Faust; 0: without it")
-    parser.add_argument(
-        "--cold",
-        metavar="SECTION.KEY=VALUE",
-        nargs="+",
-        default=[],
-        help="settings under which most rows of the workload far are not in the worker's memory",
-    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     found = parser.parse_args(arguments)
     if found.quick:
@@ -151,7 +136,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     arguments = parse()
-    cold = dict(each.split("=", 1) for each in arguments.cold)
     results: dict[str, Measured] = {}
     with (
         tempfile.TemporaryDirectory(prefix="driftline-bench-") as name,
@@ -160,7 +144,7 @@ def main() -> None:
     ):
         benchmark = Benchmark(kafka, store, Path(name), arguments.runs)
         for workload in chosen(arguments):
-            results |= benchmark.workload(workload, cold)
+            results[workload.name] = benchmark.workload(workload)
         if arguments.faust_pairs and "near" in results:
             slow = replace(results["near"].workload, pairs=arguments.faust_pairs, name="faust")
             benchmark.stock_faust(replace(slow, shuffle=min(slow.shuffle, slow.pairs // 2)), results["near"])

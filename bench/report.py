@@ -18,7 +18,6 @@ from bench.workloads import Workload
 HEADLINES = (
     "ratio_bare",
     "ratio_bare_far",
-    "ratio_bare_far_cold",
     "ratio_bare_wall",
     "ratio_stock_faust",
     "pairs_per_s",
@@ -26,7 +25,6 @@ HEADLINES = (
     "rss_import_mb",
     "rss_pending_mb",
     "redis_bytes_per_pending",
-    "redis_bytes_per_pending_cold",
     "redis_us_per_pair",
 )
 """Keys of the JSON object that are always there; None where the workload was not measured."""
@@ -116,10 +114,6 @@ def summary(results: Mapping[str, Measured], described: Mapping[str, Any]) -> di
         if far.pending is not None:
             top["rss_pending_mb"] = round(far.pending.rss_peak / 1e6)
             top["redis_bytes_per_pending"] = round(far.pending.used / far.pending.rows, 1)
-    if (cold := results.get("far-cold")) is not None:
-        top["ratio_bare_far_cold"] = round(cold.ratio().median, 3)
-        if cold.pending is not None:
-            top["redis_bytes_per_pending_cold"] = round(cold.pending.used / cold.pending.rows, 1)
     return {**top, "run": dict(described), "workloads": {name: _details(each) for name, each in results.items()}}
 
 

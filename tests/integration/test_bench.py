@@ -20,7 +20,6 @@ from tests.support.redis import RedisServer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
-NOT_MEASURED = {"ratio_bare_far_cold", "redis_bytes_per_pending_cold"}
 
 
 @pytest.mark.timeout(600)
@@ -30,7 +29,7 @@ def test_a_quick_run_gives_every_number_and_loses_no_pair() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3_000:]
     found = json.loads(done.stdout)
-    assert {name for name in HEADLINES if found[name] is None} == NOT_MEASURED
+    assert [name for name in HEADLINES if found[name] is None] == []
     for name in ("near", "far"):
         measured = found["workloads"][name]
         assert measured["joined"] == measured["pairs"] == WORKLOADS[name].scaled(0.01).pairs
