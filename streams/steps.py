@@ -61,6 +61,8 @@ def is_idle(step: int, monitor: Monitor) -> bool:
 def take_step(step: int, join: Join, monitor: Monitor, found: Mapping[tuple[int, int], Empty | None]) -> None:
     """Do the work of step 0 to :data:`STEPS` − 1. ``found``: (partition, side) → its newest empty fetch. Blocking."""
     if step != 1:  # too early for a fetch begun after the cut
+        for partition in list(join.parts):
+            join.advance(partition)  # what has come since the last step waits for step 0 to be written
         before = _processed(join)
         for (partition, side), empty in found.items():
             if empty is not None:

@@ -16,6 +16,7 @@ class FakePart:
 
     pending_events: int = 0
     certain_when_idle: int = 0
+    accepted: int = 0
 
 
 @dataclass
@@ -31,6 +32,8 @@ class FakeJoin:
 
     def advance(self, partition: int) -> None:
         part = self.parts[partition]
+        part.pending_events += part.accepted
+        part.accepted = 0
         if partition in self.told:
             part.pending_events += part.certain_when_idle
             part.certain_when_idle = 0
@@ -77,10 +80,11 @@ def test_what_an_idle_input_lets_join_is_written_before_the_next_cut(step: int) 
 
 
 def test_events_of_a_busy_input_do_not_double_the_checkpoints() -> None:
-    """What was joined as it came waits for its turn: only news of idle inputs is written in between."""
-    join, monitor = FakeJoin({0: FakePart(pending_events=1_000)}), FakeMonitor()
+    """What came since the last step is joined and waits for its turn: only news of idle inputs is written between."""
+    join, monitor = FakeJoin({0: FakePart(pending_events=1_000, accepted=10)}), FakeMonitor()
     interval(join, monitor, [1, 2, 3])
     assert join.checkpoints == []
+    assert join.parts[0].pending_events == 1_010
 
 
 @pytest.mark.parametrize("step", range(1, STEPS))
