@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -117,6 +118,8 @@ class Progress:
     stage: str = "starting"
     correct: list[bool] = field(default_factory=list)
     served_by: list[str] = field(default_factory=list)
+    served_ms: list[float] = field(default_factory=list)
+    """When each row was served (epoch milliseconds)."""
     alerts: list[Fired] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
@@ -125,6 +128,10 @@ class Progress:
     def row(self) -> int:
         """Rows served so far."""
         return len(self.correct)
+
+    def row_at(self, at_ms: int) -> int:
+        """Rows served by the time of a record: whoever reads it hears of it later than those who act on it."""
+        return bisect_left(self.served_ms, at_ms)
 
 
 def generate(concept: int, rows: int, noise: float, seed: int) -> Iterator[tuple[dict[str, float], int]]:
@@ -231,6 +238,7 @@ class Demo:
     def _served(self, played: Played) -> None:
         if not self.progress.served_by or self.progress.served_by[-1] != played.answer.version:
             self.progress.versions.append(Version(played.answer.version, "serving", self.progress.row))
+        self.progress.served_ms.append(1_000 * time.time())
         self.progress.correct.append(played.correct)
         self.progress.served_by.append(played.answer.version)
 
@@ -295,7 +303,7 @@ def _model_when_ready(client: ServeClient, model: str) -> Any:
 
 
 class _Watcher:
-    """Reads alerts and model events as they come, and notes how many rows had been served by then."""
+    """Reads alerts and model events as they come, and notes how many rows had been served when they were published."""
 
     def __init__(self, settings: Settings, progress: Progress) -> None:
         topics = Topics(settings.kafka.topic_prefix)
@@ -323,18 +331,18 @@ class _Watcher:
                 identity = dict(record.headers).get("ce_id") or b""
                 if identity not in self._seen:
                     self._seen.add(identity)
-                    self._alert(alerts.decode_any(record.value))
+                    self._alert(alerts.decode_any(record.value), self._progress.row_at(record.at_ms))
             for record in self._models.poll(0.05):
                 try:
-                    self._model(models.decode_any(record.value))
+                    self._model(models.decode_any(record.value), self._progress.row_at(record.at_ms))
                 except Undecodable as error:
                     self._progress.lines.append(f"a model event cannot be read: {error}")
 
-    def _alert(self, alert: Alert) -> None:
+    def _alert(self, alert: Alert, row: int) -> None:
         drift = alert.drift
         self._progress.alerts.append(
             Fired(
-                self._progress.row,
+                row,
                 alert.status,
                 alert.labels["alertname"],
                 alert.annotations["summary"],
@@ -343,7 +351,7 @@ class _Watcher:
             )
         )
 
-    def _model(self, event: ModelEvent) -> None:
+    def _model(self, event: ModelEvent, row: int) -> None:
         version = event.version or event.state.aliases.get("champion", "?")
         baseline = event.state.baselines.get(version)
         parity = event.parity.get("rows")
@@ -351,7 +359,7 @@ class _Watcher:
             Version(
                 version,
                 event.kind,
-                self._progress.row,
+                row,
                 event.reason,
                 event.metrics.get("challenger_accuracy"),
                 baseline.value if baseline else None,
