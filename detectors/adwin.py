@@ -14,7 +14,7 @@ from river import drift
 
 from detectors.change_point import ChangePoint, ChangePointState, Split
 from detectors.contract import Errors, checked
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
 FORMAT = 1
@@ -126,9 +126,7 @@ class Adwin:
         return seal(FORMAT, state)
 
     def restore(self, sealed: bytes) -> None:
-        state = fields_of(sealed, FORMAT, AdwinState)
-        if state.structure != self.structure:
-            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        state = fields_like(sealed, FORMAT, AdwinState, self.structure)
         window = _with_delta(state.window, state.delta, self._delta)
         river = self._river.clone()
         try:

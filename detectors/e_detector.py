@@ -25,7 +25,7 @@ from detectors.alternatives import ANGLES, WEIGHTS, bets
 from detectors.change_point import ChangePoint, ChangePointState
 from detectors.contract import Errors, checked
 from detectors.reference import FINE, WINDOW, Reference
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
 FORMAT = 1
@@ -234,9 +234,7 @@ class EDetector:
         return seal(FORMAT, state)
 
     def restore(self, sealed: bytes) -> None:
-        state = fields_of(sealed, FORMAT, EDetectorState)
-        if state.structure != self.structure:
-            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        state = fields_like(sealed, FORMAT, EDetectorState, self.structure)
         if not (
             len(state.gains) == len(state.stakes) == len(ANGLES)
             and 0 <= state.position < WINDOW

@@ -12,7 +12,7 @@ from river import drift
 
 from detectors.change_point import ChangePoint, ChangePointState, Split
 from detectors.contract import Errors, checked
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
 FORMAT = 1
@@ -142,9 +142,7 @@ class PageHinkley:
         return seal(FORMAT, state)
 
     def restore(self, sealed: bytes) -> None:
-        state = fields_of(sealed, FORMAT, PageHinkleyState)
-        if state.structure != self.structure:
-            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        state = fields_like(sealed, FORMAT, PageHinkleyState, self.structure)
         try:
             change = ChangePoint.of(state.change)
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from detectors.change_point import ChangePoint, ChangePointState
 from detectors.contract import Errors, checked
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
 FORMAT = 1
@@ -100,9 +100,7 @@ class RiverBinary:
         return seal(FORMAT, RiverState(self.structure, self.count, self._fired, self._fields(), self._change.state()))
 
     def restore(self, sealed: bytes) -> None:
-        state = fields_of(sealed, FORMAT, RiverState)
-        if state.structure != self.structure:
-            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        state = fields_like(sealed, FORMAT, RiverState, self.structure)
         try:
             river = self._filled(state.fields)
             change = ChangePoint.of(state.change)

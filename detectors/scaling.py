@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.contract import Detector, Errors, InvalidValue, finite
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import fields_like, seal
 from detectors.verdict import Detection
 
 FORMAT = 1
@@ -83,7 +83,5 @@ class ScaledDetector:
         return seal(FORMAT, ScaledState(self.structure, self._detector.snapshot()))
 
     def restore(self, sealed: bytes) -> None:
-        state = fields_of(sealed, FORMAT, ScaledState)
-        if state.structure != self.structure:
-            raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {self.structure!r}")
+        state = fields_like(sealed, FORMAT, ScaledState, self.structure)
         self._detector.restore(state.detector)

@@ -6,11 +6,21 @@ nothing reaches a detector before its bytes are known to be those that were writ
 
 import struct
 import zlib
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
+
+class Structured(Protocol):
+    """The state of a detector, which says of which structure it is."""
+
+    @property
+    def structure(self) -> str:
+        """What the statistic depends on; thresholds are not part of it."""
+
+
 Fields = TypeVar("Fields")
+Shaped = TypeVar("Shaped", bound=Structured)
 
 MAGIC = b"DS"
 HEADER = struct.Struct(">2sHI")  # magic, format version, length of the payload in bytes
@@ -66,3 +76,11 @@ def decode(payload: bytes, kind: type[Fields]) -> Fields:
 def fields_of(sealed: bytes, newest: int, kind: type[Fields]) -> Fields:
     """Unseal and decode in one step, for states that have had one format only."""
     return decode(unseal(sealed, newest)[1], kind)
+
+
+def fields_like(sealed: bytes, newest: int, kind: type[Shaped], structure: str) -> Shaped:
+    """:func:`fields_of`, for a detector of this structure; raises SnapshotError if they are of another."""
+    state = fields_of(sealed, newest, kind)
+    if state.structure != structure:
+        raise SnapshotError(f"the snapshot is of {state.structure!r} and the detector is {structure!r}")
+    return state
