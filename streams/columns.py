@@ -66,6 +66,8 @@ def as_times(times: Sequence[object], at_ms: Ints) -> Ints:
     try:
         return np.fromiter(cast(Sequence[int], times), dtype=np.int64, count=len(times))
     except TypeError:  # some have none, or one in words
+        if set(map(type, times)) == {type(None)}:
+            return at_ms.copy()
         return np.fromiter(
             (
                 milliseconds(time) if isinstance(time, int | dt.datetime) else own

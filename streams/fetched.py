@@ -160,13 +160,11 @@ class _Content:
 
         Neither the records nor their offsets are kept: that would cost as much as the rest of the fetch.
         """
-        if self._sample is None:  # the first record is needed; a chunk gives out its iterator only once
-            records = iter(chunk)
-            head = next(records, None)
-            self._sample = None if head is None else head.key
-            values = [] if head is None else [head.value, *(record.value for record in iter(records.__next__, None))]
-        else:
-            values = [record.value for record in chunk]
+        records = chunk
+        if self._sample is None:  # a chunk can be read only once, and its first record is needed
+            records = list(chunk)
+            self._sample = records[0].key if records else None
+        values = [record.value for record in records]
         if not values:
             return True
         if chunk.base_offset + len(values) != chunk.next_offset:
