@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.structs import TopicPartition
+from faust.types import TP
 
-from streams.fetched import BatchFetchResult, KeptRecords
-
-TP = TopicPartition("predictions", 0)
+from streams.fetched import BatchFetchResult
+from tests.support.fetches import TP0, chunk, records_of
 
 
 class Position:
@@ -25,7 +22,7 @@ class Position:
         self.paused = not fetchable
         self.active = True
 
-    def state_value(self, _: TopicPartition) -> Position:
+    def state_value(self, _: TP) -> Position:
         return self
 
     def consumed_to(self, position: int) -> None:
@@ -44,19 +41,9 @@ def only_counting() -> Iterator[None]:
 
 def fetched(position: Position) -> tuple[Any, weakref.ref[Any]]:
     """A fetch of three records, and whether its bytes are still held."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=0,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=1_000,
-    )
-    for number in range(3):
-        builder.append(number, timestamp=1, key=b"key", value=b"value %d" % number, headers=[])
-    records = PartitionRecords(TP, KeptRecords(bytes(builder.build())), [], 0, None, None, True, READ_COMMITTED)
-    result = BatchFetchResult(TP, assignment=position, partition_records=records, backoff=0)
+    values = [b"value %d" % number for number in range(3)]
+    records = records_of(chunk(0, values, append_ms=None), 0, crcs=True)
+    result = BatchFetchResult(TP0, assignment=position, partition_records=records, backoff=0)
     return result, weakref.ref(records)
 
 

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from faust.types import TP
 
 from streams.errors import RestartMe, StateMismatch
-from streams.fetched import Fetched, KeptRecords
-
-LZ4 = 3
-LOG_APPEND_TIME_FLAG = 0x08
-TP0 = TP("predictions", 0)
-
-
-def chunk(
-    base: int,
-    values: Sequence[bytes | None],
-    *,
-    deltas: Sequence[int] | None = None,
-    last_delta: int | None = None,
-    append_ms: int | None = 5_000,
-) -> bytes:
-    """A record batch as a broker stores it. ``deltas`` are offsets from ``base``: compaction leaves only some."""
-    made = DefaultRecordBatchBuilder(2, LZ4, False, -1, -1, -1, 1 << 20)
-    deltas = range(len(values)) if deltas is None else deltas
-    for delta, value in zip(deltas, values, strict=True):
-        made.append(delta, 1_000 + delta, b"k%d" % (base + delta), value, [])
-    data = bytearray(made.build())
-    data[0:8] = base.to_bytes(8, "big")
-    if append_ms is not None:
-        data[22] |= LOG_APPEND_TIME_FLAG
-        data[35:43] = append_ms.to_bytes(8, "big")
-    if last_delta is not None:
-        data[23:27] = last_delta.to_bytes(4, "big")
-    return bytes(data)
+from streams.fetched import Fetched
+from tests.support.fetches import TP0, chunk, records_of
 
 
 def fetched(data: bytes, position: int, *, crcs: bool = False) -> Fetched:
-    """What a fetch from ``position`` on gives; the checksums are those of before the changes above."""
-    records: Any = PartitionRecords(TP0, KeptRecords(data), [], position, None, None, crcs, READ_COMMITTED)
-    return Fetched(TP0, position, records)
+    """What a fetch from ``position`` on gives."""
+    return Fetched(TP0, position, records_of(data, position, crcs=crcs))
 
 
 def test_what_was_written_is_unpacked() -> None:
