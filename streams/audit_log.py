@@ -83,12 +83,11 @@ def newest_monitor_cuts(kafka: KafkaSettings, topic: str) -> dict[int, tuple[Mon
 def _newest(broker: Log, topic: str, decoder: msgspec.json.Decoder[Any], kind: type[C]) -> dict[int, tuple[C, int]]:
     """Read backwards until each partition has shown one, so that a long history costs nothing."""
     found: dict[int, tuple[C, int]] = {}
-    with broker.reader(topic) as probe:
-        low, ends = dict(probe.next), dict(probe.first_ends)
-    wanted, reach = set(low), TAIL_RECORDS
-    while wanted:
-        start = {p: max(low[p], ends[p] - reach) for p in wanted}
-        with broker.reader(topic, start, wanted) as reader:
+    wanted: set[int] | None = None  # all of them
+    reach = TAIL_RECORDS
+    while wanted is None or wanted:
+        with broker.reader(topic, None, wanted, reach) as reader:
+            left_out = {p for p, offset in reader.next.items() if offset > reader.earliest[p]}
             for record in reader.read_to_end():
                 cut = _decode(decoder, record)
                 if not isinstance(cut, kind):
@@ -96,7 +95,7 @@ def _newest(broker: Log, topic: str, decoder: msgspec.json.Decoder[Any], kind: t
                 known = found.get(record.partition)
                 if known is None or (cut.epoch, cut.sequence) > (known[0].epoch, known[0].sequence):
                     found[record.partition] = cut, record.at_ms
-        wanted = {p for p in wanted if p not in found and start[p] > low[p]}
+        wanted = left_out - found.keys()
         reach *= 8
     return found
 
