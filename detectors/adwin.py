@@ -10,10 +10,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from river import drift
-
 from detectors.change_point import ChangePoint, ChangePointState, Split
 from detectors.contract import Errors, checked
+from detectors.river_drift import drift
 from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 

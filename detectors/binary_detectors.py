@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from river.drift import binary
-
 from detectors.river_binary import Field, RiverBinary, between, fill_mean, mean_fields, number
+from detectors.river_drift import binary
 
 SAMPLES = ("_total", "_s1_decr", "_s1_incr", "_s2_decr", "_s2_incr")
 
