@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from retrain.announce import Announcer, described
+from retrain.announce import Announcer
 from retrain.champion import problem_of
 from retrain.child import ChildFailed, Job
 from retrain.dataset import Dataset, References, gather
-from retrain.lifecycle import Run, RunState, move
+from retrain.lifecycle import Run, RunState
 from retrain.log import Log
 from retrain.promotion import WEEK_MS, Blocked, automatic, dismissed, with_candidate
+from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
 from retrain.runs import RunStore
@@ -28,7 +29,7 @@ from retrain.training import Refused
 from retrain.triggers import concerns, run_of
 from serving.repository import Repository
 from streams.errors import DriftlineError, RestartMe, Unavailable, WrongSetting
-from streams.events import Alert, ModelEvent, ModelEventKind, ModelState, Profile, rfc3339
+from streams.events import Alert, ModelEventKind, ModelState, Profile, rfc3339
 from streams.settings import RetrainSettings
 
 MAX_ATTEMPTS = 3
@@ -103,13 +104,17 @@ class Retrainer:
         """
         return _Execution(self, run, check, pause).finish()
 
+    def record(self, run: Run, check: Callable[[], None]) -> RunRecord:
+        """The record of ``run``, as this process takes it on."""
+        return RunRecord(self.repository, self.runs, self.announcer, self.now_ms, run, check)
+
 
 class _Execution:
     """One run in one process."""
 
     def __init__(self, tools: Retrainer, run: Run, check: Callable[[], None], pause: Pause) -> None:
         self._tools = tools
-        self._run = run
+        self._record = tools.record(run, check)
         self._check = check
         self._pause = pause
         self._log = log.bind(model=run.model, episode=run.episode)
@@ -322,11 +327,12 @@ class _Execution:
 
     # What the steps share ---------------------------------------------------------------------------------------
 
+    @property
+    def _run(self) -> Run:
+        return self._record.run
+
     def _state(self) -> ModelState:
-        state = self._tools.repository.state(self._run.model)
-        if state is None:
-            raise Unavailable(f"the model {self._run.model} is no longer in the repository", "restore it")
-        return state
+        return self._record.state()
 
     def _require_champion(self, state: ModelState) -> None:
         if state.aliases.get("champion") != self._run.champion:
@@ -342,31 +348,13 @@ class _Execution:
         return with_candidate(state, str(version), manifest.baseline, profile)
 
     def _tell(self, kind: ModelEventKind, state: ModelState, alias: str | None = None, **more: str | None) -> None:
-        run = self._run
-        written = run.better is not None
-        event = ModelEvent(
-            kind,
-            state=state,
-            version=str(run.version) if written else None,
-            alias=alias,
-            trigger=run.trigger,
-            at=rfc3339(self._tools.now_ms()),
-            reason=more.get("reason"),
-            detail=more.get("detail"),
-        )
-        self._tools.announcer.publish(described(self._tools.repository, event))
+        self._record.tell(kind, state, alias, **more)
 
     def _move(self, state: RunState, **known: Any) -> None:
-        self._check()
-        moved = move(self._run, state, self._tools.now_ms(), **known)
-        self._tools.runs.save(moved)
-        self._run = moved
-        self._log.info("run", state=state, version=moved.version, reason=moved.reason)
+        self._record.move(state, **known)
 
     def _keep(self, **known: Any) -> None:
-        kept = msgspec.structs.replace(self._run, **known)
-        self._tools.runs.save(kept)
-        self._run = kept
+        self._record.keep(**known)
 
 
 def _next_rows(tested: int) -> int:
