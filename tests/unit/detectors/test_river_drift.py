@@ -1,4 +1,4 @@
-"""What the import of River's detectors brings along, each in a process of its own: this one has imported much already."""
+"""What the import of River's detectors brings along, each in a process of its own: this one has imported much."""
 
 import subprocess
 import sys
