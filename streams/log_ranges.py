@@ -10,7 +10,7 @@ import structlog
 from streams.catalog import Catalog
 from streams.codec import Undecodable, model_event_decoder
 from streams.errors import StateMismatch, Unavailable
-from streams.log import Log, Record
+from streams.log import Log, Reader, Record
 from streams.partition import Batch
 
 WAIT_S = 120.0
@@ -111,3 +111,26 @@ class CatalogHistory:
     def close(self) -> None:
         """Leave the broker."""
         self._reader.close()
+
+
+class LookAhead:
+    """A reader with one record of look-ahead, to the ends that its partitions have when they are reached."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._records = reader.read_to_end()
+        self._head: Record | None = None
+        self.ended = False
+
+    def head(self) -> Record | None:
+        """The next record, still to be taken; None at the end."""
+        if self._head is None and not self.ended:
+            self._head = next(self._records, None)
+            self.ended = self._head is None
+        return self._head
+
+    def take(self) -> Record:
+        """Take the record that :meth:`head` gave."""
+        record, self._head = self._head, None
+        if record is None:
+            raise LookupError("nothing is ahead")
+        return record

@@ -28,7 +28,7 @@ from streams.watch import ModelWatch, Notice
 if TYPE_CHECKING:
     from streams.store import Command
 
-_checkpoint = msgspec.json.Decoder(Take | Cut | Gap)
+_checkpoint: msgspec.json.Decoder[Take | Cut | Gap] = msgspec.json.Decoder(Take | Cut | Gap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,13 @@ class Closed:
     alert_sequence: int
     pairs: int
 
-    def cut(self, epoch: int, sequence: int, model_events: int = 0) -> MonitorCut:
+    def cut(
+        self,
+        epoch: int,
+        sequence: int,
+        model_events: int = 0,
+        settings: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET,
+    ) -> MonitorCut:
         """The record for ``monitor-checkpoints``; ``model_events`` is the position of the catalog that was in force."""
         return MonitorCut(
             self.partition,
@@ -64,6 +70,7 @@ class Closed:
             self.alert_sequence,
             self.pairs,
             model_events,
+            settings,
         )
 
 
@@ -149,16 +156,8 @@ class MonitorPartition:
 
         Raises :class:`StateMismatch` for what no worker wrote.
         """
-        if value is None:
-            return
-        try:
-            record = _checkpoint.decode(value)
-        except msgspec.MsgspecError as error:
-            raise StateMismatch(
-                f"the record at offset {offset} of checkpoints-{input_partition} is none: {error}",
-                "only workers may write there",
-            ) from None
-        self.inputs.checkpoint(input_partition, offset, record)
+        if value is not None:
+            self.inputs.checkpoint(input_partition, offset, decode_checkpoint(input_partition, offset, value))
 
     # --------------------------------------------------------------------------------------------------- moving on
 
@@ -278,6 +277,17 @@ class MonitorPartition:
             for episode in watch.open_episodes
         ]
         return ModelReport(model, watch.champion, versions, active)
+
+
+def decode_checkpoint(input_partition: int, offset: int, value: bytes) -> Take | Cut | Gap:
+    """A record of ``checkpoints``. Raises :class:`StateMismatch` for what no worker wrote."""
+    try:
+        return _checkpoint.decode(value)
+    except msgspec.MsgspecError as error:
+        raise StateMismatch(
+            f"the record at offset {offset} of checkpoints-{input_partition} is none: {error}",
+            "only workers may write there",
+        ) from None
 
 
 _SPANS = tuple(SPAN_MINUTES.items())

@@ -21,13 +21,14 @@ from streams import monitor_stored
 from streams.codec import Undecodable, alert_decoder
 from streams.episodes import PublishedAlerts, drift_evidence, episode
 from streams.errors import RestartMe
-from streams.log import Log, Reader, Record
-from streams.log_ranges import CatalogHistory
+from streams.log import Log, Record
+from streams.log_beginning import first_sequences, reaches_back
+from streams.log_ranges import CatalogHistory, LookAhead
 from streams.metrics import WorkerMetrics
 from streams.monitor import MonitorPartition, OutboxAlert
 from streams.ownership import Taken
 from streams.rebuilding import TOLD_EVERY_S, Abandoned
-from streams.records import Cut, Gap, MonitorCut, SummaryHead, Take
+from streams.records import Gap, MonitorCut, Take
 from streams.seal import Damaged
 from streams.store import Command, Fenced, Owned, StateStore
 from streams.topics import Topics
@@ -39,11 +40,7 @@ CHUNK = 2_000
 
 log = structlog.get_logger(__name__)
 _record = msgspec.json.Decoder(Take | MonitorCut | Gap)
-_checkpoint = msgspec.json.Decoder(Take | Cut | Gap)
 _cut = msgspec.json.Decoder(MonitorCut)
-
-
-_head = msgspec.msgpack.Decoder(SummaryHead)
 
 
 @dataclass(slots=True)
@@ -146,9 +143,11 @@ class MonitorRebuild:
             cuts, reaches = self._cuts(taken, None)
         monitor = stored if stored is not None else self._make(owned)
         exact = reaches
-        if stored is None and not self._reaches_back(partition):
+        if stored is None and not reaches_back(self._broker, self._topics, {partition}):
             exact = False
-            monitor.inputs.begin_after(self._first_sequences(partition))
+            monitor.inputs.begin_after(
+                first_sequences(self._broker, self._topics, {partition}, self._require_wanted)[partition]
+            )
         published = self._published()
         exact = self._feed(monitor, last, stretches(cuts), published, keep=exact) and exact
         exact = exact and monitor.alert_sequence == last.alert_sequence
@@ -209,33 +208,6 @@ class MonitorRebuild:
             else:
                 found.append(cut)
         return found, reaches
-
-    def _reaches_back(self, partition: int) -> bool:
-        """Whether nothing of what the monitor has read is gone from the log."""
-        with (
-            closing(self._broker.reader(self._topics.summaries, None, {partition})) as summaries,
-            closing(self._broker.reader(self._topics.checkpoints, None, None)) as checkpoints,
-        ):
-            return not any(summaries.next.values()) and not any(checkpoints.next.values())
-
-    def _first_sequences(self, partition: int) -> dict[tuple[int, str], int]:
-        """The sequence before the first whole summary that is left of each input partition and model."""
-        first: dict[tuple[int, str], int] = {}
-        with closing(self._broker.reader(self._topics.summaries, None, {partition})) as reader:
-            for record in reader.read_to_end():
-                self._require_wanted()
-                head = _head.decode(record.value or b"")
-                before = head.sequence if head.part else head.sequence - 1
-                key = head.partition, head.model
-                first[key] = min(first.get(key, before), before)
-        named: dict[tuple[int, str], int] = {}
-        with closing(self._broker.reader(self._topics.checkpoints, None, None)) as reader:
-            for record in reader.read_to_end():
-                self._require_wanted()
-                cut = _checkpoint.decode(record.value or b"")
-                if isinstance(cut, Cut):
-                    named |= {(cut.partition, model): sequence for model, sequence in cut.models.items()}
-        return named | first
 
     def _published(self) -> PublishedAlerts:
         found = PublishedAlerts()
@@ -299,8 +271,8 @@ class MonitorRebuild:
             closing(self._broker.reader(self._topics.summaries, start, {partition})) as summaries,
             closing(self._broker.reader(self._topics.checkpoints, self._known(offsets), None)) as checkpoints,
         ):
-            told = _Ahead(summaries)
-            cuts = _Ahead(checkpoints)
+            told = LookAhead(summaries)
+            cuts = LookAhead(checkpoints)
             fed = 0
             while True:
                 summary = told.head() if monitor.next_summary_offset < last.summaries.end else None
@@ -348,29 +320,6 @@ class MonitorRebuild:
             self._told_s = time.monotonic()
             share = max(0, monitor.watermark_ms - began_ms) / (until_ms - began_ms)
             log.info("rebuild.progress", stage="monitor", partition=monitor.partition, done=round(min(1.0, share), 3))
-
-
-class _Ahead:
-    """A reader with one record of look-ahead, to the ends that its partitions have when they are reached."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._records = reader.read_to_end()
-        self._head: Record | None = None
-        self.ended = False
-
-    def head(self) -> Record | None:
-        """The next record, still to be taken; None at the end."""
-        if self._head is None and not self.ended:
-            self._head = next(self._records, None)
-            self.ended = self._head is None
-        return self._head
-
-    def take(self) -> Record:
-        """Take the record that :meth:`head` gave."""
-        record, self._head = self._head, None
-        if record is None:
-            raise LookupError("nothing is ahead")
-        return record
 
 
 def take_from(monitor: MonitorPartition, last: MonitorCut, published: PublishedAlerts) -> None:

@@ -25,6 +25,7 @@ from streams.log import Log, Publisher, Reader, Record
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
 from streams.monitor import ModelReport, MonitorPartition, OutboxAlert
+from streams.monitor_effects import recorded
 from streams.monitor_rebuild import MonitorRebuild
 from streams.ownership import Ownership
 from streams.partition import Batch
@@ -35,6 +36,7 @@ from streams.topics import Topics
 
 HELD_MS = 30_000
 """How far one input partition may fall behind the others before it is said."""
+HOUR_MS = 3_600_000
 
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)
@@ -90,6 +92,8 @@ class _Watched:
     position: int | None
     """Next offset to read; None for a partition never read."""
     committed: int
+    told_hour: int = -1
+    """The hour of stream time in which a cut of ours last told the settings."""
 
 
 class MonitorStage:
@@ -110,6 +114,7 @@ class MonitorStage:
     ) -> None:
         self.parts: dict[int, _Watched] = {}
         self._settings = settings
+        self._recorded = recorded(settings)
         self._topics = Topics(settings.kafka.topic_prefix)
         self._store = store
         self._broker = broker
@@ -242,7 +247,9 @@ class MonitorStage:
         catalog = self._models.catalog
         part.monitor.advance(catalog)
         closed = part.monitor.close()
-        cut = closed.cut(part.owned.epoch, part.owned.number + 1, catalog.position)
+        hour = closed.watermark_ms // HOUR_MS
+        told = self._recorded if hour != part.told_hour else msgspec.UNSET
+        cut = closed.cut(part.owned.epoch, part.owned.number + 1, catalog.position, told)
         try:
             self._store.commit(part.owned, closed.commands, {**closed.meta, "cut": msgspec.json.encode(cut)})
         except StoreLost as lost:
@@ -252,7 +259,7 @@ class MonitorStage:
             del self.parts[partition]
             self._metrics.unwatched([partition])
             return
-        part.committed = part.position or 0
+        part.committed, part.told_hour = part.position or 0, hour
         self._send_cut(part.owned, cut)
         self._publish(part.monitor, closed.alerts)
         for notice in closed.notices:

@@ -300,7 +300,9 @@ class Labelled(msgspec.Struct):
 class MonitorCut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):
     """One checkpoint of the monitor's state of one summaries partition.
 
-    ``model_events`` is the catalog's position under which everything since the cut before took effect.
+    ``model_events`` is the catalog's position under which everything since the cut before took effect; ``settings``
+    are :func:`streams.monitor_effects.recorded`. An owner's first cut and one an hour of stream time carry them, and
+    they hold until the next that does.
     """
 
     partition: int
@@ -311,6 +313,7 @@ class MonitorCut(msgspec.Struct, tag="cut", tag_field="record", frozen=True):
     alert_sequence: int
     pairs: int
     model_events: int = 0
+    settings: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 DeadReason = Literal[
