@@ -1,4 +1,4 @@
-"""Commands of the stream: worker, topics, config, audit, status, doctor, acls, schemas."""
+"""Commands of the stream: worker, topics, config, audit, replay, status, doctor, acls, schemas."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from streams.cli import session, stderr, stdout
 from streams.permissions import Process
+from streams.replay.command import replay
 from streams.topics import TopicAdmin
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def mount(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command()(worker)
     app.command()(audit)
+    app.command()(replay)
     app.command()(status)
     app.command()(doctor)
     app.command()(acls)

@@ -39,7 +39,7 @@ def first_sequences(
             if isinstance(cut, Cut):
                 named |= {(cut.partition, model): sequence for model, sequence in cut.models.items()}
     with closing(broker.reader(topics.summaries, None, partitions)) as reader:
-        found: dict[int, dict[tuple[int, str], int]] = {p: {} for p in reader.partitions}
+        found: dict[int, dict[tuple[int, str], int]] = {p: {} for p in reader.next}
         for record in reader.read_to_end():
             tick()
             head = _head.decode(record.value or b"")

@@ -17,8 +17,8 @@ from streams.settings import Settings
 from streams.topics import NAMES, Topics
 
 Process = Literal["worker", "serve", "retrain", "audit", "topics"]
-"""One user may be several of them. ``audit`` only reads (``audit``, ``status``, ``doctor``); ``topics`` makes and mends
-the topics (``topics create``, ``topics repair``)."""
+"""One user may be several of them. ``audit`` only reads (``audit``, ``replay``, ``status``, ``doctor``); ``topics``
+makes and mends the topics (``topics create``, ``topics repair``)."""
 
 PROCESSES: tuple[Process, ...] = get_args(Process)
 READ, WRITE, SEE = AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE

@@ -209,14 +209,14 @@ class _Stored:
                 for item in items:
                     fields.pop(item, None)
             else:
-                raise NotImplementedError(f"a checkpoint of the monitor writes {command}")
+                raise NotImplementedError(f"a checkpoint of the monitor writes {command!r}")
         self.meta = {name: _bytes(value) for name, value in meta.items()}
 
 
 def _bytes(value: str | bytes | float) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    return str(value).encode()
+    if isinstance(value, int | float):
+        return repr(value).encode()
+    return value.encode() if isinstance(value, str) else value
 
 
 Progress = Callable[[float], None]

@@ -1,4 +1,5 @@
 """One recorded log gives the same pairs and the same alerts, whoever reads it and however often they are interrupted.
+So does a replay of what each of them has published.
 
 Three hours of two models are written once, with their record times; then one worker reads them, two read them, and one
 is killed in the middle and comes back 20 s later.
@@ -6,6 +7,7 @@ is killed in the middle and comes back 20 s later.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +92,12 @@ def told(driftline: Driftline, pairs: int, end_ms: int) -> tuple[set[Pair], dict
     report = audit(driftline.settings, follow_to_end=True)
     assert report.violations == []
     assert report.totals.counters.joined == pairs
-    return driftline.pairs(), driftline.alerts()
+    replayed = json.loads(driftline.run("replay", "--check", "--json"))
+    alerts = driftline.alerts()
+    assert replayed["identical"]
+    assert replayed["limits"] == []
+    assert replayed["replayed"] == len(alerts)
+    return driftline.pairs(), alerts
 
 
 def same(found: tuple[set[Pair], dict[str, Alert]], expected: tuple[set[Pair], dict[str, Alert]]) -> None:
