@@ -11,11 +11,14 @@ import structlog
 from retrain.lease import LEASE_MS, LeaseLost, Leases
 from retrain.lifecycle import Run
 from retrain.metrics import RetrainMetrics
+from retrain.probation import probation
 from retrain.retrainer import Retrainer
 from streams.errors import AccessDenied, Unavailable
 
 RENEW_S = LEASE_MS / 1000 / 3
 STOP_S = 30.0
+WATCH = "/probation"
+"""Behind a model's name: the lease of its probation, which goes on beside a run."""
 
 log = structlog.get_logger("retrain")
 
@@ -25,10 +28,11 @@ class Stopped(Exception):
 
 
 class _Active:
-    """One run in its thread."""
+    """One run in its thread, under the lease of its name."""
 
-    def __init__(self, run: Run, execute: Callable[[_Active], Run]) -> None:
+    def __init__(self, run: Run, lease: str, execute: Callable[[_Active], Run]) -> None:
         self.model = run.model
+        self.lease = lease
         self.run = run
         self.renewed_at = time.monotonic()
         self.ended: Run | None = None
@@ -36,7 +40,7 @@ class _Active:
         self._why: Exception | None = None
         self._interrupt = threading.Event()
         self._execute = execute
-        self._thread = threading.Thread(target=self._main, name=f"run-{run.model}", daemon=True)
+        self._thread = threading.Thread(target=self._main, name=f"run-{lease}", daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
@@ -76,19 +80,36 @@ class ActiveRuns:
         self._active: dict[str, _Active] = {}
 
     def start(self, runs: list[Run]) -> None:
-        """Start those whose model has no run under way, here or elsewhere."""
+        """Start those whose model has no run at work, here or elsewhere."""
         for run in runs:
-            if run.model in self._active or not self._leases.take(run.model):
-                continue
-            # Another process may have taken it further, or to its end, before it gave the lease back.
-            fresh = self._retrainer.runs.load(run.model, run.episode)
-            if fresh.ended:
-                self._leases.release(run.model)
-                continue
-            self._metrics.started(run.model)
-            self._active[run.model] = _Active(
-                fresh, lambda active: self._retrainer.execute(active.run, active.check, active.pause)
-            )
+            fresh = self._taken(run, run.model, lambda r: r.at_work)
+            if fresh is not None:
+                self._metrics.started(run.model)
+                self._active[run.model] = _Active(
+                    fresh, run.model, lambda active: self._retrainer.execute(active.run, active.check, active.pause)
+                )
+
+    def watch(self, runs: list[Run]) -> None:
+        """Watch the promoted versions of those, beside the runs that are at work."""
+        for run in runs:
+            lease = f"{run.model}{WATCH}"
+            fresh = self._taken(run, lease, lambda r: r.on_probation)
+            if fresh is not None:
+                self._metrics.watched(run.model)
+                self._active[lease] = _Active(
+                    fresh, lease, lambda active: probation(self._retrainer, active.run, active.check, active.pause)
+                )
+
+    def _taken(self, run: Run, lease: str, due: Callable[[Run], bool]) -> Run | None:
+        """The run as it is now, under its lease; None if it is under way, or no longer due."""
+        if lease in self._active or not self._leases.take(lease):
+            return None
+        # Another process may have taken it further, or to its end, before it gave the lease back.
+        fresh = self._retrainer.runs.load(run.model, run.episode)
+        if due(fresh):
+            return fresh
+        self._leases.release(lease)
+        return None
 
     def renew(self) -> None:
         """Renew the leases that are due; a run that lost its lease is interrupted."""
@@ -96,31 +117,32 @@ class ActiveRuns:
             if time.monotonic() - active.renewed_at < RENEW_S:
                 continue
             try:
-                held = self._leases.renew(active.model)
+                held = self._leases.renew(active.lease)
             except Unavailable as error:
                 if time.monotonic() - active.renewed_at < LEASE_MS / 1000:
-                    log.warning("lease not renewed", model=active.model, reason=str(error))
+                    log.warning("lease not renewed", lease=active.lease, reason=str(error))
                     continue
                 held = False
             if held:
                 active.renewed_at = time.monotonic()
             else:
-                active.interrupt(LeaseLost(f"the lease of {active.model} is no longer ours"))
+                active.interrupt(LeaseLost(f"the lease of {active.lease} is no longer ours"))
 
     def reap(self) -> bool:
         """Take note of runs that are over → whether any was. Raises what a run failed with, unless it is its lease."""
         over = [active for active in self._active.values() if not active.alive]
         for active in over:
-            del self._active[active.model]
-            self._metrics.stopped(active.model)
+            del self._active[active.lease]
+            watched = active.lease != active.model
+            (self._metrics.unwatched if watched else self._metrics.stopped)(active.model)
             if isinstance(active.failure, LeaseLost):
                 log.warning("run given up", model=active.model, reason=str(active.failure))
                 continue
-            self._leases.release(active.model)
+            self._leases.release(active.lease)
             if active.failure is not None:
                 raise active.failure
             if active.ended is not None:
-                self._metrics.ended(active.ended)
+                (self._metrics.judged if watched else self._metrics.ended)(active.ended)
         return bool(over)
 
     def stop(self) -> None:
@@ -130,7 +152,7 @@ class ActiveRuns:
         for active in self._active.values():
             active.join(STOP_S)
             try:
-                self._leases.release(active.model)
+                self._leases.release(active.lease)
             except (Unavailable, AccessDenied) as error:
-                log.warning("lease not released, it will run out", model=active.model, reason=str(error))
+                log.warning("lease not released, it will run out", lease=active.lease, reason=str(error))
         self._active.clear()

@@ -97,6 +97,9 @@ def _catching_up(repository: Repository, state: ModelState, last: ModelState | N
     champion, challenger = state.aliases.get("champion"), state.aliases.get("challenger")
     common: dict[str, Any] = {"state": state, "at": at, "detail": "republished"}
     if champion is not None and champion != before.get("champion") and last is not None:
+        if champion == before.get("previous") and "previous" not in state.aliases:
+            gone = before["champion"]
+            return described(repository, ModelEvent("rolledback", version=gone, **common))
         return described(repository, ModelEvent("promoted", version=champion, alias="champion", **common))
     if challenger is not None and challenger != before.get("challenger"):
         return described(repository, ModelEvent("candidate", version=challenger, alias="challenger", **common))

@@ -102,6 +102,7 @@ def _loop(
         active.renew()
         if time.monotonic() >= look_at:
             active.start(retrainer.unfinished())
+            active.watch(retrainer.on_probation())
             look_at = time.monotonic() + LOOK_S
 
 

@@ -17,6 +17,10 @@ RunState = Literal[
     "recommended",
     "promoted",
     "rejected",
+    "watching",
+    "confirmed",
+    "rolled_back",
+    "released",
 ]
 
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
@@ -29,10 +33,18 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     "verifying": frozenset({"awaiting_approval", "recommended", "promoted", "collecting", "rejected"}),
     "awaiting_approval": frozenset({"promoted", "rejected"}),
     "recommended": frozenset(),
-    "promoted": frozenset(),
     "rejected": frozenset(),
+    "promoted": frozenset({"watching"}),
+    "watching": frozenset({"confirmed", "rolled_back", "released"}),
+    "confirmed": frozenset(),
+    "rolled_back": frozenset(),
+    "released": frozenset(),
 }
-"""Probation (watching → confirmed | rolled back) will follow ``promoted``."""
+"""``released`` ends a probation without a verdict: another version took over, too few rows came, or the loop may not
+act. The reason says which."""
+
+PROBATION: frozenset[RunState] = frozenset({"promoted", "watching"})
+PROMOTED: frozenset[RunState] = frozenset({"promoted", "watching", "confirmed", "rolled_back", "released"})
 
 FORMAT = 1
 
@@ -47,7 +59,12 @@ class Run(msgspec.Struct, frozen=True):
     ``champion`` is the version that the alert spoke of; ``version`` the challenger's once it is reserved;
     ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun
     without an answer; ``rounds`` how many challengers did not win, and ``tested_rows`` the rows of the last of them.
-    ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository.
+    ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository;
+    ``offered`` says that it was made the challenger and that everybody was told.
+
+    After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
+    what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
+    decided.
     """
 
     episode: str
@@ -65,17 +82,32 @@ class Run(msgspec.Struct, frozen=True):
     rounds: int = 0
     tested_rows: int = 0
     better: bool | None = None
+    offered: bool = False
     verdict: str | None = None
     metrics: dict[str, float] = {}
     parity: dict[str, Any] = {}
     trained_from: dict[str, Any] = {}
     reason: str | None = None
+    promoted_ms: int | None = None
+    shadows: list[str] = []
+    probation: dict[str, Any] = {}
+    back_to: str | None = None
     format: int = FORMAT
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return not TRANSITIONS[self.state]
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether its version was promoted and is watched, or will be. It holds up no other run."""
+        return self.state in PROBATION
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it is on its way to a promotion or a rejection: one a model at a time."""
+        return not self.ended and not self.on_probation
 
     @property
     def trigger(self) -> dict[str, str]:
@@ -94,4 +126,6 @@ def move(run: Run, state: RunState, now_ms: int, **known: Any) -> Run:
     """The run after a step; ``known`` are fields learnt by it. Raises :class:`IllegalMove`."""
     if state not in TRANSITIONS[run.state]:
         raise IllegalMove(f"a run of {run.model} cannot go from {run.state} to {state}")
+    if state == "promoted":
+        known = {"promoted_ms": now_ms, **known}
     return msgspec.structs.replace(run, state=state, updated_ms=now_ms, **known)

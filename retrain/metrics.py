@@ -9,6 +9,7 @@ from retrain.lifecycle import Run
 
 DURATION_BUCKETS_S = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0)
 RESULTS = ("promoted", "rejected", "recommended")
+PROBATION_RESULTS = ("confirmed", "rolled_back", "released")
 
 
 class RetrainMetrics:
@@ -22,6 +23,14 @@ class RetrainMetrics:
         self._runs = Counter("driftline_retrain_runs", "Runs ended, by result.", ["result"], registry=self.registry)
         for result in RESULTS:
             self._runs.labels(result)
+        self._probations = Counter(
+            "driftline_probations", "Probations of promoted versions ended, by result.", ["model", "result"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._watched = Gauge(
+            "driftline_probation_active", "1 while a promoted version of the model is watched here.", ["model"],
+            registry=self.registry,
+        )  # fmt: skip
         self._seconds = Histogram(
             "driftline_retrain_run_duration_seconds",
             "From the alert's record to the run's end, waiting included.",
@@ -46,6 +55,20 @@ class RetrainMetrics:
     def stopped(self, model: str) -> None:
         """No run of the model is under way here."""
         self._active.remove(model)
+
+    def watched(self, model: str) -> None:
+        """A probation of the model is under way."""
+        self._watched.labels(model).set(1)
+        for result in PROBATION_RESULTS:  # so that the first rollback is an increase and not a first sight
+            self._probations.labels(model, result)
+
+    def unwatched(self, model: str) -> None:
+        """No probation of the model is under way here."""
+        self._watched.remove(model)
+
+    def judged(self, run: Run) -> None:
+        """A probation reached its end."""
+        self._probations.labels(run.model, run.state).inc()
 
     def ended(self, run: Run) -> None:
         """A run reached its end."""

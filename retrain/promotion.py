@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from streams.events import Baseline, ModelState, Profile
+from retrain.lifecycle import Run
+from streams.events import Baseline, ModelState, Profile, rfc3339
 
 WEEK_MS = 7 * 86_400_000
+MAX_DOUBLINGS = 4
+"""A cooldown grows to sixteen times its length, no further."""
 
 
 class Blocked(Exception):
@@ -55,10 +60,13 @@ def automatic(
 ) -> ModelState:
     """A promotion that no person asked for: ``recent`` automatic ones were made within a week.
 
-    Raises :class:`Blocked` with the reason: frozen, another champion than was beaten, another mode, too many.
+    Raises :class:`Blocked` with the reason: frozen, another champion than was beaten, another mode, too many. Only the
+    challenger is promoted: what was promoted once, and taken back by a person before the run knew, is none any more.
     """
     if state.mode != "auto":
         raise Blocked(f"the mode is {state.mode}")
+    if state.aliases.get("challenger") != version:
+        raise Blocked(f"version {version} is no longer the challenger")
     if state.aliases.get("champion") != champion:
         raise Blocked(f"version {champion}, which it was compared with, is no longer the champion")
     allowed = limit if state.max_promotions_per_week is None else state.max_promotions_per_week
@@ -78,3 +86,65 @@ def dismissed(state: ModelState, version: str) -> ModelState:
         baselines={v: b for v, b in state.baselines.items() if v != version},
         profiles={v: p for v, p in state.profiles.items() if v != version},
     )
+
+
+def rolled_back(state: ModelState, version: str, to: str) -> ModelState:
+    """The state once ``to`` serves again in the place of ``version``, which did worse. There is no ``previous`` then:
+    the way back must not lead to ``version``.
+
+    Neither a freeze nor the weekly maximum stops it: they stop what is new, and this takes something new away. Raises
+    :class:`Blocked` if another version serves, or the mode is one in which the loop changes nothing.
+    """
+    champion = state.aliases.get("champion")
+    if champion != version:
+        raise Blocked(f"version {champion} took its place")
+    if state.mode in ("observe", "recommend"):
+        raise Blocked(
+            f"the mode is {state.mode}: `driftline models rollback {state.model}` makes version {to} the champion again"
+        )
+    aliases = {alias: v for alias, v in state.aliases.items() if alias != "previous"}
+    return msgspec.structs.replace(state, aliases={**aliases, "champion": to})
+
+
+def cooldown_end_ms(runs: Iterable[Run], cooldown_s: float) -> int:
+    """Until when (epoch ms) no alert leads to an automatic promotion, because one was rolled back; 0 for no cooldown.
+
+    The old champion serves again, and what raised the alarm about it, often labels that were wrong, may do so again.
+    Each rollback since the last confirmed promotion doubles the time.
+    """
+    ended = sorted(
+        (r for r in runs if r.state in ("rolled_back", "confirmed")), key=lambda r: (r.updated_ms, r.episode)
+    )
+    count = 0
+    for run in ended:
+        count = count + 1 if run.state == "rolled_back" else 0
+    if not count:
+        return 0
+    return ended[-1].updated_ms + (int(cooldown_s * 1000) << min(count - 1, MAX_DOUBLINGS))
+
+
+def cooldown_reason(end_ms: int) -> str:
+    """What a person is told of it."""
+    return f"a version was rolled back: no automatic promotion before {rfc3339(end_ms)}"
+
+
+def shadows_of(run: Run, runs: Iterable[Run], limit: int) -> list[str]:
+    """The versions to compare a promoted one with: the one it replaced, and what that one had replaced if it was never
+    confirmed, and so on; at most ``limit``, nearest first.
+
+    A bad stretch of labels can promote one version after the other, each better than the one before: only the version
+    from before the stretch shows what that did.
+    """
+    by_version = {
+        str(r.version): r for r in sorted(runs, key=lambda r: r.promoted_ms or 0) if r.promoted_ms is not None
+    }
+    found: list[str] = []
+    at: Run | None = run
+    while at is not None and len(found) < limit:
+        if at.champion in found or at.champion == str(run.version):
+            break
+        found.append(at.champion)
+        before = by_version.get(at.champion)
+        earlier = before is not None and (before.promoted_ms or 0) < (at.promoted_ms or 0)
+        at = before if earlier and before is not None and before.state not in ("confirmed", "rolled_back") else None
+    return found

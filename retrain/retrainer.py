@@ -20,7 +20,15 @@ from retrain.child import ChildFailed, Job
 from retrain.dataset import Dataset, References, gather
 from retrain.lifecycle import Run, RunState
 from retrain.log import Log
-from retrain.promotion import WEEK_MS, Blocked, automatic, dismissed, with_candidate
+from retrain.promotion import (
+    WEEK_MS,
+    Blocked,
+    automatic,
+    cooldown_end_ms,
+    cooldown_reason,
+    dismissed,
+    with_candidate,
+)
 from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
@@ -72,7 +80,7 @@ class Retrainer:
             state = self.repository.state(model)
         except WrongSetting:
             state = None  # a name that the repository could not hold
-        found = run_of(alert, state, self.now_ms())
+        found = self._cooling(state) or run_of(alert, state, self.now_ms())
         if isinstance(found, str):
             log.info("alert skipped", model=model, fingerprint=alert.fingerprint, reason=found)
             return None
@@ -84,21 +92,38 @@ class Retrainer:
         log.info("run triggered", model=model, episode=found.episode, alertname=found.alertname)
         return found
 
+    def _cooling(self, state: ModelState | None) -> str | None:
+        """Why no alert starts a run that would promote by itself. A firing alert is sent again, and is heard later."""
+        if state is None or state.mode != "auto":
+            return None
+        end_ms = cooldown_end_ms(self.runs.of(state.model), self.settings.rollback_cooldown_s)
+        return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
+
     def _known_change(self, run: Run) -> int | None:
         """An accuracy rule knows no change point; a detector's alert about the same version may have said one."""
         known = [r.since_ms for r in self.runs.of(run.model) if r.champion == run.champion and r.since_ms is not None]
         return max(known, default=None)
 
     def unfinished(self) -> list[Run]:
-        """Every run that has not ended, oldest first, one a model: the others wait for it."""
+        """Every run on its way to a promotion or a rejection, oldest first, one a model: the others wait for it."""
+        return self._first_of_each_model(lambda run: run.at_work)
+
+    def on_probation(self) -> list[Run]:
+        """Every run whose version is watched, oldest first, one a model; no run waits for these."""
+        return self._first_of_each_model(lambda run: run.on_probation)
+
+    def _first_of_each_model(self, which: Callable[[Run], bool]) -> list[Run]:
         found = []
         for model in self.repository.models():
-            waiting = [run for run in self.runs.of(model) if not run.ended]
+            waiting = [run for run in self.runs.of(model) if which(run)]
             found += waiting[:1]
         return found
 
     def execute(self, run: Run, check: Callable[[], None], pause: Pause) -> Run:
-        """Take ``run`` to its end; blocks. ``check`` and ``pause`` raise to abort, which leaves the run resumable.
+        """Take ``run`` to its promotion or its end; blocks.
+
+        ``check`` and ``pause`` raise to abort, which leaves the run resumable. A promoted run goes on in
+        :mod:`retrain.probation`.
 
         Raises :class:`Unavailable` or :class:`RestartMe` when a service is gone.
         """
@@ -128,7 +153,7 @@ class _Execution:
             "verifying": self._decide,
             "awaiting_approval": self._await_approval,
         }
-        while not self._run.ended:
+        while self._run.at_work:
             self._check()
             try:
                 steps[self._run.state]()
@@ -254,7 +279,7 @@ class _Execution:
         if not run.rounds:
             return False
         since_ms = run.since_ms or 0
-        return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if not other.ended)
+        return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if other.at_work)
 
     def _stage(self, stage: Stage) -> None:
         if stage != "training":  # which began when the version was reserved
@@ -274,9 +299,11 @@ class _Execution:
         self._require_champion(state)
         if state.mode == "observe":
             raise Blocked("the mode is observe")
-        waits = {"recommend": "recommended", "approve": "awaiting-approval"} if run.better else {}
-        state = self._tools.repository.change(run.model, self._with_candidate)
-        self._tell("candidate", state, alias="challenger", detail=waits.get(state.mode), reason=run.verdict)
+        if not run.offered:
+            waits = {"recommend": "recommended", "approve": "awaiting-approval"} if run.better else {}
+            state = self._tools.repository.change(run.model, self._with_candidate)
+            self._tell("candidate", state, alias="challenger", detail=waits.get(state.mode), reason=run.verdict)
+            self._keep(offered=True)
         if not run.better:
             raise Refused(f"not better: {run.verdict}")
         if state.mode == "recommend":
@@ -288,6 +315,9 @@ class _Execution:
 
     def _promote(self, version: str) -> None:
         tools, run = self._tools, self._run
+        end_ms = cooldown_end_ms(tools.runs.of(run.model), tools.settings.rollback_cooldown_s)
+        if tools.now_ms() < end_ms:
+            raise Blocked(cooldown_reason(end_ms))
         recent = tools.runs.promoted_since(run.model, tools.now_ms() - WEEK_MS)
 
         def update(state: ModelState) -> ModelState:

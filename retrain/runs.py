@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from retrain.lifecycle import FORMAT, Run
+from retrain.lifecycle import FORMAT, PROMOTED, Run
 from serving.storage import open_storage
 from streams.errors import StateMismatch
 
@@ -52,8 +52,8 @@ class RunStore:
         return sorted(runs, key=lambda run: (run.triggered_ms, run.episode))
 
     def promoted_since(self, model: str, since_ms: int) -> int:
-        """How many runs of a model ended in a promotion since then."""
-        return sum(run.state == "promoted" and run.updated_ms >= since_ms for run in self.of(model))
+        """How many runs of a model led to a promotion since then, whatever became of it."""
+        return sum(run.state in PROMOTED and (run.promoted_ms or run.updated_ms) >= since_ms for run in self.of(model))
 
 
 def _path(model: str, episode: str) -> str:

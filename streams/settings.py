@@ -142,6 +142,12 @@ class RetrainSettings(_Section):
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
     seed: int = Field(0, description="of training and of perturbed rows")
+    probation_rows: int = Field(2_000, ge=1, description="labelled rows on which a promoted version must do no worse")
+    probation_s: float = Field(604_800, gt=0, description="how long a promoted version is watched, at most")
+    probation_significance: float = Field(0.05, gt=0, lt=0.5, description="chance that a good version is rolled back")
+    rollback_cooldown_s: float = Field(
+        21_600, ge=0, description="no automatic promotion after a rollback; doubles with each in a row"
+    )
 
 
 class ModelSettings(_Section):

@@ -263,7 +263,7 @@ def test_an_approval_by_command_promotes(deployed: Deployment) -> None:
     assert wrong.returncode == 2
     assert deployed.start("models", "approve", "loans", "2").wait(BOUND_S) == 0
     eventually(
-        lambda: [r.state for r in RunStore(deployed.settings.repository).of("loans")] == ["promoted"], "the run ended"
+        lambda: [r.on_probation for r in RunStore(deployed.settings.repository).of("loans")] == [True], "the run ended"
     )
     assert [event.kind for event in deployed.told("promoted")] == ["promoted"]
 

@@ -10,9 +10,11 @@ from typing import Any
 from retrain.administration import Administration
 from retrain.child import perform
 from retrain.lifecycle import Run
+from retrain.probation import probation
 from retrain.retrainer import Retrainer
 from retrain.runs import RunStore
 from retrain.tables import Table
+from serving.engine import LoadedModel
 from serving.repository import Repository
 from streams.events import Alert, Drift, Mode, ModelState, rfc3339
 from streams.settings import RetrainSettings
@@ -30,7 +32,9 @@ from tests.unit.retrain.rows import (
     prediction,
 )
 
-SETTINGS = RetrainSettings(trees=10, depth=3, minimum_rows=200, maximum_rows=1_000, parity_rows=500, wait_s=60)
+SETTINGS = RetrainSettings(
+    trees=10, depth=3, minimum_rows=200, maximum_rows=1_000, parity_rows=500, wait_s=60, probation_rows=600
+)
 LIVE_ROWS = 400
 
 
@@ -86,6 +90,22 @@ class Loop:
         if found is None:
             raise AssertionError("the model has no state")
         return found
+
+    def watch(self, run: Run, **changed: Any) -> Run:
+        """Take the probation of a promoted run to its end; waiting makes the clock go on."""
+        return probation(self.retrainer(**changed), run, lambda: None, self.pause)
+
+    def serve(self, rows: int, *, wrong_labels: bool = False, seed: int = 11) -> None:
+        """Predictions of whoever serves now, and their outcomes by the old concept, or each the other class."""
+        champion = int(self.state.aliases["champion"])
+        engine = LoadedModel(self.repository.load("loans", champion), self.repository.manifest("loans", champion))
+        table = features(rows, seed)
+        before = self.log.partitions.setdefault(0, [])
+        start = len(before)
+        said = engine.predict(table).predictions
+        before += [prediction(start + i, row, said[i], version=str(champion)) for i, row in enumerate(table)]
+        outcomes = concept(table, changed=wrong_labels)
+        self.log.records.append(labelled(pairs(outcomes, start, START_MS + start * SECOND_MS), version=str(champion)))
 
     def live(self, *, changed: bool, rows: int = LIVE_ROWS, seed: int = 7) -> None:
         """Predictions of the champion and their outcomes, by the old concept or the changed one."""

@@ -43,9 +43,11 @@ def prediction(i: int, row: Any, said: Any, model: str = "loans", version: str =
     return FullPrediction(f"p{i}", model, version, said, None, None, None, None, named)
 
 
-def labelled(rows: list[LabelledRow], partition: int = 0, models: list[str] | None = None) -> Labelled:
-    """A record of `labelled`."""
-    return Labelled.of(partition, 1, 1, models or ["loans"], ["1"], rows)
+def labelled(
+    rows: list[LabelledRow], partition: int = 0, models: list[str] | None = None, version: str = "1"
+) -> Labelled:
+    """A record of `labelled`, all of whose predictions are of one version."""
+    return Labelled.of(partition, 1, 1, models or ["loans"], [version], rows)
 
 
 def pairs(outcomes: Any, start: int = 0, start_ms: int = START_MS) -> list[LabelledRow]:

@@ -11,10 +11,12 @@ from retrain.runs import RunStore
 from streams.errors import StateMismatch
 
 STATES = get_args(RunState)
+TRAINED = ("triggered", "collecting", "training", "exporting", "verifying")
 PATHS = [
-    ("triggered", "collecting", "training", "exporting", "verifying", "promoted"),
-    ("triggered", "collecting", "training", "exporting", "verifying", "awaiting_approval", "promoted"),
-    ("triggered", "collecting", "training", "exporting", "verifying", "recommended"),
+    (*TRAINED, "promoted", "watching", "confirmed"),
+    (*TRAINED, "awaiting_approval", "promoted", "watching", "rolled_back"),
+    (*TRAINED, "promoted", "watching", "released"),
+    (*TRAINED, "recommended"),
     ("triggered", "collecting", "rejected"),
 ]
 
@@ -64,9 +66,21 @@ def test_the_ways_through_the_table(path: tuple[RunState, ...]) -> None:
     assert at.ended
 
 
-def test_every_running_state_can_be_rejected() -> None:
-    """Whatever goes wrong, a run can end with a reason."""
-    assert all("rejected" in TRANSITIONS[state] for state in STATES if TRANSITIONS[state])
+def test_every_running_state_can_be_ended() -> None:
+    """Whatever goes wrong, a run can end with a reason: rejected before its promotion, released after it."""
+    at_work = [state for state in STATES if run(state).at_work]
+    assert all("rejected" in TRANSITIONS[state] for state in at_work)
+    assert "released" in TRANSITIONS["watching"]
+
+
+def test_a_run_is_at_work_on_probation_or_over() -> None:
+    """Each state is one of the three; what is on probation was promoted, and knows when."""
+    for state in STATES:
+        made = run(state)
+        assert [made.at_work, made.on_probation, made.ended].count(True) == 1
+    moved = move(run("verifying"), "promoted", 77)
+    assert (moved.on_probation, moved.promoted_ms) == (True, 77)
+    assert move(moved, "watching", 99).promoted_ms == 77
 
 
 def test_an_episode_is_its_fingerprint_and_start() -> None:
@@ -99,9 +113,10 @@ def test_a_run_is_read_as_it_was_saved(store: RunStore) -> None:
 
 
 def test_promotions_within_a_week_are_counted(store: RunStore) -> None:
-    """Only promotions, only recent ones, and only this model's."""
-    for i, (state, at) in enumerate([("promoted", 10), ("promoted", 20), ("rejected", 20), ("verifying", 20)]):
-        store.create(run(state, episode=f"e{i}", updated_ms=at))  # type: ignore[arg-type]  # names from the table
+    """Only promotions, whatever became of them later, only recent ones, and only this model's."""
+    for i, (state, at) in enumerate([("confirmed", 10), ("rolled_back", 20), ("rejected", None), ("verifying", None)]):
+        made = run(state, episode=f"e{i}", updated_ms=30, promoted_ms=at)  # type: ignore[arg-type]  # from the table
+        store.create(made)
     assert store.promoted_since("loans", 15) == 1
     assert store.promoted_since("loans", 5) == 2
     assert store.promoted_since("cards", 5) == 0

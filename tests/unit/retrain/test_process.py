@@ -18,8 +18,9 @@ from retrain.retrainer import Retrainer
 from retrain.run import Challenger, Stage
 from retrain.training import Refused
 from streams.errors import Unavailable
+from streams.events import Drift, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, new_loop
-from tests.unit.retrain.rows import concept, dataset, features
+from tests.unit.retrain.rows import START_MS, concept, dataset, features
 
 BOUND_S = 60.0
 
@@ -173,6 +174,39 @@ def test_a_model_whose_lease_is_taken_is_left_alone(loop: Loop) -> None:
     active.start([loop.alerted()])
     assert not active.reap()
     assert [run.state for run in loop.runs.of("loans")] == ["triggered"]
+
+
+def test_a_probation_goes_on_beside_a_run(loop: Loop) -> None:
+    """It has a lease of its own: a new alert's run need not wait a week, and both are counted apart."""
+    leases, metrics = FakeLeases(), RetrainMetrics()
+    promoted = loop.finish(loop.alerted())
+    active = ActiveRuns(waiting(loop), leases, metrics)
+    active.watch([promoted])
+    active.watch([promoted])
+    drift = Drift("adwin", change_at=rfc3339(START_MS), version="2")
+    active.start([loop.alerted(fingerprint="f2", drift=drift)])
+    assert leases.held == {"loans", "loans/probation"}
+    eventually(lambda: sorted(run.state for run in loop.runs.of("loans")) == ["training", "watching"])
+    loop.serve(SETTINGS.probation_rows, wrong_labels=True)
+    eventually(lambda: active.reap() and leases.held == {"loans"})
+    labels = {"model": "loans", "result": "confirmed"}
+    assert metrics.registry.get_sample_value("driftline_probations_total", labels) == 1
+    assert metrics.registry.get_sample_value("driftline_probation_active", {"model": "loans"}) is None
+    assert metrics.registry.get_sample_value("driftline_retrain_active", {"model": "loans"}) == 1
+    active.stop()
+    assert leases.held == set()
+
+
+def test_a_probation_that_another_process_ended_is_not_started_again(loop: Loop) -> None:
+    """What was read before the lease was taken may be old."""
+    leases = FakeLeases()
+    active = ActiveRuns(loop.retrainer(), leases, RetrainMetrics())
+    promoted = loop.finish(loop.alerted())
+    loop.serve(SETTINGS.probation_rows, wrong_labels=True)
+    loop.watch(promoted)
+    active.watch([promoted])
+    assert leases.held == set()
+    assert not active.reap()
 
 
 @pytest.mark.parametrize("away", [False, True])

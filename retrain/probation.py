@@ -1,0 +1,222 @@
+"""The probation of a promoted version: an older one that would have done better on the same rows serves again.
+
+Order of effects: the verdict is persisted, the state changed in the repository, the event published, the run ended. A
+crash between two of them is made good by the next process, which reads the log again from the probation's beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from detectors.paired_bets import PairedBets, PairedEvidence, PairedPlan
+from retrain.champion import answers_of, problem_of
+from retrain.dataset import Problem
+from retrain.lifecycle import Run
+from retrain.log import LabelledFeed
+from retrain.promotion import Blocked, rolled_back, shadows_of
+from retrain.retrainer import Pause, Retrainer
+from retrain.run import Answers
+from retrain.shadow import ShadowRows, score
+from retrain.training import Refused
+from streams.errors import DriftlineError, RestartMe, Unavailable
+
+WAIT_S = 5.0
+"""Between two looks at the log: each costs a scan of what came."""
+BATCH_ROWS = 500
+"""Rows that are scored before the log is read further."""
+MAX_SHADOWS = 3
+SCALE = 4.0
+"""Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shadows:
+    problem: Problem
+    promoted: Answers
+    others: dict[str, Answers]
+    bets: dict[str, PairedBets]
+
+
+class Probation:
+    """One probation in one process: :meth:`step` until the run has ended; then, or to give it up, :meth:`close`."""
+
+    def __init__(self, tools: Retrainer, run: Run, check: Callable[[], None]) -> None:
+        self._tools = tools
+        self._record = tools.record(run, check)
+        self._check = check
+        self._rows = ShadowRows(run.model, str(run.version), _seen_ms(run))
+        self._feed: LabelledFeed | None = None
+        self._shadows: _Shadows | None = None
+        self._compared = 0
+
+    @property
+    def run(self) -> Run:
+        """The run as it was last persisted."""
+        return self._record.run
+
+    def step(self) -> Run:
+        """Look at what has come and act on it; blocks for one read and the scoring of its rows → the run.
+
+        Raises :class:`Unavailable` or :class:`RestartMe` when a service is gone; the next process goes on with it.
+        """
+        self._check()
+        try:
+            self._step()
+        except (Refused, Blocked) as reason:
+            self._release(str(reason))
+        except (Unavailable, RestartMe):
+            raise
+        except DriftlineError as error:
+            self._release(str(error))
+        return self.run
+
+    def finish(self, pause: Callable[[float], None]) -> Run:
+        """Step until the run has ended; ``pause`` waits, or raises to abort."""
+        try:
+            while not self.step().ended:
+                pause(WAIT_S)
+        finally:
+            self.close()
+        return self.run
+
+    def close(self) -> None:
+        """Leave the log."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        run, tools = self.run, self._tools
+        if run.state == "promoted":
+            self._record.move("watching", shadows=shadows_of(run, tools.runs.of(run.model), MAX_SHADOWS))
+            return
+        if run.back_to is not None:
+            self._roll_back(run.back_to)
+            return
+        champion = self._record.state().aliases.get("champion")
+        if champion != str(run.version):
+            raise Blocked(f"version {champion} took its place")
+        if self._look():
+            return
+        if self._compared >= tools.settings.probation_rows:
+            self._record.move("confirmed", reason=f"no worse on {self._compared} rows", probation=self._findings())
+        elif self._over():
+            raise Blocked(
+                f"{self._compared} of {tools.settings.probation_rows} rows could be compared within"
+                f" {tools.settings.probation_s:g} s, and it was not found worse on them"
+            )
+
+    def _look(self) -> bool:
+        """Read to the end of the log as it is → whether the version was found worse."""
+        if self._feed is None:
+            self._feed = self._tools.log.labelled(_seen_ms(self.run))
+        while self._compared < self._tools.settings.probation_rows:
+            self._check()
+            records = self._feed.poll()
+            for record in records:
+                self._rows.add(record)
+            ended = not records and self._feed.at_end()
+            if len(self._rows) >= BATCH_ROWS or (ended and len(self._rows)):
+                if self._compare():
+                    return True
+            elif ended:
+                return False
+        return False
+
+    def _compare(self) -> bool:
+        tools, shadows = self._tools, self._opened()
+        limit = min(BATCH_ROWS, tools.settings.probation_rows - self._compared)
+        taken = self._rows.take(limit)
+        errors = score(taken, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
+        self._compared += len(errors)
+        found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
+        worse = [version for version, evidence in found.items() if evidence.found]
+        if not worse:
+            self._record.keep(probation=self._findings())  # for whoever asks how it stands
+            return False
+        best = min(worse, key=lambda version: found[version].reference_error)
+        self._record.keep(back_to=best, verdict=self._describe(best, found[best]), probation=self._findings())
+        self._roll_back(best)
+        return True
+
+    def _roll_back(self, to: str) -> None:
+        run, tools = self.run, self._tools
+        version, state = str(run.version), self._record.state()
+        if state.aliases.get("champion") != to:  # a process that ended after the change has made it already
+            self._check()
+            state = tools.repository.change(run.model, lambda s: rolled_back(s, version, to))
+        self._record.tell("rolledback", state, reason=run.verdict, detail=f"to version {to}")
+        self._record.move("rolled_back", reason=run.verdict)
+
+    def _release(self, reason: str) -> None:
+        found = f"{self.run.verdict}, but {reason}" if self.run.back_to is not None else reason
+        if self.run.state == "promoted":
+            self._record.move("watching")
+        self._record.move("released", reason=found, probation=self._findings() or self.run.probation)
+
+    # What the steps share ---------------------------------------------------------------------------------------
+
+    def _opened(self) -> _Shadows:
+        if self._shadows is None:
+            self._shadows = self._open()
+        return self._shadows
+
+    def _open(self) -> _Shadows:
+        """The versions, loaded. One that cannot be, or that answers something else, is nothing to go back to."""
+        run, settings, repository = self.run, self._tools.settings, self._tools.repository
+        manifest = repository.manifest(run.model, int(run.version or 0))
+        problem = problem_of(manifest)
+        others: dict[str, Answers] = {}
+        why = "it replaced no version"
+        for version in run.shadows:
+            try:
+                older = repository.manifest(run.model, int(version))
+                if problem_of(older) != problem:
+                    raise Refused(f"version {version} takes other features or answers other classes")
+                others[version] = answers_of(repository.load(run.model, int(version)), older)
+            except (Unavailable, RestartMe):
+                raise
+            except (DriftlineError, Refused) as error:
+                why = str(error)
+        if not others:
+            raise Refused(f"there is nothing to compare it with: {why}")
+        scale = 1.0
+        if problem.task == "regression":
+            scale = max(SCALE * (manifest.baseline.value if manifest.baseline else 1.0), 1e-12)
+        plan = PairedPlan(settings.probation_significance / len(others), settings.probation_rows)
+        answers = answers_of(repository.load(run.model, int(run.version or 0)), manifest)
+        return _Shadows(problem, answers, others, {version: PairedBets(plan, scale) for version in others})
+
+    def _over(self) -> bool:
+        began_ms = self.run.promoted_ms or self.run.updated_ms
+        return self._tools.now_ms() >= began_ms + int(self._tools.settings.probation_s * 1000)
+
+    def _findings(self) -> dict[str, Any]:
+        """The evidence against each shadow, as the run keeps it."""
+        if self._shadows is None:
+            return {}
+        return {version: asdict(bets.evidence) for version, bets in self._shadows.bets.items()}
+
+    def _describe(self, to: str, evidence: PairedEvidence) -> str:
+        what = "mean error" if self._opened().problem.task == "regression" else "share wrong"
+        return (
+            f"version {self.run.version} does worse than version {to} would have done: {what}"
+            f" {evidence.watched_error:.4f} against {evidence.reference_error:.4f} on {evidence.rows} rows after the"
+            f" promotion, worse on {evidence.worse} and better on {evidence.better} of them"
+            f" (e-value {evidence.highest:.3g}, needed {evidence.needed:g})"
+        )
+
+
+def _seen_ms(run: Run) -> int:
+    """The stream time of the newest row that the promoted version was made of, or chosen by."""
+    seen = run.trained_from.get("to_ms")
+    return int(seen) if seen is not None else int(run.promoted_ms or run.updated_ms)
+
+
+def probation(tools: Retrainer, run: Run, check: Callable[[], None], pause: Pause) -> Run:
+    """Take the probation of ``run`` to its end; blocks. ``check`` and ``pause`` raise to abort; another resumes it."""
+    return Probation(tools, run, check).finish(pause)

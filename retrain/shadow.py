@@ -1,0 +1,108 @@
+"""Rows after a promotion: what the promoted version answered, and what older versions would have answered to the same.
+
+Only pairs complete after the newest row that the promoted version was made of count, whoever predicted them: with late
+labels the first of them are of its predecessor, and the promoted version is scored on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.comparison import MetricName
+from retrain.dataset import Dataset, PredictionScan, Problem, Reference, gather
+from retrain.run import Answers, absolute_errors
+from streams.records import Labelled
+
+Errors = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowErrors:
+    """Absolute errors on the same rows in time order: the promoted version's, and each older version's by its name."""
+
+    promoted: Errors
+    shadows: Mapping[str, Errors]
+
+    def __len__(self) -> int:
+        return len(self.promoted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    reference: Reference
+    own: bool
+    """Whether the promoted version predicted it."""
+
+
+class ShadowRows:
+    """The labelled pairs of one model, in the order in which they come, each once: its first outcome counts.
+
+    ``after_ms`` is the stream time of the newest row that the promoted version has seen.
+    """
+
+    def __init__(self, model: str, version: str, after_ms: int) -> None:
+        self._model = model
+        self._version = version
+        self._after_ms = after_ms
+        self._seen: set[tuple[int, int]] = set()
+        self._waiting: list[_Waiting] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, record: Labelled) -> None:
+        """Take the rows of the model in ``record``."""
+        if self._model not in record.models:
+            return
+        index = record.models.index(self._model)
+        for row in record.rows():
+            complete_ms = max(row.prediction_ms, row.outcome_ms)
+            key = (record.partition, row.prediction_offset)
+            if row.model != index or complete_ms <= self._after_ms or key in self._seen:
+                continue
+            self._seen.add(key)
+            reference = Reference(record.partition, row.prediction_offset, row.outcome_offset, complete_ms, row.outcome)
+            self._waiting.append(_Waiting(reference, record.versions[row.version] == self._version))
+
+    def take(self, limit: int) -> tuple[list[Reference], list[Reference]]:
+        """The oldest ``limit`` rows that wait: those that the promoted version predicted, and the others."""
+        self._waiting.sort(key=lambda w: w.reference.order)
+        taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        return [w.reference for w in taken if w.own], [w.reference for w in taken if not w.own]
+
+
+def score(
+    rows: tuple[Sequence[Reference], Sequence[Reference]],
+    problem: Problem,
+    promoted: Answers,
+    shadows: Mapping[str, Answers],
+    scan: PredictionScan,
+    check: Callable[[], None],
+) -> ShadowErrors:
+    """The errors on ``rows``, of :meth:`ShadowRows.take`; rows without usable features are left out.
+
+    What the promoted version answered counts as it was published; to what another predicted it is asked now.
+    """
+    metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+    parts = [gather(references, problem, scan, check) for references in rows]
+    order = np.argsort(np.concatenate([part.complete_ms for part in parts]), kind="stable")
+    own, others = parts
+    said = [own.served, promoted(others.features) if len(others) else others.served]
+    ours = _errors(metric, parts, said)
+    theirs = {
+        version: _errors(metric, parts, [answers(p.features) if len(p) else p.served for p in parts])
+        for version, answers in shadows.items()
+    }
+    usable = np.isfinite(ours)
+    for errors in theirs.values():
+        usable &= np.isfinite(errors)
+    chosen = order[usable[order]]
+    return ShadowErrors(ours[chosen], {version: errors[chosen] for version, errors in theirs.items()})
+
+
+def _errors(metric: MetricName, parts: Sequence[Dataset], answered: Sequence[Errors]) -> Errors:
+    return np.concatenate([absolute_errors(metric, a, part.target) for part, a in zip(parts, answered, strict=True)])

@@ -1,0 +1,407 @@
+"""After a promotion: confirmed, rolled back or released; poisoned labels; crashes at every step; cooldowns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrain.announce import republish
+from retrain.lifecycle import Run
+from retrain.probation import Probation
+from retrain.promotion import cooldown_end_ms, shadows_of
+from retrain.tables import Table
+from retrain.training import Floats
+from streams.errors import Unavailable
+from streams.events import Drift, Mode, ModelEvent, ModelState, rfc3339
+from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
+from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features
+from tests.unit.retrain.test_lifecycle import run as a_run
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> tuple[Loop, Run]:
+    """A false alarm, then labels that are each the other class: version 2 has learnt them and was promoted."""
+    return poison(new_loop(tmp_path))
+
+
+def poison(loop: Loop) -> tuple[Loop, Run]:
+    """Promote version 2 on 400 wrong labels."""
+    loop.serve(400, wrong_labels=True)
+    run = loop.finish(loop.alerted())
+    assert (run.state, loop.state.aliases["champion"]) == ("promoted", "2")
+    return loop, run
+
+
+def test_a_version_that_does_no_worse_is_confirmed(tmp_path: Path) -> None:
+    """The concept has changed: on the rows after the promotion the new version is right where the old one is not."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    run = loop.finish(loop.alerted())
+    loop.serve(SETTINGS.probation_rows, wrong_labels=True)
+    ended = loop.watch(run)
+    assert (ended.state, ended.reason) == ("confirmed", "no worse on 600 rows")
+    assert ended.shadows == ["1"]
+    assert ended.probation["1"]["better"] > 550
+    assert loop.state.aliases == {"champion": "2", "previous": "1"}
+
+
+def test_wrong_labels_lead_to_a_rollback_with_its_evidence(poisoned: tuple[Loop, Run]) -> None:
+    """The labels are right again: the old version would have been right. It serves again; everybody is told why."""
+    loop, run = poisoned
+    loop.serve(200)
+    ended = loop.watch(run)
+    assert ended.state == "rolled_back"
+    assert loop.state.aliases == {"champion": "1"}
+    told = loop.announcer.events[-1]
+    assert (told.kind, told.version, told.detail) == ("rolledback", "2", "to version 1")
+    assert told.state == loop.state
+    assert told.trigger == run.trigger
+    assert told.reason == ended.reason
+    assert "version 2 does worse than version 1 would have done: share wrong" in (ended.reason or "")
+    assert "e-value" in (ended.reason or "")
+
+
+def test_wrong_labels_hide_it_only_while_they_last(poisoned: tuple[Loop, Run]) -> None:
+    """300 more wrong labels speak for the new version; what comes then is judged by bets that have not seen them."""
+    loop, run = poisoned
+    loop.serve(300, wrong_labels=True)
+    loop.serve(200, seed=12)
+    ended = loop.watch(run)
+    assert ended.state == "rolled_back"
+    assert ended.probation["1"]["since_row"] >= 200
+
+
+def test_labels_of_one_class_only_promote_nothing(tmp_path: Path) -> None:
+    """A feed that reports only defaults, say: no challenger comes of it, and the reason names the class balance."""
+    loop = new_loop(tmp_path)
+    loop.serve(400)
+    for record in loop.log.records:
+        record.outcomes = np.ones(400).tobytes()
+    ended = loop.finish(loop.alerted())
+    assert ended.state == "rejected"
+    assert "one class only" in (ended.reason or "")
+    assert loop.state.aliases == {"champion": "1"}
+
+
+def test_late_labels_of_the_old_version_count(poisoned: tuple[Loop, Run]) -> None:
+    """Outcomes are late: the first ones after the promotion are of rows that the old version predicted."""
+    loop, run = poisoned
+    loop.live(changed=False, rows=200, seed=13)  # predicted by version 1
+    assert loop.watch(run).state == "rolled_back"
+
+
+def test_rows_that_the_version_was_made_of_say_nothing(poisoned: tuple[Loop, Run]) -> None:
+    """Trained or compared on: they are not evidence, so nothing is confirmed and the time runs out."""
+    loop, run = poisoned
+    ended = loop.watch(run)
+    assert ended.state == "released"
+    assert ended.reason == "0 of 600 rows could be compared within 604800 s, and it was not found worse on them"
+    assert loop.state.aliases["champion"] == "2"
+
+
+def test_rows_without_features_are_left_out(poisoned: tuple[Loop, Run]) -> None:
+    """What cannot be scored is no evidence for either."""
+    loop, run = poisoned
+    loop.serve(200)
+    for event in loop.log.partitions[0]:
+        if event is not None and event.version == "2":
+            event.features = None
+    assert loop.watch(run).state == "released"
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_freeze_does_not_stop_a_rollback(poisoned: tuple[Loop, Run], every: bool) -> None:
+    """A freeze stops what is new; a rollback takes something new away."""
+    loop, run = poisoned
+    if every:
+        loop.administration.freeze_all(True)
+    else:
+        loop.administration.freeze("loans", True)
+    loop.serve(200)
+    assert loop.watch(run).state == "rolled_back"
+    assert loop.state.aliases["champion"] == "1"
+
+
+@pytest.mark.parametrize("mode", ["observe", "recommend"])
+def test_where_the_loop_may_not_act_it_says_what_it_found(poisoned: tuple[Loop, Run], mode: Mode) -> None:
+    """Mode observe or recommend since the promotion: the finding and the command are in the reason."""
+    loop, run = poisoned
+    loop.administration.set_mode("loans", mode)
+    loop.serve(200)
+    ended = loop.watch(run)
+    assert ended.state == "released"
+    assert "does worse than version 1" in (ended.reason or "")
+    assert "driftline models rollback loans" in (ended.reason or "")
+    assert loop.state.aliases["champion"] == "2"
+
+
+def test_another_champion_ends_the_probation(poisoned: tuple[Loop, Run]) -> None:
+    """A person promotes: whatever served before is not watched any more, and not brought back."""
+    loop, run = poisoned
+    loop.administration.promote("loans", 1)
+    loop.serve(200)
+    ended = loop.watch(run)
+    assert (ended.state, ended.reason) == ("released", "version 1 took its place")
+    assert loop.state.aliases["champion"] == "1"
+
+
+def test_a_person_who_is_faster_than_the_rollback_wins(
+    poisoned: tuple[Loop, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the verdict and the change a third version is promoted: it stays."""
+    loop, run = poisoned
+    rows = features(300, seed=21)
+    table = loop_table(rows)
+    third, _ = loop.administration.register(table, SETTINGS, trained_from={"file": "new.csv"})
+    loop.serve(200)
+    change = loop.repository.change
+
+    def raced(model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+        monkeypatch.setattr(loop.repository, "change", change)
+        loop.administration.promote("loans", third.version)
+        return change(model, update)
+
+    monkeypatch.setattr(loop.repository, "change", raced)
+    ended = loop.watch(run)
+    assert ended.state == "released"
+    assert f"but version {third.version} took its place" in (ended.reason or "")
+    assert loop.state.aliases["champion"] == str(third.version)
+
+
+def test_a_lost_old_version_ends_the_probation_with_the_reason(poisoned: tuple[Loop, Run], tmp_path: Path) -> None:
+    """What cannot be loaded is nothing to go back to."""
+    loop, run = poisoned
+    (tmp_path / "loans" / "1" / "model.onnx").write_bytes(b"damaged")
+    loop.serve(200)
+    ended = loop.watch(run)
+    assert ended.state == "released"
+    assert "nothing to compare it with" in (ended.reason or "")
+    assert "SHA-256" in (ended.reason or "")
+
+
+def test_a_gone_service_leaves_the_probation_where_it_is(poisoned: tuple[Loop, Run]) -> None:
+    """A broker that is away when the rollback is told ends the process; the next one tells it."""
+    loop, run = poisoned
+    loop.serve(200)
+
+    class Gone:
+        def publish(self, event: ModelEvent) -> None:
+            raise Unavailable("no broker", "")
+
+        def last_states(self) -> dict[str, ModelState]:
+            return {}
+
+    with pytest.raises(Unavailable):
+        loop.watch(run, announcer=Gone())
+    (left,) = loop.retrainer().on_probation()
+    assert loop.watch(left).state == "rolled_back"
+    assert loop.announcer.kinds[-1] == "rolledback"
+
+
+# Several promotions in a row --------------------------------------------------------------------------------------
+
+
+def loop_table(rows: Floats) -> Table:
+    """A table of the old concept."""
+    return Table(PROBLEM, dataset(rows, concept(rows, changed=False)))
+
+
+def test_promotions_on_promotions_are_compared_with_what_was_there_before_all_of_them(
+    poisoned: tuple[Loop, Run],
+) -> None:
+    """Wrong labels promote version 2, then 3 on 2; only version 1 shows what both do, and it returns."""
+    loop, first = poisoned
+    loop.serve(300, wrong_labels=True)
+    second = third_version(loop)
+    assert loop.watch(first).reason == "version 3 took its place"
+    loop.serve(200, seed=12)
+    ended = loop.watch(second)
+    assert ended.shadows == ["2", "1"]
+    assert ended.state == "rolled_back"
+    assert loop.state.aliases["champion"] == "1"
+
+
+def third_version(loop: Loop) -> Run:
+    """A run that promoted version 3 in the place of version 2, with the same wrong idea."""
+    rows = features(500, seed=31)
+    table = Table(PROBLEM, dataset(rows, concept(rows, changed=True)))
+    manifest, _ = loop.administration.register(table, SETTINGS, trained_from={"file": "more.csv"})
+    loop.now_ms += 1_000
+    run = a_run(
+        "promoted",
+        episode="e3",
+        champion="2",
+        version=manifest.version,
+        better=True,
+        promoted_ms=loop.now_ms,
+        trained_from={"to_ms": START_MS + 700_000},
+    )
+    loop.administration.promote("loans", manifest.version)
+    loop.runs.create(run)
+    return run
+
+
+def test_the_chain_of_shadows_ends_at_what_was_confirmed() -> None:
+    """Nearest first, no further than a version that was confirmed, and no more than are asked for."""
+
+    def promoted(version: int, champion: str, state: str = "released") -> Run:
+        made = {"episode": f"e{version}", "version": version, "champion": champion, "promoted_ms": version}
+        return a_run(state, **made)  # type: ignore[arg-type]  # names from the table
+
+    two, three, four = promoted(2, "1"), promoted(3, "2"), promoted(4, "3", "promoted")
+    assert shadows_of(four, [two, three, four], 3) == ["3", "2", "1"]
+    assert shadows_of(four, [two, three, four], 2) == ["3", "2"]
+    assert shadows_of(four, [promoted(2, "1", "confirmed"), three, four], 3) == ["3", "2"]
+    assert shadows_of(four, [two, promoted(3, "2", "confirmed"), four], 3) == ["3"]
+    back = promoted(5, "4", "promoted")
+    assert shadows_of(back, [promoted(4, "5"), back], 3) == ["4"]
+
+
+# Cooldown ---------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_rollback_alerts_wait(poisoned: tuple[Loop, Run]) -> None:
+    """The old champion alarms again: no run for six hours, then the firing alert, sent again, starts one."""
+    loop, run = poisoned
+    loop.serve(200)
+    loop.watch(run)
+    again = alert(fingerprint="f2", drift=Drift("adwin", change_at=rfc3339(START_MS), version="1"))
+    assert loop.retrainer().trigger(again) is None
+    assert [r.episode for r in loop.runs.of("loans")] == [run.episode]
+    loop.now_ms += 6 * HOUR_MS
+    assert loop.retrainer().trigger(again) is not None
+
+
+def test_a_run_that_was_waiting_does_not_promote_within_the_cooldown(poisoned: tuple[Loop, Run]) -> None:
+    """Recorded before the rollback: it ends with the reason, and the champion stays."""
+    loop, run = poisoned
+    loop.serve(300, seed=12)
+    waiting = a_run(episode="e9", champion="1", triggered_ms=loop.now_ms, since_ms=START_MS + 1, better=None)
+    loop.runs.create(waiting)
+    assert loop.watch(run).state == "rolled_back"
+    loop.live(changed=True, rows=900, seed=13)
+    ended = loop.finish(waiting)
+    assert ended.state == "rejected"
+    assert "a version was rolled back: no automatic promotion before" in (ended.reason or "")
+    assert loop.state.aliases["champion"] == "1"
+
+
+def test_people_are_not_kept_waiting(poisoned: tuple[Loop, Run]) -> None:
+    """In mode approve a person decides: alerts start runs, and a promotion by hand is no automatic one."""
+    loop, run = poisoned
+    loop.serve(200)
+    loop.watch(run)
+    loop.administration.set_mode("loans", "approve")
+    drift = Drift("adwin", change_at=rfc3339(START_MS), version="1")
+    assert loop.retrainer().trigger(alert(fingerprint="f2", drift=drift)) is not None
+    loop.administration.promote("loans", 2)
+    assert loop.state.aliases["champion"] == "2"
+
+
+def test_the_cooldown_doubles_and_is_forgotten() -> None:
+    """Each rollback in a row doubles it, up to sixteen times; a confirmed promotion ends the row."""
+
+    def ended(state: str, at: int) -> Run:
+        return a_run(state, episode=f"e{at}", updated_ms=at)  # type: ignore[arg-type]  # names from the table
+
+    assert cooldown_end_ms([], 10) == 0
+    rollbacks = [ended("rolled_back", 1_000 * i) for i in range(1, 8)]
+    assert [cooldown_end_ms(rollbacks[:n], 10) for n in range(1, 8)] == [
+        1_000 * n + 10_000 * factor for n, factor in zip(range(1, 8), (1, 2, 4, 8, 16, 16, 16), strict=True)
+    ]
+    assert cooldown_end_ms([*rollbacks, ended("confirmed", 9_000)], 10) == 0
+    assert cooldown_end_ms([*rollbacks, ended("confirmed", 9_000), ended("rolled_back", 10_000)], 10) == 20_000
+
+
+# Crashes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("at", range(3))
+def test_a_crash_beside_any_write_resumes(
+    poisoned: tuple[Loop, Run], at: int, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the process dies, before or after what it writes, the next one ends with the same single rollback."""
+    loop, run = poisoned
+    loop.serve(200)
+    save, writes = loop.runs.save, itertools.count()
+
+    def dying(step: Run) -> None:
+        last = next(writes) == at
+        if last and not written:
+            raise Crash
+        save(step)
+        if last:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.runs, "save", dying)
+        with pytest.raises(Crash):
+            loop.watch(run)
+    for left in loop.retrainer().on_probation():
+        loop.watch(left)
+    assert [r.state for r in loop.runs.of("loans")] == ["rolled_back"]
+    assert loop.state.aliases == {"champion": "1"}
+    assert loop.state.revision == loop.announcer.last_states()["loans"].revision
+
+
+def test_a_rollback_that_was_not_told_is_told_at_the_next_start(poisoned: tuple[Loop, Run]) -> None:
+    """The state was changed and the process died: what is published again says what it was."""
+    loop, run = poisoned
+    loop.serve(200)
+
+    class Dying:
+        def publish(self, event: ModelEvent) -> None:
+            raise Crash
+
+        def last_states(self) -> dict[str, ModelState]:
+            return loop.announcer.last_states()
+
+    with pytest.raises(Crash):
+        loop.watch(run, announcer=Dying())
+    assert republish(loop.repository, loop.announcer, "now") == ["loans"]
+    told = loop.announcer.events[-1]
+    assert (told.kind, told.version, told.state) == ("rolledback", "2", loop.state)
+    (left,) = loop.retrainer().on_probation()
+    assert loop.watch(left).state == "rolled_back"
+
+
+def test_a_promotion_that_a_person_took_back_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process died between the promotion and its record, a person goes back: there is no second promotion."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    save = loop.runs.save
+
+    def dying(run: Run) -> None:
+        if run.state == "promoted":
+            raise Crash
+        save(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.runs, "save", dying)
+        with pytest.raises(Crash):
+            loop.finish(loop.alerted())
+    assert loop.state.aliases["champion"] == "2"
+    loop.administration.promote("loans", 1)
+    (left,) = loop.retrainer().unfinished()
+    ended = loop.finish(left)
+    assert (ended.state, ended.reason) == ("rejected", "version 2 is no longer the challenger")
+    assert loop.state.aliases["champion"] == "1"
+
+
+def test_a_step_reads_no_further_than_the_log_reaches(poisoned: tuple[Loop, Run]) -> None:
+    """A probation is looked at step by step: between two of them the run is persisted as it stands."""
+    loop, run = poisoned
+    watched = Probation(loop.retrainer(), run, lambda: None)
+    assert watched.step().state == "watching"
+    assert watched.step().probation == {}
+    loop.serve(10)
+    assert watched.step().probation["1"]["rows"] == 10
+    assert loop.runs.of("loans")[0].probation["1"]["rows"] == 10
+    watched.close()
