@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from typing import Any
 
-from retrain.training import OBJECTIVES, Refused, Trained
+from retrain.convertible import CORE_OPSET, require_convertible
+from retrain.training import Trained
 
 INPUT = "features"
 ML_OPSET = 3
-CORE_OPSET = 15
-"""Newer than 15 the tree operators do not convert."""
 
 
 def outputs(trained: Trained) -> tuple[str, ...]:
@@ -26,7 +24,7 @@ def export(trained: Trained, *, model: str, version: int, data_sha256: str) -> b
     Input ``features`` is float32 n × f. Outputs: ``label`` (int64 class index, n) and ``probabilities`` (n × classes),
     or ``variable`` (n × 1). Raises :class:`Refused` for a kind of model that is known to convert wrongly.
     """
-    _refuse_unknown(trained)
+    require_convertible(trained.native, trained.task)
     graph = convert(trained)
     for key, value in (("model", model), ("version", str(version)), ("data_sha256", data_sha256)):
         entry = graph.metadata_props.add()
@@ -59,20 +57,3 @@ def convert(trained: Trained) -> Any:
             target_opset={"": CORE_OPSET, "ai.onnx.ml": ML_OPSET},
             options=options,
         )
-
-
-def _refuse_unknown(trained: Trained) -> None:
-    if trained.algorithm == "random_forest":
-        return
-    learner = json.loads(trained.native.save_config())["learner"]
-    booster = learner["gradient_booster"]["name"]
-    objective = learner["objective"]["name"]
-    if booster != "gbtree":
-        raise Refused(f"booster {booster} does not convert to ONNX: use gbtree")
-    if objective != OBJECTIVES[trained.task]:
-        raise Refused(f"objective {objective} of a {trained.task} model does not convert to ONNX exactly")
-    parallel = int(learner["gradient_booster"]["gbtree_model_param"]["num_parallel_tree"])
-    if parallel != 1:
-        raise Refused(f"num_parallel_tree {parallel} converts wrongly and silently: use 1")
-    if int(learner["learner_model_param"].get("num_target", "1")) > 1:
-        raise Refused("a regression with several targets converts wrongly and silently")

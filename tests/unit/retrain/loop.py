@@ -33,7 +33,14 @@ from tests.unit.retrain.rows import (
 )
 
 SETTINGS = RetrainSettings(
-    trees=10, depth=3, minimum_rows=200, maximum_rows=1_000, parity_rows=500, wait_s=60, probation_rows=600
+    trees=10,
+    depth=3,
+    minimum_rows=200,
+    maximum_rows=1_000,
+    parity_rows=500,
+    wait_s=60,
+    probation_rows=600,
+    probation_s=600,
 )
 LIVE_ROWS = 400
 
