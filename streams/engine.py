@@ -17,6 +17,7 @@ from faust.types import TP
 from streams.blocking import to_its_end
 from streams.errors import DriftlineError, RestartMe
 from streams.fetched import Fetched
+from streams.holding import Progress, to_hold
 from streams.joining import JoinStage
 from streams.kafka import KafkaLog, SafeProducer, is_readable
 from streams.metrics import WorkerMetrics
@@ -37,8 +38,6 @@ FENCED_GRACE_S = 30.0
 WATCH_EVERY_S = 1.0
 STORE_SLOW_S = 1.0
 """A call of the store that takes longer counts as waiting for it."""
-MAX_HELD = 20_000
-"""Records of a partition read ahead of their turn before its leading input is paused."""
 BROKER = "is the broker reachable? restarting is safe"
 
 log = structlog.get_logger(__name__)
@@ -194,26 +193,17 @@ class Engine:
         self._fatal(error)
 
     def polled(self) -> Iterable[TP] | None:
-        """Hold back the inputs that are far ahead in stream time, so that nothing piles up while catching up.
-
-        An input that has been read to its end is never behind, or the others would wait for it for ever.
-        """
+        """Hold back the inputs that are far ahead in stream time, so that nothing piles up while catching up."""
         consumer = self._consumer()
-        ahead: dict[TP, tuple[int, int]] = {}
-        behind: list[int] = []
+        inputs: dict[TP, Progress] = {}
         for partition, part in list(self.join.parts.items()):
             for side, topic in enumerate((self.topics.predictions, self.topics.outcomes)):
                 tp = TP(topic, partition)
                 position, end = part.position[side], consumer.fetch_position(tp)
-                progress = part.timeline.progress(side)
-                ahead[tp] = (progress, part.timeline.held)
-                if end is None or position is None or position < end:
-                    behind.append(progress)
-        low = min(behind, default=None)
-        if low is None:
-            return ()
-        limit = low + self.settings.worker.skew_s * 1000
-        return [tp for tp, (at, held) in ahead.items() if at > limit or (held > MAX_HELD and at > low)]
+                behind = end is None or position is None or position < end
+                inputs[tp] = Progress(partition, side, part.timeline.progress(side), behind, part.timeline.held)
+        hold = set(to_hold(inputs.values(), self.settings.worker.skew_s * 1000))
+        return [tp for tp, each in inputs.items() if each in hold]
 
     # ------------------------------------------------------------------------------------------------- the agents
 

@@ -50,13 +50,22 @@ class BatchFetchResult(aiokafka_fetcher.FetchResult):  # type: ignore[misc]
         partition_records._records_iterator = None
         super().__init__(tp, partition_records=partition_records, **options)
 
+    @property
+    def _is_paused(self) -> bool:
+        """Whether its partition is held back. aiokafka would drop what it fetched, and fetch it again afterwards."""
+        return bool(self._assignment.active and self._assignment.state_value(self._topic_partition).paused)
+
+    def calculate_backoff(self) -> float:
+        """How long the broker is not asked for anything because this waits to be taken, in seconds."""
+        return 0 if self._is_paused else super().calculate_backoff()
+
     def getall(self, max_records: int | None = None) -> list[Fetched]:
         """At most one; ``max_records`` is ignored (``broker_max_poll_records`` must be None).
 
         Raises :class:`StateMismatch` for a record format of before Kafka 0.11.
         """
         records = self._partition_records
-        if records is None or not self.check_assignment(self._topic_partition) or not self.has_more():
+        if records is None or self._is_paused or not self.check_assignment(self._topic_partition):
             return []
         first = records.next_fetch_offset
         fetched = Fetched(TP(*self._topic_partition), first, records)

@@ -20,7 +20,7 @@ from streams.fetched import Fetched
 from streams.kafka import TopicReader
 from streams.partition import Batch
 from streams.settings import KafkaSettings
-from streams.transport import Consumer, Transport, require_versions
+from streams.transport import CATCH_UP_WAIT_MS, FETCH_WAIT_MS, Consumer, Transport, require_versions
 from tests.support.kafka import KafkaBroker
 
 BOUND_S = 60.0
@@ -370,6 +370,38 @@ def test_a_held_partition_waits_and_loses_nothing(
             owner.wanted = set()
             await until(lambda: len(owner.values) == 150)
         assert owner.offsets == list(range(150))
+
+    play(scenario)
+
+
+def test_the_broker_is_asked_again_soon_while_records_are_known_to_be_there(
+    kafka_broker: KafkaBroker, deployment: str, play: Callable[[Play], None]
+) -> None:
+    """A fetch of partitions without news must not keep a full one waiting; without any backlog the broker has time."""
+    kafka_broker.create_topic(deployment, 2, STAMPED)
+    produce(kafka_broker, deployment, [bytes(10_000)] * 300)
+
+    async def scenario(app: Any) -> None:
+        owner, tp = NotingOwner(), TP(deployment, 0)
+        owner.wanted = {tp}
+        async with running(app(owner, 2)) as consumer:
+            waits: list[int] = []
+            fetcher = cast(Any, consumer)._thread._fetcher
+            send = fetcher._proc_fetch_request
+
+            def noting(assignment: Any, node_id: int, request: Any) -> Any:
+                waits.append(request._max_wait_ms)
+                return send(assignment, node_id, request)
+
+            fetcher._proc_fetch_request = noting
+            await until(lambda: consumer.held == {tp} and owner.values)
+            waits.clear()
+            await until(lambda: len(waits) > 3)
+            assert set(waits[1:]) == {CATCH_UP_WAIT_MS}
+            owner.wanted = set()
+            await until(lambda: len(owner.values) == 300)
+            await until(lambda: waits[-3:] == [FETCH_WAIT_MS] * 3)
+        assert owner.offsets == list(range(300))
 
     play(scenario)
 

@@ -17,9 +17,9 @@ from tests.support.fetches import TP0, chunk, records_of
 class Position:
     """Where a partition is read on, as aiokafka's subscription state keeps it."""
 
-    def __init__(self, fetchable: bool) -> None:
-        self.position = 0
-        self.paused = not fetchable
+    def __init__(self, position: int = 0, *, paused: bool = False) -> None:
+        self.position = position
+        self.paused = paused
         self.active = True
 
     def state_value(self, _: TP) -> Position:
@@ -43,18 +43,29 @@ def fetched(position: Position) -> tuple[Any, weakref.ref[Any]]:
     """A fetch of three records, and whether its bytes are still held."""
     values = [b"value %d" % number for number in range(3)]
     records = records_of(chunk(0, values, append_ms=None), 0, crcs=True)
-    result = BatchFetchResult(TP0, assignment=position, partition_records=records, backoff=0)
+    result = BatchFetchResult(TP0, assignment=position, partition_records=records, backoff=60)
     return result, weakref.ref(records)
 
 
-@pytest.mark.parametrize("fetchable", [True, False], ids=["handed over", "dropped"])
-def test_a_fetch_leaves_nothing_behind(fetchable: bool) -> None:
-    """Whether its partition is still read or not."""
-    position = Position(fetchable)
-    result, held = fetched(position)
+@pytest.mark.parametrize("taken_at", [0, 7], ids=["handed over", "dropped"])
+def test_a_fetch_leaves_nothing_behind(taken_at: int) -> None:
+    """Whether its partition is still read from there or has been sought elsewhere."""
+    result, held = fetched(Position(taken_at))
     assert held() is not None
     taken = result.getall()
-    assert len(taken) == fetchable
-    assert [each.unpack().values for each in taken] == [[b"value 0", b"value 1", b"value 2"]] * fetchable
+    assert [each.unpack().values for each in taken] == [[b"value 0", b"value 1", b"value 2"]] * (taken_at == 0)
     del taken
     assert held() is None
+
+
+def test_a_fetch_of_a_paused_partition_waits() -> None:
+    """It is neither dropped, to be fetched again, nor keeps the broker from being asked for other partitions."""
+    position = Position(paused=True)
+    result, held = fetched(position)
+    assert result.getall() == []
+    assert result.has_more()
+    assert held() is not None
+    assert result.calculate_backoff() == 0
+    position.paused = False
+    assert result.calculate_backoff() > 0
+    assert [each.next_offset for each in result.getall()] == [3]
