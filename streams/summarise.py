@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 
@@ -34,42 +34,55 @@ def all_pairs(effects: Effects) -> Rows:
 def version_parts(
     pairs: Rows, effects: Effects, texts: Sequence[str], is_classes: Callable[[int], bool]
 ) -> dict[int, list[VersionPart]]:
-    """The summary of each ref that something happened to, in parts of at most ``SUMMARY_ROWS`` pairs."""
-    by_ref = {ref: pairs[rows] if rows is not None else pairs for ref, rows in _by(pairs["ref"])}
+    """The summary of each ref that something happened to, in parts of at most ``SUMMARY_ROWS`` pairs.
+
+    All refs are counted in one pass: each call of numpy costs microseconds, and there may be hundreds of refs.
+    """
+    pairs = _in_order(pairs)
+    bounds = _bounds(pairs["ref"])
     predicted = _predicted(effects)
     corrected: dict[int, list[Corrected]] = {}
     for each in effects.corrected:
         corrected.setdefault(each.ref, []).append(each)
-    nothing = pairs[:0]
-    found: dict[int, list[VersionPart]] = {}
-    for ref in sorted(by_ref.keys() | predicted.keys() | corrected.keys()):
-        classes = is_classes(ref)
-        parts = list(_parts(by_ref.get(ref, nothing), classes))
-        own = by_ref.get(ref)
-        if own is not None:
-            if classes:
-                parts[0].cells = _cells(own, texts)
-            else:
-                parts[0].moments = _moments(own)
-            parts[0].delays = _delays(own)
-        parts[0].predictions = predicted.get(ref, {})
-        parts[0].corrections = [_correction(each) for each in corrected.get(ref, ())]
-        found[ref] = parts
+    refs = sorted(bounds.keys() | predicted.keys() | corrected.keys())
+    classes = {ref for ref in refs if is_classes(ref)}
+    found = _parts(pairs, bounds, classes)
+    as_classes, as_numbers = _apart(pairs, bounds.keys(), classes)
+    cells, moments = _cells(as_classes, texts), _moments(as_numbers)
+    delays = _delays(pairs)
+    for ref in refs:
+        first = found.setdefault(ref, [VersionPart.of("", "", [], [], np.empty(0, dtype=np.uint8))])[0]
+        first.cells, first.moments, first.delays = cells.get(ref, []), moments.get(ref, []), delays.get(ref, {})
+        first.predictions = predicted.get(ref, {})
+        first.corrections = [_correction(each) for each in corrected.get(ref, ())]
     return found
 
 
-def _by(refs: Codes) -> Iterator[tuple[int, Ints | None]]:
-    """(ref, its rows); None stands for all rows, the usual case."""
+def _in_order(pairs: Rows) -> Rows:
+    """Pairs by (ref, second of completion, outcome offset), as they often are."""
+    refs, seconds, offsets = pairs["ref"], pairs["joined_ms"] // 1000, pairs["outcome_offset"]
+    other, later = np.diff(refs), np.diff(seconds)
+    rising = (other > 0) | ((other == 0) & ((later > 0) | ((later == 0) & (np.diff(offsets) > 0))))
+    return pairs if rising.all() else pairs[np.lexsort((offsets, seconds, refs))]
+
+
+def _apart(pairs: Rows, refs: Set[int], classes: Set[int]) -> tuple[Rows, Rows]:
+    """(pairs of classes, pairs of numbers); mostly all are of one kind, and nothing is copied."""
+    if refs <= classes:
+        return pairs, pairs[:0]
+    if not refs & classes:
+        return pairs[:0], pairs
+    of_classes = np.isin(pairs["ref"], list(classes))
+    return pairs[of_classes], pairs[~of_classes]
+
+
+def _bounds(refs: Codes) -> dict[int, tuple[int, int]]:
+    """Ref → where its rows begin and end, of refs in order."""
     if not len(refs):
-        return
-    if (refs == refs[0]).all():
-        yield int(refs[0]), None
-        return
-    order = np.argsort(refs, kind="stable")
-    ordered = refs[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-        yield int(ordered[start]), order[start:end]
+        return {}
+    starts = np.flatnonzero(np.r_[True, refs[1:] != refs[:-1]])
+    ends = [*starts[1:].tolist(), len(refs)]
+    return {ref: (start, end) for ref, start, end in zip(refs[starts].tolist(), starts.tolist(), ends, strict=True)}
 
 
 def _predicted(effects: Effects) -> dict[int, dict[int, int]]:
@@ -84,17 +97,16 @@ def _predicted(effects: Effects) -> dict[int, dict[int, int]]:
     return found
 
 
-def _parts(pairs: Rows, classes: bool) -> Iterator[VersionPart]:
-    """One or more parts, each with its pairs in (second, outcome offset) order; version and segment are not set."""
-    seconds, offsets = pairs["joined_ms"] // 1000, pairs["outcome_offset"]
-    later = np.diff(seconds)
-    if not ((later > 0) | ((later == 0) & (np.diff(offsets) > 0))).all():
-        order = np.lexsort((offsets, seconds))
-        pairs, seconds, offsets = pairs[order], seconds[order], offsets[order]
-    errors = _wrong(pairs) if classes else pairs["number"] - pairs["outcome"]
-    for start in range(0, max(1, len(pairs)), SUMMARY_ROWS):
-        at = np.s_[start : start + SUMMARY_ROWS]
-        yield VersionPart.of("", "", seconds[at], offsets[at], errors[at])
+def _parts(pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int]) -> dict[int, list[VersionPart]]:
+    """Ref → its pairs in one or more parts; version, segment and counts are not set."""
+    seconds, offsets = (pairs["joined_ms"] // 1000).astype("<u4"), pairs["outcome_offset"].astype("<i8")
+    wrong, off = _wrong(pairs), pairs["number"] - pairs["outcome"]
+    found: dict[int, list[VersionPart]] = {}
+    for ref, (start, end) in bounds.items():
+        errors = wrong if ref in classes else off
+        slices = [np.s_[at : min(end, at + SUMMARY_ROWS)] for at in range(start, end, SUMMARY_ROWS)]
+        found[ref] = [VersionPart.of("", "", seconds[at], offsets[at], errors[at]) for at in slices]
+    return found
 
 
 def _wrong(pairs: Rows) -> NDArray[np.uint8]:
@@ -135,7 +147,9 @@ def _together(one: Coded, other: Coded) -> Coded:
 
 
 def _counted(*columns: NDArray[np.integer]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The distinct rows of columns, and how often each occurs."""
+    """The distinct rows of columns in order, and how often each occurs."""
+    if not len(columns[0]):
+        return
     coded = reduce(_together, map(_coded, columns))
     counts = np.bincount(coded.codes)
     for code in np.flatnonzero(counts).tolist():
@@ -151,46 +165,48 @@ def _class(code: int, texts: Sequence[str]) -> Value:
     return as_value(TEXT if code & 1 else INT, code >> 1, texts)
 
 
-def _cells(pairs: Rows, texts: Sequence[str]) -> list[tuple[int, int, Value, Value, int]]:
+Cells = list[tuple[int, int, Value, Value, int]]
+Moments = list[tuple[int, int, int, float, float, float]]
+
+
+def _cells(pairs: Rows, texts: Sequence[str]) -> dict[int, Cells]:
     rows = _counted(
+        pairs["ref"],
         pairs["joined_ms"] // MINUTE_MS,
         pairs["event_ms"] // MINUTE_MS,
         _classes(pairs["kind"], pairs["number"]),
         _classes(pairs["outcome_kind"], pairs["outcome"]),
     )
-    return [
-        (minute, cohort, _class(predicted, texts), _class(outcome, texts), n)
-        for (minute, cohort, predicted, outcome), n in rows
-    ]
+    found: dict[int, Cells] = {}
+    for (ref, minute, cohort, predicted, outcome), n in rows:
+        cell = minute, cohort, _class(predicted, texts), _class(outcome, texts), n
+        found.setdefault(ref, []).append(cell)
+    return found
 
 
-def _moments(pairs: Rows) -> list[tuple[int, int, int, float, float, float]]:
-    coded = _together(_coded(pairs["joined_ms"] // MINUTE_MS), _coded(pairs["event_ms"] // MINUTE_MS))
+def _moments(pairs: Rows) -> dict[int, Moments]:
+    found: dict[int, Moments] = {}
+    if not len(pairs):
+        return found
+    columns = pairs["ref"], pairs["joined_ms"] // MINUTE_MS, pairs["event_ms"] // MINUTE_MS
+    coded = reduce(_together, map(_coded, columns))
     errors = pairs["number"] - pairs["outcome"]
     counts = np.bincount(coded.codes)
     absolute, squared, signed = (np.bincount(coded.codes, weights=w) for w in (np.abs(errors), errors * errors, errors))
-    return [
-        (
-            *_two(coded.stands_for(code)),
-            int(counts[code]),
-            float(absolute[code]),
-            float(squared[code]),
-            float(signed[code]),
-        )
-        for code in np.flatnonzero(counts).tolist()
-    ]
+    for code in np.flatnonzero(counts).tolist():
+        ref, minute, cohort = coded.stands_for(code)
+        sums = float(absolute[code]), float(squared[code]), float(signed[code])
+        found.setdefault(ref, []).append((minute, cohort, int(counts[code]), *sums))
+    return found
 
 
-def _two(values: tuple[int, ...]) -> tuple[int, int]:
-    first, second = values
-    return first, second
-
-
-def _delays(pairs: Rows) -> dict[int, int]:
-    """Pairs by label delay: the bucket of s seconds is the number of bits of s."""
+def _delays(pairs: Rows) -> dict[int, dict[int, int]]:
+    """Ref → pairs by label delay: the bucket of s seconds is the number of bits of s."""
     seconds = np.maximum(0, pairs["outcome_event_ms"] - pairs["event_ms"]) // 1000
-    counts = np.bincount(np.frexp(seconds.astype(np.float64))[1])
-    return {bucket: n for bucket, n in enumerate(counts.tolist()) if n}
+    found: dict[int, dict[int, int]] = {}
+    for (ref, bucket), n in _counted(pairs["ref"], np.frexp(seconds.astype(np.float64))[1]):
+        found.setdefault(ref, {})[bucket] = n
+    return found
 
 
 def _correction(each: Corrected) -> Correction:
