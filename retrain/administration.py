@@ -1,4 +1,4 @@
-"""What a person does to the model repository: registers a first version, freezes, approves, promotes, sets the mode.
+"""What a person does to the model repository: registers, freezes, approves, rejects, promotes, rolls back, and more.
 
 Each change is made in the repository first and published then; a crash between the two is made good by the next
 start of `driftline retrain`.
@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from retrain.announce import Announcer, described
-from retrain.promotion import Blocked, promoted
+from retrain.promotion import Blocked, dismissed, promoted, returned
 from retrain.registration import card_of, manifest_of
 from retrain.run import Challenger, Stage, challenge
 from retrain.tables import Table
 from retrain.training import Refused
+from serving.history import Change
 from serving.manifest import Manifest
 from serving.repository import Repository
 from streams.errors import MissingInput, WrongSetting
@@ -27,11 +28,15 @@ from streams.settings import RetrainSettings
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """Changes to models by hand. ``announcer`` None changes without telling anybody (a repository prepared offline)."""
+    """Changes to models by hand, each on record with who, when and why.
+
+    ``announcer`` None changes without telling anybody (a repository prepared offline). ``by`` is who acts.
+    """
 
     repository: Repository
     announcer: Announcer | None
     now_ms: Callable[[], int]
+    by: str = "somebody"
 
     def register(
         self,
@@ -111,30 +116,32 @@ class Administration:
                     positive=manifest.positive,
                 )
             )
-            state = self.repository.create_state(model, first)
+            state = self.repository.create_state(model, first, self._why("registered", version, None))
         else:
-            state = self.repository.change(model, update)
+            state = self._change(model, update, "registered", version)
         alias = "champion" if state.aliases.get("champion") == version else None
         self._tell("registered", state, version=version, alias=alias)
         return state
 
-    def freeze(self, model: str, frozen: bool) -> ModelState:
+    def freeze(self, model: str, frozen: bool, reason: str | None = None) -> ModelState:
         """Stop the promotions of a model, or allow them again."""
-        state = self._change(model, lambda s: msgspec.structs.replace(s, frozen=frozen))
-        self._tell("registered", state, detail="freeze" if frozen else "unfreeze")
+        what = "freeze" if frozen else "unfreeze"
+        state = self._change(model, lambda s: msgspec.structs.replace(s, frozen=frozen), what, reason=reason)
+        self._tell("registered", state, detail=what, reason=reason)
         return state
 
-    def freeze_all(self, frozen: bool) -> list[str]:
+    def freeze_all(self, frozen: bool, reason: str | None = None) -> list[str]:
         """Stop the promotions of all models, or allow them again → the models there are.
 
         Each model's state gets a new revision too: a promotion that looked before the freeze was written finds its
         revision taken, looks again, and is refused.
         """
+        what = "freeze-all" if frozen else "unfreeze-all"
         self.repository.freeze_all(frozen)
         models = [model for model in self.repository.models() if self.repository.state(model) is not None]
         for model in models:
-            state = self._change(model, lambda s: s)
-            self._tell("registered", state, detail="freeze-all" if frozen else "unfreeze-all")
+            state = self._change(model, lambda s: s, what, reason=reason)
+            self._tell("registered", state, detail=what, reason=reason)
         return models
 
     def frozen(self) -> list[str]:
@@ -143,29 +150,81 @@ class Administration:
         states = ((model, self.repository.state(model)) for model in self.repository.models())
         return [model for model, state in states if state is not None and (every or state.frozen)]
 
-    def set_mode(self, model: str, mode: Mode) -> ModelState:
+    def set_mode(self, model: str, mode: Mode, reason: str | None = None) -> ModelState:
         """Set what the loop may do to a model."""
-        state = self._change(model, lambda s: msgspec.structs.replace(s, mode=mode))
-        self._tell("registered", state, detail="mode")
+        state = self._change(model, lambda s: msgspec.structs.replace(s, mode=mode), f"mode {mode}", reason=reason)
+        self._tell("registered", state, detail="mode", reason=reason)
         return state
 
-    def approve(self, model: str, version: int | None = None) -> ModelState:
+    def approve(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
         """Promote the challenger; ``version`` guards against approving another than the one that was looked at."""
+        challenger = self._challenger(model, version)
+        return self._promote(model, challenger, "approved", reason, must_be_challenger=True)
+
+    def reject(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
+        """Send the challenger away; ``version`` guards as for :meth:`approve`. A run that waits for it ends."""
+        challenger = str(self._challenger(model, version))
+
+        def update(state: ModelState) -> ModelState:
+            if state.aliases.get("challenger") != challenger:
+                raise Blocked(f"version {challenger} is no longer the challenger")
+            return dismissed(state, challenger)
+
+        try:
+            state = self._change(model, update, "rejected", challenger, reason)
+        except Blocked as error:
+            raise WrongSetting(f"nothing is rejected: {error}", f"see `driftline models show {model}`") from None
+        self._tell("rejected", state, version=challenger, detail="by hand", reason=reason)
+        return state
+
+    def promote(self, model: str, version: int, reason: str | None = None) -> ModelState:
+        """Make any complete version the champion."""
+        self._require_version(model, version)
+        return self._promote(model, version, "promoted", reason, must_be_challenger=False)
+
+    def rollback(self, model: str, to: int | None = None, reason: str | None = None) -> ModelState:
+        """Make the previous version the champion again, or the one that is named. No freeze stops it."""
+        aliases = self._state(model).aliases
+        champion, target = aliases.get("champion"), aliases.get("previous") if to is None else str(to)
+        if champion is None or target is None:
+            raise WrongSetting(
+                f"{model} has no previous version", f"name one: `driftline models rollback {model} --to VERSION`"
+            )
+        if champion == target:
+            raise WrongSetting(f"version {target} of {model} serves already", f"see `driftline models show {model}`")
+        manifest = self._require_version(model, int(target))
+        self.repository.load(model, manifest.version)  # a version that cannot be loaded must not become the champion
+        profile = self._profile(manifest)
+
+        def update(state: ModelState) -> ModelState:
+            if state.aliases.get("champion") != champion:
+                raise Blocked(f"version {state.aliases.get('champion')} has become the champion")
+            return returned(state, target, manifest.baseline, profile)
+
+        try:
+            state = self._change(model, update, "rolledback", champion, reason)
+        except Blocked as error:
+            raise WrongSetting(f"{model} is not rolled back: {error}", f"see `driftline models show {model}`") from None
+        self._tell("rolledback", state, version=champion, detail=f"by hand, to version {target}", reason=reason)
+        return state
+
+    def _challenger(self, model: str, version: int | None) -> int:
         challenger = self._state(model).aliases.get("challenger")
         if challenger is None:
-            raise WrongSetting(f"{model} has no challenger to approve", f"see `driftline models show {model}`")
+            raise WrongSetting(f"{model} has no challenger", f"see `driftline models show {model}`")
         if version is not None and challenger != str(version):
             raise WrongSetting(f"the challenger of {model} is version {challenger}, not {version}", "look again")
-        return self._promote(model, int(challenger), must_be_challenger=True)
+        return int(challenger)
 
-    def promote(self, model: str, version: int) -> ModelState:
-        """Make any complete version the champion, for example the previous one."""
+    def _require_version(self, model: str, version: int) -> Manifest:
         self._state(model)
         if version not in self.repository.versions(model):
             raise MissingInput(f"{model} has no version {version}", f"see `driftline models show {model}`")
-        return self._promote(model, version, must_be_challenger=False)
+        return self.repository.manifest(model, version)
 
-    def _promote(self, model: str, version: int, *, must_be_challenger: bool) -> ModelState:
+    def _promote(
+        self, model: str, version: int, what: str, reason: str | None, *, must_be_challenger: bool
+    ) -> ModelState:
         manifest = self.repository.manifest(model, version)
         self.repository.load(model, version)  # a version that cannot be loaded must not become the champion
         profile = self._profile(manifest)
@@ -182,12 +241,12 @@ class Administration:
             )
 
         try:
-            state = self._change(model, update)
+            state = self._change(model, update, what, str(version), reason)
         except Blocked as error:
             raise WrongSetting(
                 f"version {version} of {model} is not promoted: {error}", f"see `driftline models show {model}`"
             ) from None
-        self._tell("promoted", state, version=str(version), alias="champion", detail="by hand")
+        self._tell("promoted", state, version=str(version), alias="champion", detail="by hand", reason=reason)
         return state
 
     def _profile(self, manifest: Manifest) -> Profile:
@@ -200,9 +259,19 @@ class Administration:
             raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
         return state
 
-    def _change(self, model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+    def _change(
+        self,
+        model: str,
+        update: Callable[[ModelState], ModelState],
+        what: str,
+        version: str | None = None,
+        reason: str | None = None,
+    ) -> ModelState:
         self._state(model)
-        return self.repository.change(model, update)
+        return self.repository.change(model, update, self._why(what, version, reason))
+
+    def _why(self, what: str, version: str | None, reason: str | None) -> Change:
+        return Change(self.by, rfc3339(self.now_ms()), what, version, reason)
 
     def _tell(
         self,
@@ -211,9 +280,12 @@ class Administration:
         version: str | None = None,
         alias: str | None = None,
         detail: str | None = None,
+        reason: str | None = None,
     ) -> None:
         if self.announcer is None:
             return
         at = rfc3339(self.now_ms())
-        event = ModelEvent(kind, state=state, version=version, alias=alias, at=at, detail=detail)
+        event = ModelEvent(
+            kind, state=state, version=version, alias=alias, at=at, by=self.by, detail=detail, reason=reason
+        )
         self.announcer.publish(described(self.repository, event))

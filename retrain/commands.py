@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +21,14 @@ from streams.events import Mode
 
 if TYPE_CHECKING:
     from retrain.administration import Administration
+    from retrain.lifecycle import Run
     from streams.events import ModelState
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NoPublish = Annotated[bool, typer.Option("--no-publish", help="Change the repository without telling Kafka.")]
 AllModels = Annotated[bool, typer.Option("--all", help="Every model, also those that come later.")]
+Why = Annotated[str | None, typer.Option("--reason", help="Kept in the audit trail and published.", show_default=False)]
+Version = Annotated[int, typer.Argument(show_default=False)]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
 
 
@@ -38,7 +43,11 @@ def mount(app: typer.Typer) -> None:
     models.command("unfreeze")(unfreeze)
     models.command("mode")(mode)
     models.command("approve")(approve)
+    models.command("reject")(reject)
     models.command("promote")(promote)
+    models.command("rollback")(rollback)
+    models.command("diff")(diff)
+    models.command("history")(history)
     app.add_typer(models, name="models")
 
 
@@ -157,37 +166,90 @@ def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
         )
     console.print(grid)
     for run in runs:
-        console.print(f"run {run.episode}: {run.alertname} since {run.starts_at} → {run.state} {run.reason or ''}")
+        console.print(f"run {run.episode}: {run.alertname} since {run.starts_at} → {run.state} {_stands(run)}")
+
+
+def _stands(run: Run) -> str:
+    """Why a run ended, or how its probation stands."""
+    if not run.on_probation:
+        return run.reason or ""
+    return ", ".join(
+        f"version {version} would have been wrong by {found['reference_error']:.4f} on average, it was by"
+        f" {found['watched_error']:.4f}, on {found['rows']} rows"
+        for version, found in run.probation.items()
+    )
+
+
+def diff(ctx: typer.Context, model: ModelName, first: Version, second: Version, json: Json = False) -> None:
+    """What differs between two versions: data, parameters, libraries, metrics, parity."""
+    from retrain.difference import differences
+    from serving.repository import Repository
+
+    repository = Repository(session(ctx).settings.repository)
+    found = differences(repository.manifest(model, first), repository.manifest(model, second))
+    if json:
+        _print_json(found)
+        return
+    grid = RichTable("what", f"version {first}", f"version {second}")
+    for line in found:
+        grid.add_row(line.name, *("–" if value is None else str(value) for value in (line.first, line.second)))
+    stdout().print(grid)
+
+
+def history(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
+    """The audit trail: every change of the model with who, when and why, and every run of the loop."""
+    from retrain.audit_trail import trail
+    from retrain.runs import RunStore
+    from serving.repository import Repository
+
+    settings = session(ctx).settings
+    revisions = Repository(settings.repository).history(model)
+    if not revisions:
+        raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+    entries = trail(revisions, RunStore(settings.repository).of(model))
+    if json:
+        _print_json(entries)
+        return
+    grid = RichTable("when", "who", "what", "version", "champion", "why")
+    for entry in entries:
+        grid.add_row(
+            entry.at or "–", entry.by, entry.what, entry.version or "–", entry.champion or "–", entry.reason or ""
+        )
+    stdout().print(grid)
 
 
 def freeze(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(show_default=False)] = None,
     every: AllModels = False,
+    reason: Why = None,
     no_publish: NoPublish = False,
 ) -> None:
-    """Stop the promotions of a model, or of all."""
-    _freeze(ctx, model, every, True, publish=not no_publish)
+    """Stop the promotions of a model, or of all. A rollback is none."""
+    _freeze(ctx, model, every, True, reason, publish=not no_publish)
 
 
 def unfreeze(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(show_default=False)] = None,
     every: AllModels = False,
+    reason: Why = None,
     no_publish: NoPublish = False,
 ) -> None:
     """Allow the promotions of a model, or of all, again."""
-    _freeze(ctx, model, every, False, publish=not no_publish)
+    _freeze(ctx, model, every, False, reason, publish=not no_publish)
 
 
-def _freeze(ctx: typer.Context, model: str | None, every: bool, frozen: bool, *, publish: bool) -> None:
+def _freeze(
+    ctx: typer.Context, model: str | None, every: bool, frozen: bool, reason: str | None, *, publish: bool
+) -> None:
     if (model is None) == (not every):
         raise WrongSetting("name one model, or --all", "for example `driftline models freeze --all`")
     with _administration(ctx, publish=publish) as administration:
         if model is None:
-            administration.freeze_all(frozen)
+            administration.freeze_all(frozen, reason)
         else:
-            administration.freeze(model, frozen)
+            administration.freeze(model, frozen, reason)
         still = [m for m in administration.frozen() if model in (None, m)]
     stderr().print(f"{model or 'all models'}: {'frozen' if frozen else 'promotions are allowed again'}")
     if still and not frozen:
@@ -198,11 +260,12 @@ def mode(
     ctx: typer.Context,
     model: ModelName,
     mode: Annotated[Mode, typer.Argument(show_default=False)],
+    reason: Why = None,
     no_publish: NoPublish = False,
 ) -> None:
     """Set what the loop may do: observe, recommend, approve or auto."""
     with _administration(ctx, publish=not no_publish) as administration:
-        administration.set_mode(model, mode)
+        administration.set_mode(model, mode, reason)
     stderr().print(f"{model}: mode {mode}")
 
 
@@ -210,22 +273,44 @@ def approve(
     ctx: typer.Context,
     model: ModelName,
     version: Annotated[int | None, typer.Argument(show_default=False)] = None,
+    reason: Why = None,
     no_publish: NoPublish = False,
 ) -> None:
     """Promote the challenger that waits for a person."""
     with _administration(ctx, publish=not no_publish) as administration:
-        _report_champion(administration.approve(model, version))
+        _report_champion(administration.approve(model, version, reason))
+
+
+def reject(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int | None, typer.Argument(show_default=False)] = None,
+    reason: Why = None,
+    no_publish: NoPublish = False,
+) -> None:
+    """Send the challenger away; a run that waits for an approval ends."""
+    with _administration(ctx, publish=not no_publish) as administration:
+        _report_champion(administration.reject(model, version, reason))
 
 
 def promote(
+    ctx: typer.Context, model: ModelName, version: Version, reason: Why = None, no_publish: NoPublish = False
+) -> None:
+    """Make any version the champion."""
+    with _administration(ctx, publish=not no_publish) as administration:
+        _report_champion(administration.promote(model, version, reason))
+
+
+def rollback(
     ctx: typer.Context,
     model: ModelName,
-    version: Annotated[int, typer.Argument(show_default=False)],
+    to: Annotated[int | None, typer.Option(help="This version, not the previous one.", show_default=False)] = None,
+    reason: Why = None,
     no_publish: NoPublish = False,
 ) -> None:
-    """Make any version the champion, for example to roll back."""
+    """Make the previous version the champion again; a freeze does not stop it."""
     with _administration(ctx, publish=not no_publish) as administration:
-        _report_champion(administration.promote(model, version))
+        _report_champion(administration.rollback(model, to, reason))
 
 
 def _report_champion(state: ModelState) -> None:
@@ -244,7 +329,8 @@ def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administra
     try:
         if announcer is not None:
             announcer.check()
-        yield Administration(Repository(settings.repository), announcer, lambda: time.time_ns() // 1_000_000)
+        who = f"{getpass.getuser()}@{socket.gethostname()}"
+        yield Administration(Repository(settings.repository), announcer, lambda: time.time_ns() // 1_000_000, who)
     finally:
         if announcer is not None:
             announcer.close()

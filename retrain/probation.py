@@ -144,11 +144,11 @@ class Probation:
         return True
 
     def _roll_back(self, to: str) -> None:
-        run, tools = self.run, self._tools
+        run = self.run
         version, state = str(run.version), self._record.state()
         if state.aliases.get("champion") != to:  # a process that ended after the change has made it already
             self._check()
-            state = tools.repository.change(run.model, lambda s: rolled_back(s, version, to))
+            state = self._record.change(lambda s: rolled_back(s, version, to), "rolledback", run.verdict)
         self._record.tell("rolledback", state, reason=run.verdict, detail=f"to version {to}")
         self._record.move("rolled_back", reason=run.verdict)
 

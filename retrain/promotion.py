@@ -102,8 +102,19 @@ def rolled_back(state: ModelState, version: str, to: str) -> ModelState:
         raise Blocked(
             f"the mode is {state.mode}: `driftline models rollback {state.model}` makes version {to} the champion again"
         )
-    aliases = {alias: v for alias, v in state.aliases.items() if alias != "previous"}
-    return msgspec.structs.replace(state, aliases={**aliases, "champion": to})
+    return returned(state, to)
+
+
+def returned(
+    state: ModelState, to: str, baseline: Baseline | None = None, profile: Profile | None = None
+) -> ModelState:
+    """The state once the older version ``to`` serves again; without a ``previous``."""
+    aliases = {
+        alias: v for alias, v in state.aliases.items() if alias != "previous" and (alias, v) != ("challenger", to)
+    }
+    baselines = state.baselines if baseline is None else {**state.baselines, to: baseline}
+    profiles = state.profiles if profile is None else {**state.profiles, to: profile}
+    return msgspec.structs.replace(state, aliases={**aliases, "champion": to}, baselines=baselines, profiles=profiles)
 
 
 def cooldown_end_ms(runs: Iterable[Run], cooldown_s: float) -> int:

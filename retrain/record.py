@@ -11,6 +11,7 @@ import structlog
 from retrain.announce import Announcer, described
 from retrain.lifecycle import Run, RunState, move
 from retrain.runs import RunStore
+from serving.history import LOOP, Change
 from serving.repository import Repository
 from streams.errors import Unavailable
 from streams.events import ModelEvent, ModelEventKind, ModelState, rfc3339
@@ -57,6 +58,12 @@ class RunRecord:
         self._runs.save(kept)
         self.run = kept
 
+    def change(self, update: Callable[[ModelState], ModelState], what: str, reason: str | None = None) -> ModelState:
+        """Change the model's state, on record as ``what`` the loop did to the run's version."""
+        version = None if self.run.version is None else str(self.run.version)
+        why = Change(LOOP, rfc3339(self._now_ms()), what, version, reason)
+        return self._repository.change(self.run.model, update, why)
+
     def tell(self, kind: ModelEventKind, state: ModelState, alias: str | None = None, **more: str | None) -> None:
         """Publish what happened to the model; ``more`` may hold ``reason`` and ``detail``."""
         run = self.run
@@ -68,6 +75,7 @@ class RunRecord:
             alias=alias,
             trigger=run.trigger,
             at=rfc3339(self._now_ms()),
+            by=LOOP,
             reason=more.get("reason"),
             detail=more.get("detail"),
         )

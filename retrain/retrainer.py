@@ -301,7 +301,7 @@ class _Execution:
             raise Blocked("the mode is observe")
         if not run.offered:
             waits = {"recommend": "recommended", "approve": "awaiting-approval"} if run.better else {}
-            state = self._tools.repository.change(run.model, self._with_candidate)
+            state = self._record.change(self._with_candidate, "candidate", run.verdict)
             self._tell("candidate", state, alias="challenger", detail=waits.get(state.mode), reason=run.verdict)
             self._keep(offered=True)
         if not run.better:
@@ -331,7 +331,7 @@ class _Execution:
             )
 
         self._check()
-        state = tools.repository.change(run.model, update)
+        state = self._record.change(update, "promoted", run.verdict)
         self._tell("promoted", state, alias="champion", reason=run.verdict)
         self._move("promoted")
 
@@ -342,7 +342,9 @@ class _Execution:
         if state.aliases.get("champion") == version:
             self._move("promoted")
         elif state.aliases.get("challenger") != version:
-            raise Blocked("another challenger took its place")
+            raise Blocked(
+                "a person rejected it" if "challenger" not in state.aliases else "another challenger took its place"
+            )
         else:
             self._require_champion(state)
             self._pause(WAIT_S)
@@ -351,7 +353,7 @@ class _Execution:
         run = self._run
         state = self._state()
         if run.version is not None and state.aliases.get("challenger") == str(run.version):
-            state = self._tools.repository.change(run.model, lambda s: dismissed(s, str(run.version)))
+            state = self._record.change(lambda s: dismissed(s, str(run.version)), "rejected", reason)
         self._tell("rejected", state, reason=reason)
         self._move("rejected", reason=reason)
 

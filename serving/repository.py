@@ -3,7 +3,7 @@
 Layout, Triton's with the state beside the versions::
 
     <root>/<model>/<version>/{model.onnx, manifest.json, MODEL_CARD.md}
-    <root>/<model>/state/<revision>.json
+    <root>/<model>/state/<revision>.json    with who made it and why: the audit trail
     <root>/frozen.json                      while all promotions are stopped
 
 A version exists once its manifest does. Whoever changes a state creates revision n + 1 exclusively; of two writers
@@ -18,6 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from serving import manifest as manifests
+from serving.history import Change, Revision
 from serving.manifest import Manifest
 from serving.model_file import UnsafeModel, check_hash, check_self_contained, sha256
 from serving.storage import missing, open_storage
@@ -68,15 +69,17 @@ class Repository:
         revisions = self._revisions(_check_name(model))
         return self._read_state(model, revisions[-1]) if revisions else None
 
-    def create_state(self, model: str, state: ModelState) -> ModelState:
+    def create_state(self, model: str, state: ModelState, why: Change | None = None) -> ModelState:
         """Write revision 1. Raises :class:`WrongSetting` if the model has a state."""
         created = msgspec.structs.replace(state, model=_check_name(model), revision=1)
-        if self._revisions(model) or not self._write_state(created):
+        if self._revisions(model) or not self._write_state(created, why):
             raise WrongSetting(f"the model {model} exists", "choose another name, or change the existing one")
         return created
 
-    def change(self, model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+    def change(self, model: str, update: Callable[[ModelState], ModelState], why: Change | None = None) -> ModelState:
         """Apply ``update`` to the newest state and write the result as the next revision → what was written.
+
+        ``why`` is written with it: the audit trail, which :meth:`history` reads.
 
         ``update`` is called again on the newer state when another writer was faster, so it must be pure; what it raises
         passes through. Raises :class:`MissingInput` for a model without a state.
@@ -86,26 +89,34 @@ class Repository:
             if current is None:
                 raise missing(self._storage.uri(f"{model}/state"))
             changed = msgspec.structs.replace(update(current), model=model, revision=current.revision + 1)
-            if self._write_state(changed):
+            if self._write_state(changed, why):
                 return changed
         raise Unavailable(f"the state of {model} is changed by others all the time", "try again")
+
+    def history(self, model: str) -> list[Revision]:
+        """Every state that the model has had, oldest first, with who changed it and why."""
+        return [self._read_revision(model, revision) for revision in self._revisions(_check_name(model))]
 
     def _revisions(self, model: str) -> list[int]:
         found = (REVISION.fullmatch(name) for name in self._storage.names(f"{model}/state"))
         return sorted(int(match[1]) for match in found if match)
 
     def _read_state(self, model: str, revision: int) -> ModelState:
+        kept = self._read_revision(model, revision)
+        return ModelState(**{name: getattr(kept, name) for name in ModelState.__struct_fields__})
+
+    def _read_revision(self, model: str, revision: int) -> Revision:
         path = _state_path(model, revision)
         try:
-            state = msgspec.json.decode(self._storage.read(path, MAX_JSON_BYTES), type=ModelState)
+            state = msgspec.json.decode(self._storage.read(path, MAX_JSON_BYTES), type=Revision)
         except ValueError as error:
             raise StateMismatch(f"{self._storage.uri(path)} cannot be read: {error}", "restore it") from None
         if state.model != model or state.revision != revision:
             raise StateMismatch(f"{self._storage.uri(path)} is of {state.model} {state.revision}", "restore it")
         return state
 
-    def _write_state(self, state: ModelState) -> bool:
-        data = msgspec.json.format(msgspec.json.encode(state), indent=2) + b"\n"
+    def _write_state(self, state: ModelState, why: Change | None) -> bool:
+        data = msgspec.json.format(msgspec.json.encode(Revision.of(state, why)), indent=2) + b"\n"
         try:
             self._storage.create(_state_path(state.model, state.revision), data)
         except FileExistsError:

@@ -158,6 +158,7 @@ class ModelEvent(msgspec.Struct, omit_defaults=True):
     """Something happened to a model: what, why, and the model's whole state after it.
 
     ``kind`` is also in the CloudEvents type. ``trigger`` is the alert's fingerprint and start, where one led here.
+    ``by`` is the person (user@host) or the process that did it, ``reason`` why.
     """
 
     kind: ModelEventKind
@@ -172,6 +173,7 @@ class ModelEvent(msgspec.Struct, omit_defaults=True):
     trigger: dict[str, str] = {}
     reason: str | None = None
     at: str | None = None
+    by: str | None = None
     detail: str | None = None
     """What changed, when ``kind`` alone does not say it: ``mode``, ``freeze``, ``recommended``, ``awaiting-approval``.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from retrain.administration import Administration
 from retrain.child import perform
 from retrain.lifecycle import Run
-from retrain.probation import probation
+from retrain.probation import Probation, probation
 from retrain.retrainer import Retrainer
 from retrain.runs import RunStore
 from retrain.tables import Table
@@ -101,6 +101,14 @@ class Loop:
     def watch(self, run: Run, **changed: Any) -> Run:
         """Take the probation of a promoted run to its end; waiting makes the clock go on."""
         return probation(self.retrainer(**changed), run, lambda: None, self.pause)
+
+    def watch_once(self, run: Run) -> Run:
+        """One step of a probation, as a process that is stopped right after it."""
+        watched = Probation(self.retrainer(), run, lambda: None)
+        try:
+            return watched.step()
+        finally:
+            watched.close()
 
     def serve(self, rows: int, *, wrong_labels: bool = False, seed: int = 11) -> None:
         """Predictions of whoever serves now, and their outcomes by the old concept, or each the other class."""

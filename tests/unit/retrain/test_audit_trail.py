@@ -1,0 +1,203 @@
+"""Who changed a model, when and why: each change is on record with the state that it led to, and none is ever lost."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from retrain.administration import Administration
+from retrain.audit_trail import trail
+from retrain.difference import differences
+from retrain.tables import Table
+from serving.history import LOOP
+from streams.errors import DriftlineError, WrongSetting
+from streams.events import rfc3339
+from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
+from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features
+from tests.unit.retrain.test_administration import again, command
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    """A repository with version 1 of `loans`."""
+    return new_loop(tmp_path)
+
+
+def person(loop: Loop) -> Administration:
+    """Somebody with a name."""
+    return Administration(loop.repository, loop.announcer, lambda: loop.now_ms, "ada@desk")
+
+
+def test_every_act_is_on_record_with_who_when_and_why(loop: Loop) -> None:
+    """Each command makes one revision and one event, and both name the person, the time and the reason."""
+    again(loop)
+    ada = person(loop)
+    ada.set_mode("loans", "approve", "quarter end")
+    ada.freeze("loans", True, "incident 7")
+    ada.freeze("loans", False, "over")
+    ada.freeze_all(True, "audit")
+    ada.freeze_all(False, "audit is over")
+    ada.promote("loans", 2, "looks better")
+    ada.rollback("loans", reason="it is not")
+    acts = [
+        ("mode approve", "quarter end", None),
+        ("freeze", "incident 7", None),
+        ("unfreeze", "over", None),
+        ("freeze-all", "audit", None),
+        ("unfreeze-all", "audit is over", None),
+        ("promoted", "looks better", "2"),
+        ("rolledback", "it is not", "2"),
+    ]
+    kept = [revision.change for revision in loop.repository.history("loans")][-len(acts) :]
+    assert [(c.what, c.reason, c.version) for c in kept if c is not None] == acts
+    assert {(c.by, c.at) for c in kept if c is not None} == {("ada@desk", rfc3339(START_MS))}
+    told = loop.announcer.events[-len(acts) :]
+    assert [(event.by, event.reason) for event in told] == [("ada@desk", reason) for _, reason, _ in acts]
+    assert [revision.revision for revision in loop.repository.history("loans")] == list(range(1, 10))
+
+
+def test_what_the_loop_does_is_on_record_too(loop: Loop) -> None:
+    """Candidate, promotion and rollback, with the comparison in words; and the run beside them."""
+    loop.serve(400, wrong_labels=True)
+    run = loop.finish(loop.alerted())
+    loop.serve(200)
+    ended = loop.watch(run)
+    entries = trail(loop.repository.history("loans"), loop.runs.of("loans"))
+    by_loop = [(entry.what, entry.version, entry.champion) for entry in entries if entry.by == LOOP]
+    assert (f"run {run.episode} triggered", None, None) in by_loop
+    assert [line for line in by_loop if not line[0].startswith("run")] == [
+        ("candidate", "2", "1"),
+        ("promoted", "2", "2"),
+        ("rolledback", "2", "1"),
+    ]
+    assert next(e.reason for e in entries if e.what == "rolledback") == ended.reason
+    assert entries[-1].what in ("rolledback", f"run {run.episode} rolled_back")
+
+
+def test_a_refused_act_leaves_no_trace(loop: Loop) -> None:
+    """What was not done is not on record as done."""
+    again(loop)
+    loop.administration.freeze("loans", True)
+    before = len(loop.repository.history("loans"))
+    with pytest.raises(WrongSetting, match="frozen"):
+        person(loop).promote("loans", 2)
+    assert len(loop.repository.history("loans")) == before
+
+
+def test_a_state_of_an_older_release_has_no_change_and_is_read(loop: Loop, tmp_path: Path) -> None:
+    """The audit trail says that it does not know."""
+    path = tmp_path / "loans" / "state" / "00000001.json"
+    path.write_bytes(msgspec.json.encode(loop.state))
+    assert loop.repository.history("loans")[0].change is None
+    assert trail(loop.repository.history("loans"), [])[0].by == "unknown"
+
+
+# Rollback and reject ----------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_by_hand_goes_to_the_previous_version_whatever_is_frozen(loop: Loop) -> None:
+    """And leaves no way back to what was rolled back, but by its number."""
+    again(loop)
+    loop.administration.promote("loans", 2)
+    loop.administration.freeze("loans", True)
+    loop.administration.freeze_all(True)
+    assert loop.administration.rollback("loans").aliases == {"champion": "1"}
+    told = loop.announcer.events[-1]
+    assert (told.kind, told.version, told.detail) == ("rolledback", "2", "by hand, to version 1")
+    with pytest.raises(WrongSetting, match="no previous version"):
+        loop.administration.rollback("loans")
+    assert loop.administration.rollback("loans", to=2).aliases == {"champion": "2"}
+
+
+def test_a_rollback_to_nothing_changes_nothing(loop: Loop, tmp_path: Path) -> None:
+    """The version that serves, one that there is not, one that is damaged."""
+    again(loop)
+    before = loop.state
+    (tmp_path / "loans" / "2" / "model.onnx").write_bytes(b"damaged")
+    for to, reason in ((1, "serves already"), (9, "no version 9"), (2, "SHA-256")):
+        with pytest.raises(DriftlineError, match=reason):
+            loop.administration.rollback("loans", to=to)
+    assert loop.state == before
+
+
+def test_a_rejection_ends_the_run_that_waits(tmp_path: Path) -> None:
+    """The challenger goes away, the run ends with the reason, the champion stays."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    run = loop.alerted()
+
+    def pause(seconds: float) -> None:
+        person(loop).reject("loans", 2, "not before the audit")
+
+    ended = loop.retrainer().execute(run, lambda: None, pause)
+    assert (ended.state, ended.reason) == ("rejected", "a person rejected it")
+    assert loop.state.aliases == {"champion": "1"}
+    assert "2" not in loop.state.baselines
+    rejected = [event for event in loop.announcer.events if event.kind == "rejected"]
+    assert (rejected[0].by, rejected[0].reason) == ("ada@desk", "not before the audit")
+
+
+def test_a_rejection_needs_the_challenger_that_was_looked_at(tmp_path: Path) -> None:
+    """Another one by now, or none: nothing is rejected."""
+    loop = new_loop(tmp_path, "recommend")
+    with pytest.raises(WrongSetting, match="no challenger"):
+        loop.administration.reject("loans")
+    loop.live(changed=True)
+    loop.finish(loop.alerted())
+    with pytest.raises(WrongSetting, match="the challenger of loans is version 2, not 7"):
+        loop.administration.reject("loans", 7)
+    assert loop.administration.reject("loans", 2).aliases == {"champion": "1"}
+
+
+# Difference -------------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_names_what_is_not_alike(loop: Loop) -> None:
+    """Metrics, data and hash differ; what is alike, and the hundreds of numbers of the profile, are left out."""
+    rows = features(300, seed=5)
+    forest = SETTINGS.model_copy(update={"algorithm": "random_forest"})
+    made = Table(PROBLEM, dataset(rows, concept(rows, changed=True)))
+    loop.administration.register(made, forest, trained_from={"file": "other.csv"})
+    found = {d.name: (d.first, d.second) for d in differences(*(loop.repository.manifest("loans", v) for v in (1, 2)))}
+    assert found["version"] == (1, 2)
+    assert found["trained_from.file"] == ("loans.csv", "other.csv")
+    assert found["signature.accepts_missing"] == (True, None)
+    assert not any(name.startswith("profile") or name == "task" for name in found)
+    same = loop.repository.manifest("loans", 1)
+    assert differences(same, same) == []
+
+
+# Commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_write_and_read_the_trail(loop: Loop, tmp_path: Path) -> None:
+    """promote, rollback, diff and history, offline: who is the user of the machine."""
+    again(loop)
+    command(tmp_path, "models", "promote", "loans", "2", "--reason", "try it", "--no-publish")
+    command(tmp_path, "models", "rollback", "loans", "--reason", "no good", "--no-publish")
+    entries = json.loads(command(tmp_path, "models", "history", "loans", "--json"))
+    assert [(e["what"], e["version"], e["reason"], e["champion"]) for e in entries[-2:]] == [
+        ("promoted", "2", "try it", "2"),
+        ("rolledback", "2", "no good", "1"),
+    ]
+    assert entries[-1]["by"].startswith(f"{getpass.getuser()}@")
+    found = json.loads(command(tmp_path, "models", "diff", "loans", "1", "2", "--json"))
+    assert {"name": "version", "first": 1, "second": 2} in found
+    assert "rolledback" in command(tmp_path, "models", "history", "loans")
+    assert "trained_from" in command(tmp_path, "models", "diff", "loans", "1", "2")
+
+
+def test_show_says_how_a_probation_stands(loop: Loop, tmp_path: Path) -> None:
+    """While it is watched: the error of both versions on the rows so far."""
+    loop.serve(400, wrong_labels=True)
+    run = loop.finish(loop.alerted())
+    loop.watch_once(run)
+    loop.serve(5, wrong_labels=True)
+    loop.watch_once(loop.runs.of("loans")[0])
+    shown = command(tmp_path, "models", "show", "loans")
+    assert "watching" in shown
+    assert "on 5 rows" in " ".join(shown.split())
