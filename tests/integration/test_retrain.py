@@ -85,16 +85,19 @@ class Deployment:
             table, SETTINGS, trained_from={"file": "loans.csv"}
         )
 
-    def live(self, rows: int) -> int:
-        """Predictions of version 1 and their outcomes by the changed concept → when the first one was written."""
+    def live(self, rows: int, *, version: int = 1, changed: bool = True) -> int:
+        """Predictions of a version and their outcomes, by the changed concept or not → when the first was written.
+
+        Version 1 knows the old concept, any other one the changed concept.
+        """
         before_ms = time.time_ns() // 1_000_000 - 2 | 1  # earlier than all of them, and no whole second
         table = features(rows, seed=7)
-        said, outcomes = concept(table, changed=False), concept(table, changed=True)
+        said, outcomes = concept(table, changed=version != 1), concept(table, changed=changed)
         where: list[tuple[int, int, int]] = []
         for i, row in enumerate(table):
             self.producer.send(
                 self.topics.predictions,
-                codec.encode(prediction(i, row, int(said[i]))),
+                codec.encode(prediction(i, row, int(said[i]), version=str(version))),
                 f"p{i}".encode(),
                 codec.headers(PREDICTION_TYPE, "test"),
                 partition=i % PARTITIONS,
@@ -108,7 +111,7 @@ class Deployment:
                 for p, offset, i in sorted(where)
                 if p == partition
             ]
-            record = msgspec.msgpack.encode(labelled(pairs, partition))
+            record = msgspec.msgpack.encode(labelled(pairs, partition, version=str(version)))
             for _ in range(2):  # at least once
                 self.producer.send(self.topics.labelled, record, b"0", partition=partition)
         self.producer.flush()
@@ -207,6 +210,26 @@ def test_an_alert_leads_to_a_promoted_event(deployed: Deployment) -> None:
     assert process.wait(BOUND_S) == 0
 
 
+def test_a_version_that_does_worse_is_rolled_back(deployed: Deployment) -> None:
+    """The labels after a false alarm were wrong and are right again: the old version serves again, over a restart."""
+    deployed.register()
+    process, _ = deployed.retrain()
+    deployed.alert(deployed.live(400))
+    eventually(lambda: deployed.told("promoted"), "a version is promoted")
+    eventually(lambda: [r.state for r in deployed.runs.of("loans")] == ["watching"], "it is watched")
+    process.kill()
+    process.wait()
+    deployed.live(200, version=2, changed=False)
+    _, url = deployed.retrain()
+    (told,) = eventually(lambda: deployed.told("rolledback"), "it is rolled back")
+    assert told.state.aliases == {"champion": "1"}
+    assert told.state == deployed.repository.state("loans")
+    assert "does worse than version 1 would have done" in (told.reason or "")
+    line = 'driftline_probations_total{model="loans",result="rolled_back"} 1.0'
+    eventually(lambda: line in _get(url), "the rollback is counted")
+    assert [r.state for r in RunStore(deployed.settings.repository).of("loans")] == ["rolled_back"]
+
+
 def test_a_killed_loop_resumes_and_promotes_once(deployed: Deployment) -> None:
     """kill -9 while a run waits for labels; the next process takes the run over when the lease has run out."""
     deployed.register()
@@ -219,7 +242,7 @@ def test_a_killed_loop_resumes_and_promotes_once(deployed: Deployment) -> None:
     deployed.live(400)
     deployed.retrain()
     eventually(lambda: deployed.told("promoted"), "a version is promoted")
-    eventually(lambda: all(r.ended for r in RunStore(deployed.settings.repository).of("loans")), "the run has ended")
+    eventually(lambda: not any(r.at_work for r in RunStore(deployed.settings.repository).of("loans")), "it is over")
     assert [event.kind for event in deployed.events()] == ["registered", "candidate", "promoted"]
 
 
