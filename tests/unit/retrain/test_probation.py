@@ -15,6 +15,7 @@ from retrain.probation import Probation
 from retrain.promotion import cooldown_end_ms, shadows_of
 from retrain.tables import Table
 from retrain.training import Floats
+from serving.history import Change
 from streams.errors import Unavailable
 from streams.events import Drift, Mode, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
@@ -162,10 +163,10 @@ def test_a_person_who_is_faster_than_the_rollback_wins(
     loop.serve(200)
     change = loop.repository.change
 
-    def raced(model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+    def raced(model: str, update: Callable[[ModelState], ModelState], why: Change) -> ModelState:
         monkeypatch.setattr(loop.repository, "change", change)
         loop.administration.promote("loans", third.version)
-        return change(model, update)
+        return change(model, update, why)
 
     monkeypatch.setattr(loop.repository, "change", raced)
     ended = loop.watch(run)

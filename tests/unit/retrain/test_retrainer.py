@@ -12,6 +12,7 @@ from retrain.child import ChildFailed, Job, perform
 from retrain.lifecycle import Run
 from retrain.run import Challenger, Stage
 from serving.engine import LoadedModel
+from serving.history import Change
 from streams.errors import Unavailable
 from streams.events import Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
@@ -217,7 +218,7 @@ def test_a_freeze_in_the_middle_of_a_promotion_wins(loop: Loop, every: bool, mon
     """The promotion has looked, a person freezes, the promotion writes: it finds its revision taken and is refused."""
     change = loop.repository.change
 
-    def raced(model: str, update: Callable[[ModelState], ModelState]) -> ModelState:
+    def raced(model: str, update: Callable[[ModelState], ModelState], why: Change) -> ModelState:
         frozen = False
 
         def then_freeze(state: ModelState) -> ModelState:
@@ -232,7 +233,7 @@ def test_a_freeze_in_the_middle_of_a_promotion_wins(loop: Loop, every: bool, mon
                     loop.administration.freeze("loans", True)
             return changed
 
-        return change(model, then_freeze)
+        return change(model, then_freeze, why)
 
     run = loop.alerted()
     monkeypatch.setattr(loop.repository, "change", raced)
