@@ -13,6 +13,7 @@ from retrain.lifecycle import Run
 from retrain.metrics import RetrainMetrics
 from retrain.probation import probation
 from retrain.retrainer import Retrainer
+from retrain.runs import Superseded
 from streams.errors import AccessDenied, Unavailable
 
 RENEW_S = LEASE_MS / 1000 / 3
@@ -135,7 +136,7 @@ class ActiveRuns:
             del self._active[active.lease]
             watched = active.lease != active.model
             (self._metrics.unwatched if watched else self._metrics.stopped)(active.model)
-            if isinstance(active.failure, LeaseLost):
+            if isinstance(active.failure, LeaseLost | Superseded):
                 log.warning("run given up", model=active.model, reason=str(active.failure))
                 continue
             self._leases.release(active.lease)

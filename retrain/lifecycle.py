@@ -64,7 +64,7 @@ class Run(msgspec.Struct, frozen=True):
 
     After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
     what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
-    decided.
+    decided. ``step`` counts what was persisted of the run: of two processes that persist the same step one succeeds.
     """
 
     episode: str
@@ -92,6 +92,7 @@ class Run(msgspec.Struct, frozen=True):
     shadows: list[str] = []
     probation: dict[str, Any] = {}
     back_to: str | None = None
+    step: int = 0
     format: int = FORMAT
 
     @property
@@ -128,4 +129,4 @@ def move(run: Run, state: RunState, now_ms: int, **known: Any) -> Run:
         raise IllegalMove(f"a run of {run.model} cannot go from {run.state} to {state}")
     if state == "promoted":
         known = {"promoted_ms": now_ms, **known}
-    return msgspec.structs.replace(run, state=state, updated_ms=now_ms, **known)
+    return msgspec.structs.replace(run, state=state, updated_ms=now_ms, step=run.step + 1, **known)

@@ -26,6 +26,8 @@ WAIT_S = 5.0
 """Between two looks at the log: each costs a scan of what came."""
 BATCH_ROWS = 500
 """Rows that are scored before the log is read further."""
+KEEP_EVERY = 1.2
+"""The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 MAX_SHADOWS = 3
 SCALE = 4.0
 """Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
@@ -50,6 +52,7 @@ class Probation:
         self._feed: LabelledFeed | None = None
         self._shadows: _Shadows | None = None
         self._compared = 0
+        self._kept = 0
 
     @property
     def run(self) -> Run:
@@ -136,7 +139,9 @@ class Probation:
         found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
         worse = [version for version, evidence in found.items() if evidence.found]
         if not worse:
-            self._record.keep(probation=self._findings())  # for whoever asks how it stands
+            if self._compared >= KEEP_EVERY * self._kept:  # for whoever asks how it stands
+                self._record.keep(probation=self._findings())
+                self._kept = self._compared
             return False
         best = min(worse, key=lambda version: found[version].reference_error)
         self._record.keep(back_to=best, verdict=self._describe(best, found[best]), probation=self._findings())

@@ -54,7 +54,7 @@ class RunRecord:
 
     def keep(self, **known: Any) -> None:
         """Persist what was learnt within a step."""
-        kept = msgspec.structs.replace(self.run, **known)
+        kept = msgspec.structs.replace(self.run, step=self.run.step + 1, **known)
         self._runs.save(kept)
         self.run = kept
 

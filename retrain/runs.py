@@ -1,6 +1,12 @@
-"""The runs of every model, beside its versions: one small file an episode, replaced whole at each step."""
+"""The runs of every model, beside its versions: one small file for each step, made once and never changed.
+
+The file of the highest step is what a run is now. Whoever has lost a run to another process without knowing, because it
+was stopped for longer than its lease, finds its next step taken: that is the fence.
+"""
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
@@ -8,33 +14,57 @@ from retrain.lifecycle import FORMAT, PROMOTED, Run
 from serving.storage import open_storage
 from streams.errors import StateMismatch
 
+STEP_FILE = re.compile(r"([^.]+)\.([0-9]{6,})\.json")
 MAX_RUN_BYTES = 4 * 1024 * 1024
 
 
+class Superseded(Exception):
+    """Another process has taken the run further: stop without a further effect."""
+
+
 class RunStore:
-    """Runs in ``<root>/<model>/runs/<episode>.json``. Thread-safe for different runs."""
+    """Runs in ``<root>/<model>/runs/<episode>.<step>.json``. Thread-safe."""
 
     def __init__(self, url: str) -> None:
         self._storage = open_storage(url)
         self._ended: dict[tuple[str, str], Run] = {}
 
     def create(self, run: Run) -> bool:
-        """Record a new run; False if its episode has one already."""
+        """Record a new run, at its first step; False if its episode has one already."""
         try:
-            self._storage.create(_path(run.model, run.episode), _encode(run))
+            self._storage.create(_path(run.model, run.episode, 0), _encode(msgspec.structs.replace(run, step=0)))
         except FileExistsError:
             return False
         return True
 
     def save(self, run: Run) -> None:
-        """Replace a run by its next step."""
-        self._storage.replace(_path(run.model, run.episode), _encode(run))
+        """Record the next step of a run. Raises :class:`Superseded` if that step was taken already."""
+        try:
+            self._storage.create(_path(run.model, run.episode, run.step), _encode(run))
+        except FileExistsError:
+            raise Superseded(f"another process has taken the run {run.episode} of {run.model} further") from None
 
     def load(self, model: str, episode: str) -> Run:
         """A run as it was last saved. Raises :class:`StateMismatch` for a file that cannot be read."""
+        return self._load(model, episode, self._steps(model)[episode])
+
+    def of(self, model: str) -> list[Run]:
+        """Every run of a model, oldest first."""
+        runs = [self._load(model, episode, step) for episode, step in self._steps(model).items()]
+        return sorted(runs, key=lambda run: (run.triggered_ms, run.episode))
+
+    def _steps(self, model: str) -> dict[str, int]:
+        """Episode → its highest step."""
+        found: dict[str, int] = {}
+        for name in self._storage.names(f"{model}/runs"):
+            if (match := STEP_FILE.fullmatch(name)) is not None:
+                found[match[1]] = max(found.get(match[1], 0), int(match[2]))
+        return found
+
+    def _load(self, model: str, episode: str, step: int) -> Run:
         if (known := self._ended.get((model, episode))) is not None:
             return known
-        path = _path(model, episode)
+        path = _path(model, episode, step)
         try:
             run = msgspec.json.decode(self._storage.read(path, MAX_RUN_BYTES), type=Run)
             if run.format > FORMAT:
@@ -45,19 +75,13 @@ class RunStore:
             self._ended[model, episode] = run  # it never changes again: listing stays cheap
         return run
 
-    def of(self, model: str) -> list[Run]:
-        """Every run of a model, oldest first."""
-        names = [n for n in self._storage.names(f"{model}/runs") if n.endswith(".json") and not n.startswith(".")]
-        runs = [self.load(model, name.removesuffix(".json")) for name in names]
-        return sorted(runs, key=lambda run: (run.triggered_ms, run.episode))
-
     def promoted_since(self, model: str, since_ms: int) -> int:
         """How many runs of a model led to a promotion since then, whatever became of it."""
         return sum(run.state in PROMOTED and (run.promoted_ms or run.updated_ms) >= since_ms for run in self.of(model))
 
 
-def _path(model: str, episode: str) -> str:
-    return f"{model}/runs/{episode}.json"
+def _path(model: str, episode: str, step: int) -> str:
+    return f"{model}/runs/{episode}.{step:06d}.json"
 
 
 def _encode(run: Run) -> bytes:

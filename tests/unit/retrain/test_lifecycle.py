@@ -104,7 +104,7 @@ def test_an_episode_makes_one_run(store: RunStore) -> None:
 
 
 def test_a_run_is_read_as_it_was_saved(store: RunStore) -> None:
-    """Each step replaces the file whole."""
+    """The highest step is what it is now."""
     store.create(run())
     moved = move(run(), "collecting", 5, since_ms=7, metrics={"accuracy": 0.5})
     store.save(moved)
@@ -127,6 +127,6 @@ def test_a_run_of_a_newer_program_is_not_misread(store: RunStore, tmp_path: Path
     store.create(run(format=99))
     with pytest.raises(StateMismatch, match="newer"):
         store.load("loans", "e1")
-    (tmp_path / "loans" / "runs" / "e2.json").write_bytes(b"{")
-    with pytest.raises(StateMismatch, match=r"e2\.json"):
+    (tmp_path / "loans" / "runs" / "e2.000000.json").write_bytes(b"{")
+    with pytest.raises(StateMismatch, match=r"e2\.000000\.json"):
         store.load("loans", "e2")
