@@ -217,6 +217,31 @@ def load(
         raise _explain(error, origin) from None
 
 
+def nested(flags: Mapping[str, str]) -> dict[str, Any]:
+    """Dotted names → values, as sections within sections."""
+    found: dict[str, Any] = {}
+    for name, value in flags.items():
+        *sections, leaf = name.split(".")
+        inner: dict[str, Any] = {leaf: _parse(value)}
+        for section in reversed(sections):
+            inner = {section: inner}
+        _merge(found, {}, inner, "")
+    return found
+
+
+def overlaid(settings: Settings, values: Mapping[str, Any], source: str) -> Settings:
+    """``settings`` with ``values`` (sections within sections) laid over them.
+
+    Raises :class:`WrongSetting` for an unknown name or a value out of range, naming ``source``.
+    """
+    merged, origin = settings.model_dump(), dict[str, str]()
+    _merge(merged, origin, values, source)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())

@@ -56,7 +56,7 @@ def read_history(broker: Log, topics: Topics, progress: Callable[[str], None] = 
             "has a worker run on these topics? check kafka.topic_prefix",
         )
     progress("reading the model events")
-    events = _model_events(broker, topics)
+    events = read_model_events(broker, topics)
     with closing(broker.reader(topics.checkpoints)) as reader:
         inputs = len(reader.partitions)
     if reaches_back(broker, topics, None):
@@ -83,7 +83,8 @@ def _plans(broker: Log, topics: Topics) -> dict[int, list[Step]]:
     return {p: steps(each) for p, each in cuts.items()}
 
 
-def _model_events(broker: Log, topics: Topics) -> list[tuple[int, ModelEvent | None]]:
+def read_model_events(broker: Log, topics: Topics) -> list[tuple[int, ModelEvent | None]]:
+    """Every model event, by its offset; None for one that cannot be decoded."""
     decoder = model_event_decoder()
     events: list[tuple[int, ModelEvent | None]] = []
     with closing(broker.reader(topics.model_events)) as reader:
@@ -112,11 +113,13 @@ def _begins_ms(broker: Log, topics: Topics) -> int:
     return begins
 
 
-def recorded(broker: Log, topics: Topics) -> Iterator[Sequence[Read]]:
-    """Every record of ``summaries`` and ``checkpoints``, in chunks; both topics in step, by the records' times."""
+def recorded(broker: Log, topics: Topics, model: str | None = None) -> Iterator[Sequence[Read]]:
+    """Every record of ``summaries`` (of one model, or of all) and ``checkpoints``, in chunks; both topics in step, by
+    the records' times."""
+    key = None if model is None else model.encode()
     with closing(broker.reader(topics.summaries)) as summaries, closing(broker.reader(topics.checkpoints)) as cuts:
         for records in _merged(summaries, cuts):
-            yield [_read(record, topics) for record in records if _counts(record, topics)]
+            yield [_read(record, topics) for record in records if _counts(record, topics, key)]
 
 
 def _merged(summaries: Reader, checkpoints: Reader) -> Iterator[list[Record]]:
@@ -135,8 +138,10 @@ def _merged(summaries: Reader, checkpoints: Reader) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _counts(record: Record, topics: Topics) -> bool:
-    return record.topic == topics.summaries or record.value is not None
+def _counts(record: Record, topics: Topics, key: bytes | None) -> bool:
+    if record.topic == topics.summaries:
+        return key is None or record.key == key
+    return record.value is not None
 
 
 def _read(record: Record, topics: Topics) -> Read:

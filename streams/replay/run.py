@@ -17,6 +17,8 @@ from streams.settings import Settings
 from streams.store import Command
 
 HOUR_S = 3_600
+FOREVER_MS = 1 << 52
+"""The end of a step that lasts as long as the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Course:
 
     @property
     def end_ms(self) -> int:
-        """Stream time at the end of the last step."""
+        """Stream time at the end of the last step; :data:`FOREVER_MS` for the end of the stream."""
         return max((plan[-1].until_ms for plan in self.plans.values() if plan), default=0)
 
 
@@ -72,15 +74,21 @@ class Mismatch:
 
 
 class PartitionRun:
-    """One partition of the monitor. With ``as_recorded`` the settings of each step are those that its cuts tell."""
+    """One partition of the monitor. With ``as_recorded`` the settings of each step are those that its cuts tell.
 
-    def __init__(self, partition: int, course: Course, settings: Settings, *, as_recorded: bool) -> None:
+    ``model``: the only one to watch; None for all.
+    """
+
+    def __init__(
+        self, partition: int, course: Course, settings: Settings, *, as_recorded: bool, model: str | None = None
+    ) -> None:
         self.partition = partition
         self.alerts: list[EncodedAlert] = []
         self.mismatches: list[Mismatch] = []
         self._course = course
         self._settings = settings
         self._as_recorded = as_recorded
+        self._model = model
         self._left = list(reversed(course.plans[partition]))
         self._catalog = Catalog()
         self._events_read = 0
@@ -95,10 +103,10 @@ class PartitionRun:
         return in_force(self._settings, step.settings)
 
     def _made(self, settings: Settings) -> MonitorPartition:
-        partition, count = self.partition, len(self._course.plans)
+        partition, count, only = self.partition, len(self._course.plans), self._model
 
         def owns(model: str) -> bool:
-            return murmur2_partition(model.encode(), count) == partition
+            return only in (None, model) and murmur2_partition(model.encode(), count) == partition
 
         return MonitorPartition(partition, self._course.input_partitions, settings, owns, lambda part: part)
 
@@ -145,6 +153,11 @@ class PartitionRun:
             if self._left and self._as_recorded and self._left[-1].settings != step.settings:
                 self._begin_again(self._settings_of(self._left[-1]))
 
+    def finish(self) -> None:
+        """The stream is over, perhaps in the middle of a step: what has been raised so far counts."""
+        if self._left:
+            self._close()
+
     def _catalog_at(self, position: int) -> Catalog:
         events = self._course.model_events
         while self._events_read < len(events) and events[self._events_read][0] < position:
@@ -170,10 +183,14 @@ class PartitionRun:
 class Run:
     """A configuration by name, over all partitions."""
 
-    def __init__(self, name: str, course: Course, settings: Settings, *, as_recorded: bool = False) -> None:
+    def __init__(
+        self, name: str, course: Course, settings: Settings, *, as_recorded: bool = False, model: str | None = None
+    ) -> None:
         self.name = name
         self.settings = settings
-        self.parts = [PartitionRun(p, course, settings, as_recorded=as_recorded) for p in sorted(course.plans)]
+        self.parts = [
+            PartitionRun(p, course, settings, as_recorded=as_recorded, model=model) for p in sorted(course.plans)
+        ]
 
     def take(self, read: Sequence[Read]) -> None:
         """Take in records, and let them have their effect."""
@@ -233,7 +250,10 @@ def replay(course: Course, chunks: Iterable[Sequence[Read]], runs: Sequence[Run]
             run.take(chunk)
         at_ms = min((part.watermark_ms for run in runs for part in run.parts), default=0)
         began_ms = began_ms or at_ms
-        if course.end_ms > began_ms:
+        if FOREVER_MS > course.end_ms > began_ms:
             progress(min(1.0, max(0.0, (at_ms - began_ms) / (course.end_ms - began_ms))))
         if all(run.is_over for run in runs):
             return
+    for run in runs:
+        for part in run.parts:
+            part.finish()

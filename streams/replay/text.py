@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from streams.replay.check import CheckReport, Difference
+from streams.replay.compare import Comparison
+from streams.replay.score import Score
 
 SHOWN = 20
 """Differences that are written out; --json has them all."""
@@ -52,3 +56,52 @@ def _difference(each: Difference, console: Console) -> None:
             f"    {escape(path)}: published {escape(json.dumps(published))}, replayed {escape(json.dumps(replayed))}",
             soft_wrap=True,
         )
+
+
+def render_comparison(found: Comparison, console: Console) -> None:
+    """The policies side by side: a line each."""
+    for limit in found.limits:
+        console.print(f"[yellow]note[/]: {escape(limit)}", soft_wrap=True)
+    models = f"{len(found.models)} models" if len(found.models) > 1 else f"model {found.models[0]}"
+    console.print(
+        f"{found.outcomes:,} outcomes of {escape(models)}, {found.begins} to {found.ends}, from {escape(found.source)}",
+        soft_wrap=True,
+    )
+    table = Table(box=None, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for each in found.policies:
+        table.add_column(escape(each.policy), justify="right", overflow="fold")
+    for name, cell in _rows(found):
+        table.add_row(name, *(cell(each) for each in found.policies))
+    console.print(table)
+
+
+def _rows(found: Comparison) -> Iterator[tuple[str, Callable[[Score], str]]]:
+    """(what is measured, how a policy's cell reads)."""
+    yield "alarms", lambda score: str(score.alarms)
+    yield "alarms a week", lambda score: f"{score.alarms_per_week:.3g}"
+    if found.drifts:
+        yield "false alarms (outside of drifts)", lambda score: str(score.false_alarms)
+        yield "false alarms a week", lambda score: f"{score.false_alarms_per_week or 0.0:.3g}"
+        yield "drifts found", lambda score: f"{score.found} of {score.of}"
+        yield "median delay", lambda score: "—" if score.median_delay_s is None else duration(score.median_delay_s)
+        yield (
+            "median delay in outcomes",
+            lambda score: "—" if score.median_delay_outcomes is None else f"{score.median_delay_outcomes:,.0f}",
+        )
+        yield "errors from a drift to its alarm", lambda score: f"{score.errors or 0.0:,.6g}"
+    if found.cost_per_error is not None:
+        yield "cost of them", lambda score: "—" if score.cost is None else f"{score.cost:,.2f}"
+    yield "records in the topic alerts", lambda score: str(score.alerts)
+
+
+def duration(seconds: float) -> str:
+    """``2 d 3 h``, ``4 min 5 s``: the two largest units."""
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    left = round(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        if left >= size or (name == "s" and not parts):
+            parts.append(f"{left // size} {name}")
+            left %= size
+    return " ".join(parts[:2])

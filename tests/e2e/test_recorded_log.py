@@ -135,6 +135,11 @@ def test_one_log_gives_the_same_pairs_and_alerts(reader: Callable[[str], Driftli
     worker = one.worker()
     pairs, alerts = told(one, count, end_ms)
     worker.kill()
+    for source in ("summaries", "inputs"):
+        other = ("--set", "monitor.clean_minutes=10000")
+        current, patient = json.loads(one.run("replay", "--from", source, "--json", *other))["policies"]
+        assert current["alerts"] == len(alerts)
+        assert [each["resolved_s"] for each in patient["episodes"]] == [None] * patient["alarms"]
     assert len({pair[:2] for pair in pairs}) == count
     seen = {(a.labels["alertname"], a.labels["model"], a.status) for a in alerts.values()}
     for model in ("loans", "prices"):
