@@ -83,7 +83,7 @@ soak: $(INSTALLED) ## Random faults for ten minutes: memory level, everything ac
 	@SOAK_S=$(SOAK_S) SOAK_SEED=$(SOAK_SEED) FAULTS=full $(BIN)/pytest tests/faults/test_soak.py
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure: BENCH=engine (the default), latency, two_workers or rebalance; BENCH_FLAGS=--json
+bench: $(INSTALLED) ## Measure: BENCH=engine (the default), latency, two_workers, rebalance or loop; BENCH_FLAGS=--json
 	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
 	@$(BIN)/python -m tests.support.kafka_jars
 	@$(BIN)/python -m bench.$(BENCH) $(BENCH_FLAGS)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from streams.settings import ModelSettings, Settings
+from streams.settings import ModelRetrainSettings, ModelSettings, Settings
 
 FILE = Path(__file__).resolve().parents[1] / "driftline.example.toml"
 WIDTH = 110
@@ -28,6 +28,9 @@ EXAMPLE_MODEL = """\
 # What is declared of one model; all of it may be left out. A model that nobody declares is watched with the defaults.
 # [models.loan]
 """
+EXAMPLE_LOOP = """\
+# [models.loan.retrain]  # what it has otherwise than [retrain] says
+"""
 
 
 def render() -> str:
@@ -38,8 +41,14 @@ def render() -> str:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts.append("\n".join(_section(name, section)))
-    models = [f"# {line}" for name, field in ModelSettings.model_fields.items() for line in _declared(name, field)]
+    own = {name: field for name, field in ModelSettings.model_fields.items() if name != "retrain"}
+    models = [f"# {line}" for name, field in own.items() for line in _declared(name, field)]
     parts.append(EXAMPLE_MODEL + "\n".join(models))
+    loop = [
+        f"# {name} = {_toml(fields['retrain'].default.model_dump()[name])}"
+        for name in ModelRetrainSettings.model_fields
+    ]
+    parts.append(EXAMPLE_LOOP + "\n".join(loop))
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

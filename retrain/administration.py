@@ -55,9 +55,7 @@ class Administration:
         self._require_alike(table)
         version = self.repository.reserve_version(model)
         try:
-            challenger = challenge(
-                table.rows, table.problem, version=version, settings=settings, champion=None, stage=stage
-            )
+            challenger = challenge(table.rows, table.problem, version=version, settings=settings, stage=stage)
         except Refused as error:
             raise WrongSetting(f"no model comes of these rows: {error}", "check the table and --task") from None
         manifest = self._write(table, challenger, version, settings, trained_from)

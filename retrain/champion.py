@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from retrain.run import Answers
 from retrain.training import Floats, Refused
 from serving.engine import LoadedModel, UnusableModel, UnusableOutput
 from serving.manifest import Manifest
+from streams.events import milliseconds
 
 BATCH_ROWS = 4_096
 
@@ -25,13 +27,21 @@ def problem_of(manifest: Manifest) -> Problem:
     )
 
 
+def fresh_ms(manifest: Manifest) -> int:
+    """From here on, in stream time, no row had a part in making the version. One that was made of a file counts from
+    the time at which it was made.
+    """
+    to_ms = manifest.trained_from.get("to_ms")
+    return int(to_ms) + 1 if to_ms else milliseconds(dt.datetime.fromisoformat(manifest.created_at))
+
+
 def answers_of(onnx: bytes, manifest: Manifest) -> Answers:
     """The answers of a version. Raises :class:`Refused` for one that does not load."""
     problem = problem_of(manifest)
     try:
         loaded = LoadedModel(onnx, manifest)
     except UnusableModel as error:
-        raise Refused(f"the champion, version {manifest.version}, does not load: {error}") from None
+        raise Refused(f"version {manifest.version} does not load: {error}") from None
 
     def answer(rows: Floats) -> npt.NDArray[np.float64]:
         found: list[float] = []
@@ -39,7 +49,7 @@ def answers_of(onnx: bytes, manifest: Manifest) -> Answers:
             try:
                 predictions = loaded.predict(rows[start : start + BATCH_ROWS]).predictions
             except UnusableOutput as error:
-                raise Refused(f"the champion, version {manifest.version}, cannot answer: {error}") from None
+                raise Refused(f"version {manifest.version} cannot answer: {error}") from None
             encoded = (problem.encode(value) for value in predictions)
             found.extend(math.nan if value is None else value for value in encoded)
         return np.asarray(found, dtype=np.float64)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from retrain.champion import answers_of
+from retrain.champion import answers_of, fresh_ms
+from retrain.contest import Archived, Contest, contest
 from retrain.dataset import Dataset, Problem
-from retrain.run import Challenger, Stage, challenge
+from retrain.run import Stage
 from retrain.training import Refused
 from serving.manifest import Manifest
 from streams.settings import RetrainSettings
@@ -24,7 +25,7 @@ STOP_S = 5.0
 PRELOADED = (
     "__main__",
     "retrain.champion",
-    "retrain.run",
+    "retrain.contest",
     "onnxmltools.convert.xgboost.operator_converters.XGBoost",
     "onnxruntime",
     "skl2onnx",
@@ -39,25 +40,55 @@ class ChildFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A version that the repository has: its model and what it says of it."""
+
+    onnx: bytes
+    manifest: Manifest
+
+    @property
+    def fresh_ms(self) -> int:
+        """See :func:`retrain.champion.fresh_ms`."""
+        return fresh_ms(self.manifest)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What the process needs: rows, what they answer, and the champion to beat."""
+    """What the process needs: rows, what they answer, the champion to beat, and the versions that may come back.
+
+    ``fresh`` is the first row to compare on, ``change`` that of the estimated change; ``trains`` is False while there
+    are too few rows for anything but the archive.
+    """
 
     dataset: Dataset
     problem: Problem
     version: int
     settings: RetrainSettings
-    champion: bytes
-    manifest: Manifest
+    significance: float
+    archive_significance: float
+    champion: Kept
+    fresh: int
+    change: int | None
+    archive: tuple[Kept, ...] = ()
+    trains: bool = True
 
 
-def perform(job: Job, stage: Callable[[Stage], None]) -> Challenger:
+def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """Do the job in this process. Raises :class:`retrain.training.Refused`."""
-    return challenge(
+    return contest(
         job.dataset,
         job.problem,
         version=job.version,
         settings=job.settings,
-        champion=answers_of(job.champion, job.manifest),
+        significance=job.significance,
+        archive_significance=job.archive_significance,
+        champion=answers_of(job.champion.onnx, job.champion.manifest),
+        fresh=job.fresh,
+        change=job.change,
+        archive=[
+            Archived(each.manifest.version, answers_of(each.onnx, each.manifest), each.fresh_ms) for each in job.archive
+        ],
+        trains=job.trains,
         stage=stage,
     )
 
@@ -73,7 +104,7 @@ def warm_up() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
     """Do the job in a child process; blocks, calling ``check`` (which may raise to abort) several times a second.
 
     Raises :class:`retrain.training.Refused` and :class:`ChildFailed`. The child never outlives the call.
@@ -94,8 +125,8 @@ def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[
             elif kind == "refused":
                 raise Refused(content)
             else:
-                challenger: Challenger = content
-                return challenger
+                found: Contest = content
+                return found
     finally:
         ours.close()
         process.terminate()

@@ -35,7 +35,10 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
 def mount(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.command()(train)
-    app.command()(retrain)
+    loop = typer.Typer(help="Act on alerts, labels and schedules, or start one run.", invoke_without_command=True)
+    loop.callback()(retrain)
+    loop.command("run")(start_run)
+    app.add_typer(loop, name="retrain")
     models = typer.Typer(help="The model repository: versions, aliases, modes, freezes.", no_args_is_help=True)
     models.command("list")(list_models)
     models.command("show")(show)
@@ -55,10 +58,40 @@ def retrain(
     ctx: typer.Context,
     ready_file: Annotated[Path | None, typer.Option(help="Gets the URL of /metrics once alerts are read.")] = None,
 ) -> None:
-    """Act on alerts: train a challenger on the newest outcomes, prove it, promote it."""
+    """Act on alerts, new labels and schedules: train challengers on the newest outcomes, prove the best, promote it."""
+    if ctx.invoked_subcommand is not None:
+        return
     from retrain.consumer import retrain as run
 
     run(session(ctx).settings, ready_file)
+
+
+def start_run(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
+    """Ask for a run now. A `driftline retrain` that shares the repository takes it on, within seconds."""
+    from retrain.consumer import now_ms
+    from retrain.runs import RunStore
+    from retrain.triggers import run_by
+    from serving.repository import Repository
+
+    settings = session(ctx).settings
+    state, runs = Repository(settings.repository).state(model), RunStore(settings.repository)
+    under_way = next((run for run in runs.of(model) if run.at_work), None) if state is not None else None
+    if under_way is not None:
+        raise WrongSetting(
+            f"a run of {model} is under way ({under_way.episode}: {under_way.state})",
+            f"`driftline models show {model}` tells how it goes on",
+        )
+    found = run_by("command", state, runs.of(model) if state is not None else [], now_ms())
+    if isinstance(found, str):
+        raise WrongSetting(f"{model} is not retrained: {found}", "`driftline models list` shows what there is")
+    if not runs.create(found):
+        raise WrongSetting(f"another run of {model} was started at the same time", "that one is yours too")
+    if json:
+        _print_json(found)
+        return
+    stderr().print(
+        f"run {found.episode} of {model} is recorded; `driftline models show {model}` tells what comes of it"
+    )
 
 
 def train(
@@ -166,7 +199,8 @@ def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
         )
     console.print(grid)
     for run in runs:
-        console.print(f"run {run.episode}: {run.alertname} since {run.starts_at} → {run.state} {_stands(run)}")
+        cause = run.alertname or f"by {run.kind}"
+        console.print(f"run {run.episode}: {cause} since {run.starts_at} → {run.state} {_stands(run)}")
 
 
 def _stands(run: Run) -> str:

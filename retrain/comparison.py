@@ -14,12 +14,16 @@ from streams.events import Baseline
 
 MetricName = Literal["accuracy", "mae"]
 
+ROUNDING = 1e-3
+"""Share of a mean absolute error by which an export may differ: less is no gain, however surely it comes."""
+
 
 class Comparison(msgspec.Struct, frozen=True):
     """Champion against challenger on the same rows.
 
     ``metric`` is ``accuracy`` (higher is better) or ``mae`` (lower is better); ``gain`` is positive when the
     challenger is better; ``p_value`` is one-sided: how likely such a gain is when the challenger is no better.
+    ``needed_gain`` is in the metric's units.
     """
 
     metric: MetricName
@@ -31,11 +35,12 @@ class Comparison(msgspec.Struct, frozen=True):
     test: str
     p_value: float
     significance: float
+    needed_gain: float = 0.0
 
     @property
     def better(self) -> bool:
         """Whether the challenger may replace the champion."""
-        return self.gain > 0 and self.p_value < self.significance
+        return self.gain > self.needed_gain and self.p_value < self.significance
 
     @property
     def baseline(self) -> Baseline:
@@ -44,9 +49,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
     def describe(self) -> str:
         """One line for a person."""
+        gain = f", gain {self.gain:.4g}, needed > {self.needed_gain:.4g}" if self.needed_gain else ""
         return (
             f"{self.metric} {self.challenger:.4f} against the champion's {self.champion:.4f} on {self.rows} rows "
-            f"({self.test}: p = {self.p_value:.2g}, needed < {self.significance:g})"
+            f"({self.test}: p = {self.p_value:.2g}, needed < {self.significance:.2g}{gain})"
         )
 
 
@@ -60,9 +66,16 @@ def baseline(metric: MetricName, errors: npt.NDArray[Any]) -> Baseline:
 
 
 def compare(
-    metric: MetricName, champion: npt.NDArray[Any], challenger: npt.NDArray[Any], significance: float
+    metric: MetricName,
+    champion: npt.NDArray[Any],
+    challenger: npt.NDArray[Any],
+    significance: float,
+    minimum_gain: float = 0.0,
 ) -> Comparison:
-    """Compare the absolute errors of both on the same rows, in the same order."""
+    """Compare the absolute errors of both on the same rows, in the same order.
+
+    ``minimum_gain`` is a difference of accuracies, or a share of the champion's mean absolute error.
+    """
     if len(champion) != len(challenger) or len(champion) == 0:
         raise ValueError(f"errors of the same rows are needed, not {len(champion)} and {len(challenger)}")
     if metric == "accuracy":
@@ -73,8 +86,9 @@ def compare(
         test, p_value = "paired t", paired_t(champion, challenger)
     old, new = baseline(metric, champion), baseline(metric, challenger)
     gain = float(np.mean(champion) - np.mean(challenger))
+    needed = minimum_gain if metric == "accuracy" else max(minimum_gain, ROUNDING) * old.value
     return Comparison(
-        metric, len(champion), old.value, new.value, new.standard_error, gain, test, p_value, significance
+        metric, len(champion), old.value, new.value, new.standard_error, gain, test, p_value, significance, needed
     )
 
 

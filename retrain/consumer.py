@@ -1,4 +1,7 @@
-"""`driftline retrain`: reads alerts, records an episode before its offset is committed, and runs what is recorded."""
+"""`driftline retrain`: reads alerts, records an episode before its offset is committed, and runs what is recorded.
+
+It counts labels beside that, for the runs that no alert starts.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ from prometheus_client import start_http_server
 from retrain.active import ActiveRuns
 from retrain.announce import KafkaAnnouncer, republish
 from retrain.child import Job, perform_in_child, warm_up
+from retrain.contest import Contest
+from retrain.labels import LabelCounts
 from retrain.lease import Leases
-from retrain.log import KafkaLog
+from retrain.log import KafkaLog, LabelledFeed
 from retrain.metrics import RetrainMetrics
 from retrain.retrainer import Perform, Retrainer
-from retrain.run import Challenger, Stage
+from retrain.run import Stage
 from retrain.runs import RunStore
 from serving.repository import Repository
 from streams.codec import Undecodable, alert_decoder
@@ -69,7 +74,11 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
             predictions_topic=Topics(settings.kafka.topic_prefix).predictions,
             perform=_one_at_a_time(),
             now_ms=now_ms,
+            own_settings={model: settings.retrain_of(model) for model in settings.models},
         )
+        labels = LabelCounts()
+        feed = retrainer.log.labelled(retrainer.labels_from_ms(labels))
+        stack.callback(feed.close)
         alerts = stack.enter_context(_alerts(settings))
         warm_up()
         active = ActiveRuns(retrainer, leases, metrics)
@@ -77,11 +86,17 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
         if ready_file is not None:
             ready_file.write_text(url)
         log.info("waiting for alerts", metrics=url, repository=masked(settings.repository))
-        _loop(stop, alerts, retrainer, active, metrics)
+        _loop(stop, alerts, retrainer, active, metrics, feed, labels)
 
 
 def _loop(
-    stop: threading.Event, alerts: Consumer, retrainer: Retrainer, active: ActiveRuns, metrics: RetrainMetrics
+    stop: threading.Event,
+    alerts: Consumer,
+    retrainer: Retrainer,
+    active: ActiveRuns,
+    metrics: RetrainMetrics,
+    feed: LabelledFeed,
+    labels: LabelCounts,
 ) -> None:
     decoder = alert_decoder()
     look_at = 0.0
@@ -97,10 +112,13 @@ def _loop(
                 log.warning("not an alert", offset=message.offset(), reason=str(error))
             look_at = 0.0 if run else look_at
             _commit(alerts, message)
+        for record in feed.poll():
+            labels.add(record)
         if active.reap():
             look_at = 0.0
         active.renew()
         if time.monotonic() >= look_at:
+            retrainer.look(labels)
             active.start(retrainer.unfinished())
             active.watch(retrainer.on_probation())
             look_at = time.monotonic() + LOOK_S
@@ -180,7 +198,7 @@ def _one_at_a_time() -> Perform:
     """Runs of several models collect side by side, but train in turn: rows and trees of one fill a core."""
     turn = threading.Semaphore(1)
 
-    def perform(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+    def perform(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
         while not turn.acquire(timeout=POLL_S):
             check()
         try:

@@ -72,6 +72,10 @@ class References:
     def __len__(self) -> int:
         return min(len(self._rows), self._maximum)
 
+    def complete_from(self, at_ms: int) -> int:
+        """How many of the newest pairs were complete at ``at_ms`` or later."""
+        return min(self._maximum, sum(row.complete_ms >= at_ms for row in self._rows.values()))
+
     def newest(self) -> list[Reference]:
         """The newest pairs in time order, oldest first."""
         return sorted(self._rows.values(), key=lambda r: r.order)[-self._maximum :]
@@ -166,6 +170,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.target)
+
+    def row_after(self, at_ms: int) -> int:
+        """The first row that was complete after ``at_ms``; their number if none was."""
+        return int(np.searchsorted(self.complete_ms, at_ms, side="right"))
 
     @property
     def sha256(self) -> str:

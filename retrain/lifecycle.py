@@ -46,6 +46,10 @@ act. The reason says which."""
 PROBATION: frozenset[RunState] = frozenset({"promoted", "watching"})
 PROMOTED: frozenset[RunState] = frozenset({"promoted", "watching", "confirmed", "rolled_back", "released"})
 
+TriggerKind = Literal["alert", "labels", "schedule", "command"]
+UNASKED: frozenset[TriggerKind] = frozenset({"labels", "schedule"})
+"""Runs that begin because time has passed: one that comes to nothing is no news."""
+
 FORMAT = 1
 
 
@@ -54,11 +58,13 @@ class IllegalMove(Exception):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run. ``episode`` is its identity: the alert's fingerprint and start.
+    """One run. ``episode`` is its identity: the alert's fingerprint and start, or what stands for them otherwise.
 
+    ``kind`` is what started it; ``alertname`` is empty unless that was an alert.
     ``champion`` is the version that the alert spoke of; ``version`` the challenger's once it is reserved;
     ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun
-    without an answer; ``rounds`` how many challengers did not win, and ``tested_rows`` the rows of the last of them.
+    without an answer; ``rounds`` how many contests nobody won, ``trainings`` in how many of them something was trained,
+    and ``tested_rows`` the new rows of the last of them.
     ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository;
     ``offered`` says that it was made the challenger and that everybody was told.
 
@@ -80,6 +86,7 @@ class Run(msgspec.Struct, frozen=True):
     version: int | None = None
     attempts: int = 0
     rounds: int = 0
+    trainings: int = 0
     tested_rows: int = 0
     better: bool | None = None
     offered: bool = False
@@ -93,6 +100,7 @@ class Run(msgspec.Struct, frozen=True):
     probation: dict[str, Any] = {}
     back_to: str | None = None
     step: int = 0
+    kind: TriggerKind = "alert"
     format: int = FORMAT
 
     @property
@@ -113,7 +121,8 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def trigger(self) -> dict[str, str]:
         """What led to it, as model events and manifests carry it."""
-        return {"fingerprint": self.fingerprint, "startsAt": self.starts_at, "alertname": self.alertname}
+        named = {"fingerprint": self.fingerprint, "startsAt": self.starts_at}
+        return {**named, "alertname": self.alertname} if self.kind == "alert" else {**named, "kind": self.kind}
 
 
 def episode_key(fingerprint: str, starts_at: str) -> str:

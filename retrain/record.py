@@ -10,6 +10,7 @@ import structlog
 
 from retrain.announce import Announcer, described
 from retrain.lifecycle import Run, RunState, move
+from retrain.promotion import Blocked
 from retrain.runs import RunStore
 from serving.history import LOOP, Change
 from serving.repository import Repository
@@ -43,6 +44,11 @@ class RunRecord:
         if state is None:
             raise Unavailable(f"the model {self.run.model} is no longer in the repository", "restore it")
         return state
+
+    def require_champion(self, state: ModelState) -> None:
+        """Raise :class:`Blocked` if another version serves than the one that the run is to replace."""
+        if state.aliases.get("champion") != self.run.champion:
+            raise Blocked(f"version {self.run.champion}, which the run is about, is no longer the champion")
 
     def move(self, state: RunState, **known: Any) -> None:
         """Take a step; ``known`` are fields learnt by it."""

@@ -6,19 +6,19 @@ undone is done again, which readers take as a repetition.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import structlog
 
 from retrain.announce import Announcer
-from retrain.champion import problem_of
-from retrain.child import ChildFailed, Job
-from retrain.dataset import Dataset, References, gather
-from retrain.lifecycle import Run, RunState
+from retrain.child import Job
+from retrain.collecting import WAIT_S
+from retrain.contest import Contest
+from retrain.labels import LabelCounts
+from retrain.lifecycle import UNASKED, Run, RunState, TriggerKind
 from retrain.log import Log
 from retrain.promotion import (
     WEEK_MS,
@@ -30,26 +30,20 @@ from retrain.promotion import (
     with_candidate,
 )
 from retrain.record import RunRecord
-from retrain.registration import card_of, manifest_of, metrics_of, parity_of
-from retrain.run import Challenger, Stage
+from retrain.rounds import Round
+from retrain.run import Stage
 from retrain.runs import RunStore
 from retrain.training import Refused
-from retrain.triggers import concerns, run_of
+from retrain.triggers import concerns, due, quiet, run_by, run_of
 from serving.repository import Repository
 from streams.errors import DriftlineError, RestartMe, Unavailable, WrongSetting
-from streams.events import Alert, ModelEventKind, ModelState, Profile, rfc3339
+from streams.events import Alert, ModelEventKind, ModelState, Profile
 from streams.settings import RetrainSettings
-
-MAX_ATTEMPTS = 3
-WAIT_S = 0.5
-
-GROWTH = 1.5
-"""A challenger that did not win is tried again with so many times the rows."""
 
 log = structlog.get_logger("retrain")
 
 
-Perform = Callable[[Job, Callable[[Stage], None], Callable[[], None]], Challenger]
+Perform = Callable[[Job, Callable[[Stage], None], Callable[[], None]], Contest]
 """Trains and verifies; see :func:`retrain.child.perform_in_child`."""
 Pause = Callable[[float], None]
 """Waits so many seconds, less if the run must stop, in which case it raises."""
@@ -70,12 +64,18 @@ class Retrainer:
     predictions_topic: str
     perform: Perform
     now_ms: Callable[[], int]
+    own_settings: Mapping[str, RetrainSettings] = field(default_factory=dict)
+    """Of the models that have settings of their own."""
+
+    def settings_of(self, model: str) -> RetrainSettings:
+        """What holds for a model."""
+        return self.own_settings.get(model, self.settings)
 
     def trigger(self, alert: Alert) -> Run | None:
         """Record the run that an alert starts; None if it starts none or its episode has one already."""
-        if not concerns(alert):
+        model = alert.labels.get("model", "")
+        if not concerns(alert, self.settings_of(model)):
             return None
-        model = alert.labels["model"]
         try:
             state = self.repository.state(model)
         except WrongSetting:
@@ -103,6 +103,46 @@ class Retrainer:
         """An accuracy rule knows no change point; a detector's alert about the same version may have said one."""
         known = [r.since_ms for r in self.runs.of(run.model) if r.champion == run.champion and r.since_ms is not None]
         return max(known, default=None)
+
+    def look(self, labels: LabelCounts) -> list[Run]:
+        """Record the runs that new labels or a schedule start now."""
+        started = []
+        for model, champion in self._watched():
+            runs = self.runs.of(model)
+            since_ms = labels.fresh_ms(model, champion, self.repository)
+            labels.forget(model, _counted_from_ms(runs, since_ms))
+            kind = due(runs, labels.count(model), since_ms, self.settings_of(model), self.now_ms())
+            if kind is not None and (run := self.start(model, kind)) is not None:
+                started.append(run)
+        return started
+
+    def labels_from_ms(self, labels: LabelCounts) -> int:
+        """From where on, in stream time, labels may count towards a run of some model."""
+        starts = [
+            _counted_from_ms(self.runs.of(model), labels.fresh_ms(model, champion, self.repository))
+            for model, champion in self._watched()
+        ]
+        return min(starts, default=self.now_ms())
+
+    def _watched(self) -> Iterator[tuple[str, int]]:
+        """The models that labels or a schedule may start a run of, with their champions."""
+        for model in self.repository.models():
+            state, settings = self.repository.state(model), self.settings_of(model)
+            if state is not None and "champion" in state.aliases and (settings.labels or settings.schedule_s):
+                yield model, int(state.aliases["champion"])
+
+    def start(self, model: str, kind: TriggerKind) -> Run | None:
+        """Record a run that no alert started; None if another process did, or if the model cannot be retrained."""
+        state = self.repository.state(model)
+        found = self._cooling(state) or run_by(kind, state, self.runs.of(model), self.now_ms())
+        if isinstance(found, str):
+            log.debug("no run", model=model, kind=kind, reason=found)
+            return None
+        self.runs.forget(model)
+        if not self.runs.create(found):
+            return None
+        log.info("run triggered", model=model, episode=found.episode, kind=kind)
+        return found
 
     def unfinished(self) -> list[Run]:
         """Every run on its way to a promotion or a rejection, oldest first, one a model: the others wait for it."""
@@ -142,12 +182,13 @@ class _Execution:
         self._record = tools.record(run, check)
         self._check = check
         self._pause = pause
+        self._round = Round(tools, self._record, check, pause)
         self._log = log.bind(model=run.model, episode=run.episode)
 
     def finish(self) -> Run:
         steps: dict[RunState, Callable[[], None]] = {
             "triggered": self._begin,
-            "collecting": self._collect_and_train,
+            "collecting": self._round.take,
             "training": self._again,
             "exporting": self._again,
             "verifying": self._decide,
@@ -168,122 +209,14 @@ class _Execution:
     # Steps ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._require_champion(self._state())
+        hours = self._tools.settings_of(self._run.model).quiet_hours
+        while self._run.kind != "command" and quiet(hours, self._tools.now_ms()):
+            self._pause(WAIT_S)
+        self._record.require_champion(self._state())
         self._move("collecting")
 
     def _again(self) -> None:
         self._move("collecting")
-
-    def _collect_and_train(self) -> None:
-        tools, run = self._tools, self._run
-        champion = int(run.champion)
-        manifest = tools.repository.manifest(run.model, champion)
-        onnx = tools.repository.load(run.model, champion)
-        problem = problem_of(manifest)
-        dataset = self._collect(problem)
-        self._require_champion(self._state())
-        if run.attempts >= MAX_ATTEMPTS:
-            raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
-        version = self._reserve()
-        self._move("training", version=version, attempts=run.attempts + 1)
-        # The halves sum to less than the significance: however often a run looks, that bounds its false promotions.
-        strict = tools.settings.model_copy(update={"significance": tools.settings.significance / 2 ** (run.rounds + 1)})
-        job = Job(dataset, problem, version, strict, onnx, manifest)
-        try:
-            challenger = tools.perform(job, self._stage, self._check)
-        except ChildFailed as error:
-            self._log.error("training failed", reason=str(error), attempt=self._run.attempts)
-            self._move("collecting")
-            return
-        comparison = challenger.comparison
-        better = comparison is not None and comparison.better
-        verdict = comparison.describe() if comparison else None
-        if not better and self._may_wait(len(dataset)):
-            self._move("collecting", rounds=run.rounds + 1, tested_rows=len(dataset), attempts=0, verdict=verdict)
-            return
-        trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
-        written = manifest_of(
-            challenger,
-            problem,
-            version,
-            created_at=rfc3339(tools.now_ms()),
-            trained_from=trained_from,
-            trigger=run.trigger,
-            parent=champion,
-        )
-        card = card_of(written, challenger, tools.settings)
-        self._check()
-        tools.repository.write_version(run.model, version, challenger.onnx, written, card)
-        self._keep(
-            better=better,
-            verdict=verdict,
-            metrics=metrics_of(challenger),
-            parity=parity_of(challenger),
-            trained_from=trained_from,
-        )
-
-    def _collect(self, problem: Any) -> Dataset:
-        """Wait until there are enough rows, after a challenger that lost half as many again.
-
-        Raises :class:`Refused` after ``wait_s``.
-        """
-        tools, run = self._tools, self._run
-        references = References(run.model, run.since_ms, tools.settings.maximum_rows)
-        minimum = max(tools.settings.minimum_rows, _next_rows(run.tested_rows))
-        needed = minimum
-        dropped: dict[str, int] = {}
-        feed = tools.log.labelled(run.since_ms)
-        try:
-            while True:
-                self._check()
-                records = feed.poll()
-                for record in records:
-                    references.add(record)
-                if records or not feed.at_end():
-                    continue
-                if len(references) >= needed:
-                    dataset = gather(references.newest(), problem, tools.log.predictions, self._check)
-                    if len(dataset) >= minimum:
-                        return dataset
-                    dropped = dataset.dropped
-                    # A scan costs as much as its range: look again only when enough rows may have come.
-                    needed = len(references) + minimum - len(dataset)
-                if len(references) >= tools.settings.maximum_rows or self._must_end():
-                    if run.rounds:
-                        raise Refused(f"not better: {run.verdict}")
-                    usable = len(references) - sum(dropped.values())
-                    why = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-                    raise Refused(
-                        f"{max(0, usable)} labelled rows since the change, {tools.settings.minimum_rows} are needed"
-                        + (f" (dropped: {why})" if why else "")
-                    )
-                self._pause(WAIT_S)
-        finally:
-            feed.close()
-
-    def _reserve(self) -> int:
-        """The number that the run holds already, unless a crash left a version under it."""
-        repository, run = self._tools.repository, self._run
-        if run.version is None or run.version in repository.versions(run.model):
-            return repository.reserve_version(run.model)
-        return run.version
-
-    def _may_wait(self, rows: int) -> bool:
-        return _next_rows(rows) <= self._tools.settings.maximum_rows and not self._must_end()
-
-    def _must_end(self) -> bool:
-        """Whether the time is over, or a run that knows a newer change of the model waits for its turn."""
-        tools, run = self._tools, self._run
-        if tools.now_ms() >= run.triggered_ms + int(tools.settings.wait_s * 1000):
-            return True
-        if not run.rounds:
-            return False
-        since_ms = run.since_ms or 0
-        return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if other.at_work)
-
-    def _stage(self, stage: Stage) -> None:
-        if stage != "training":  # which began when the version was reserved
-            self._move(stage)
 
     def _decide(self) -> None:
         run = self._run
@@ -296,16 +229,14 @@ class _Execution:
             self._tell("promoted", state, alias="champion")
             self._move("promoted")
             return
-        self._require_champion(state)
+        self._record.require_champion(state)
         if state.mode == "observe":
             raise Blocked("the mode is observe")
         if not run.offered:
-            waits = {"recommend": "recommended", "approve": "awaiting-approval"} if run.better else {}
+            waits = {"recommend": "recommended", "approve": "awaiting-approval"}
             state = self._record.change(self._with_candidate, "candidate", run.verdict)
             self._tell("candidate", state, alias="challenger", detail=waits.get(state.mode), reason=run.verdict)
             self._keep(offered=True)
-        if not run.better:
-            raise Refused(f"not better: {run.verdict}")
         if state.mode == "recommend":
             self._move("recommended")
         elif state.mode == "approve":
@@ -327,7 +258,7 @@ class _Execution:
                 run.champion,
                 all_frozen=tools.repository.all_frozen(),
                 recent=recent,
-                limit=tools.settings.max_promotions_per_week,
+                limit=tools.settings_of(run.model).max_promotions_per_week,
             )
 
         self._check()
@@ -346,7 +277,7 @@ class _Execution:
                 "a person rejected it" if "challenger" not in state.aliases else "another challenger took its place"
             )
         else:
-            self._require_champion(state)
+            self._record.require_champion(state)
             self._pause(WAIT_S)
 
     def _reject(self, reason: str) -> None:
@@ -354,7 +285,8 @@ class _Execution:
         state = self._state()
         if run.version is not None and state.aliases.get("challenger") == str(run.version):
             state = self._record.change(lambda s: dismissed(s, str(run.version)), "rejected", reason)
-        self._tell("rejected", state, reason=reason)
+        if run.kind not in UNASKED or run.offered:  # the topic is kept for ever, and these come by the minute
+            self._tell("rejected", state, reason=reason)
         self._move("rejected", reason=reason)
 
     # What the steps share ---------------------------------------------------------------------------------------
@@ -365,10 +297,6 @@ class _Execution:
 
     def _state(self) -> ModelState:
         return self._record.state()
-
-    def _require_champion(self, state: ModelState) -> None:
-        if state.aliases.get("champion") != self._run.champion:
-            raise Blocked(f"version {self._run.champion}, which the alert is about, is no longer the champion")
 
     def _with_candidate(self, state: ModelState) -> ModelState:
         repository, run = self._tools.repository, self._run
@@ -389,5 +317,7 @@ class _Execution:
         self._record.keep(**known)
 
 
-def _next_rows(tested: int) -> int:
-    return math.ceil(tested * GROWTH)
+def _counted_from_ms(runs: Sequence[Run], since_ms: int) -> int:
+    """Labels count from the newest row on that a run, or the making of the champion, has had."""
+    used = [int(run.trained_from["to_ms"]) + 1 for run in runs if run.trained_from.get("to_ms")]
+    return max([*used, since_ms])

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from retrain.comparison import Comparison, MetricName, baseline, compare
+from retrain.comparison import Comparison, MetricName, baseline
 from retrain.dataset import Dataset, Problem
 from retrain.export import export, outputs
 from retrain.parity import Parity
 from retrain.parity import check as check_parity
 from retrain.profile import reference_profile
 from retrain.scoring import decide
-from retrain.training import Floats, Recipe, Refused, train
+from retrain.training import Floats, Recipe, Refused, Trained, train
 from serving.manifest import ReferenceProfile
 from streams.events import Baseline
 from streams.settings import RetrainSettings
@@ -43,6 +43,8 @@ class Challenger:
     outputs: tuple[str, ...]
     profile: ReferenceProfile
     data_sha256: str
+    source: str = ""
+    """Which rows it was trained on, of several choices."""
 
 
 def recipe(settings: RetrainSettings) -> Recipe:
@@ -67,10 +69,9 @@ def challenge(
     *,
     version: int,
     settings: RetrainSettings,
-    champion: Answers | None,
     stage: Callable[[Stage], None] = lambda _: None,
 ) -> Challenger:
-    """Train on the oldest rows, export, pass the parity gate, compare with ``champion`` on the newest rows.
+    """A first version, which has nobody to beat: trained on the oldest rows, measured on the newest ones.
 
     Raises :class:`Refused` when no challenger comes of it. What is returned was not fitted again: what was verified
     is what is promoted.
@@ -81,36 +82,51 @@ def challenge(
     target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
     trained = train(task, len(problem.classes), dataset.features[:at], target[:at], recipe(settings))
     stage("exporting")
+    return finished(dataset, problem, trained, version=version, settings=settings, start=0, end=at, stage=stage)
+
+
+def finished(
+    dataset: Dataset,
+    problem: Problem,
+    trained: Trained,
+    *,
+    version: int,
+    settings: RetrainSettings,
+    start: int,
+    end: int,
+    errors: npt.NDArray[np.float64] | None = None,
+    comparison: Comparison | None = None,
+    stage: Callable[[Stage], None] = lambda _: None,
+    source: str = "",
+) -> Challenger:
+    """What was trained on rows ``start`` to ``end``, exported and through the parity gate.
+
+    ``errors`` are those of held-out rows, as ``comparison`` used them; without them the rows from ``end`` on are
+    asked. Raises :class:`Refused`.
+    """
     onnx = export(trained, model=problem.model, version=version, data_sha256=dataset.sha256)
     stage("verifying")
     parity = check_parity(trained, onnx, dataset.features, minimum_rows=settings.parity_rows, seed=settings.seed)
     if not parity.passed:
         raise Refused(f"the exported model is not the trained one: {parity.describe()}")
-    metric: MetricName = "mae" if task == "regression" else "accuracy"
-    rows, outcomes = dataset.features[at:], dataset.target[at:]
-    # By the export, as the champion is: the last bits of a float32 would otherwise look like a systematic gain.
-    errors = absolute_errors(metric, decide(onnx, rows), outcomes)
-    comparison = None
-    if champion is not None:
-        old = absolute_errors(metric, champion(rows), outcomes)
-        comparison = compare(metric, old, errors, settings.significance)
+    metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+    if errors is None:
+        errors = absolute_errors(metric, decide(onnx, dataset.features[end:]), dataset.target[end:])
+    rows = dataset.features[start:end]
     return Challenger(
         onnx=onnx,
         parity=parity,
         baseline=baseline(metric, errors),
         comparison=comparison,
-        train_rows=at,
-        test_rows=len(dataset) - at,
+        train_rows=end - start,
+        test_rows=len(errors),
         accepts_missing=trained.takes_nan,
         outputs=outputs(trained),
         profile=reference_profile(
-            dataset.features[:at],
-            problem.features,
-            problem.classes,
-            trained.predict(dataset.features[:at]),
-            problem.positive_index,
+            rows, problem.features, problem.classes, trained.predict(rows), problem.positive_index
         ),
         data_sha256=dataset.sha256,
+        source=source,
     )
 
 

@@ -10,12 +10,14 @@ import re
 
 import msgspec
 
-from retrain.lifecycle import FORMAT, PROMOTED, Run
+from retrain.lifecycle import FORMAT, PROMOTED, UNASKED, Run
 from serving.storage import open_storage
 from streams.errors import StateMismatch
 
 STEP_FILE = re.compile(r"([^.]+)\.([0-9]{6,})\.json")
 MAX_RUN_BYTES = 4 * 1024 * 1024
+KEPT = 200
+"""Runs of a model that came to nothing and are remembered."""
 
 
 class Superseded(Exception):
@@ -50,7 +52,12 @@ class RunStore:
 
     def of(self, model: str) -> list[Run]:
         """Every run of a model, oldest first."""
-        runs = [self._load(model, episode, step) for episode, step in self._steps(model).items()]
+        runs = []
+        for episode, step in self._steps(model).items():
+            try:
+                runs.append(self._load(model, episode, step))
+            except FileNotFoundError:
+                continue  # another process has just forgotten it
         return sorted(runs, key=lambda run: (run.triggered_ms, run.episode))
 
     def _steps(self, model: str) -> dict[str, int]:
@@ -74,6 +81,17 @@ class RunStore:
         if run.ended:
             self._ended[model, episode] = run  # it never changes again: listing stays cheap
         return run
+
+    def forget(self, model: str, keep: int = KEPT) -> None:
+        """Remove the oldest runs that nobody asked for and that came to nothing, all but the newest ``keep`` of them.
+
+        They come by the minute, and every look at a model reads its runs.
+        """
+        idle = [run for run in self.of(model) if run.kind in UNASKED and run.state == "rejected"]
+        for run in idle[: max(0, len(idle) - keep)]:
+            for step in range(run.step + 1):  # the last one last: until then it is still the same run
+                self._storage.remove(_path(model, run.episode, step))
+            self._ended.pop((model, run.episode), None)
 
     def promoted_since(self, model: str, since_ms: int) -> int:
         """How many runs of a model led to a promotion since then, whatever became of it."""

@@ -61,7 +61,7 @@ class Trained:
             return np.asarray(self.native.predict_proba(rows), dtype=np.float64)
         import xgboost
 
-        raw = np.asarray(self.native.predict(xgboost.DMatrix(rows)), dtype=np.float64)
+        raw = np.asarray(self.native.predict(xgboost.DMatrix(rows, nthread=THREADS)), dtype=np.float64)
         return np.column_stack([1.0 - raw, raw]) if self.task == "binary" else raw
 
     def thresholds(self) -> list[Floats]:
@@ -81,8 +81,15 @@ class Trained:
         return [values[np.isfinite(values)] for values in arrays]  # a split by absence alone lies at infinity
 
 
-def train(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Trained:
-    """Train on ``rows`` (n × features) and ``target`` (class indices from 0, or numbers).
+def train(
+    task: TrainedTask,
+    classes: int,
+    rows: Floats,
+    target: npt.NDArray[Any],
+    recipe: Recipe,
+    weights: Doubles | None = None,
+) -> Trained:
+    """Train on ``rows`` (n × features) and ``target`` (class indices from 0, or numbers); ``weights`` are n, above 0.
 
     Raises :class:`Refused` for rows that cannot be learnt from.
     """
@@ -99,11 +106,18 @@ def train(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any
         if seen[0] < 0 or seen[-1] >= classes:
             raise Refused(f"class indices {seen[0]}–{seen[-1]} do not fit {classes} classes")
     train_native = _forest if recipe.algorithm == "random_forest" else _boost
-    native = train_native(task, classes, rows, target, recipe)
+    native = train_native(task, classes, rows, target, recipe, weights)
     return Trained(task, recipe.algorithm, rows.shape[1], 0 if task == "regression" else classes, native)
 
 
-def _boost(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Any:
+def _boost(
+    task: TrainedTask,
+    classes: int,
+    rows: Floats,
+    target: npt.NDArray[Any],
+    recipe: Recipe,
+    weights: Doubles | None,
+) -> Any:
     import xgboost  # here, not above: half a second that commands which train nothing need not pay
 
     parameters: dict[str, Any] = {
@@ -118,10 +132,19 @@ def _boost(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[An
     if task == "multiclass":
         parameters["num_class"] = classes
     # A Booster, not the scikit-learn wrapper: it takes a class that has no row, and it converts as it was trained.
-    return xgboost.train(parameters, xgboost.DMatrix(rows, label=target), num_boost_round=recipe.trees)
+    return xgboost.train(
+        parameters, xgboost.DMatrix(rows, label=target, weight=weights, nthread=THREADS), num_boost_round=recipe.trees
+    )
 
 
-def _forest(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[Any], recipe: Recipe) -> Any:
+def _forest(
+    task: TrainedTask,
+    classes: int,
+    rows: Floats,
+    target: npt.NDArray[Any],
+    recipe: Recipe,
+    weights: Doubles | None,
+) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     if np.isnan(rows).any():
@@ -133,7 +156,7 @@ def _forest(task: TrainedTask, classes: int, rows: Floats, target: npt.NDArray[A
         "n_jobs": THREADS,
     }
     if task == "regression":
-        return RandomForestRegressor(**common).fit(rows, target)
+        return RandomForestRegressor(**common).fit(rows, target, weights)
     if len(np.unique(target)) < classes:
         raise Refused("a random forest needs a row of every class: wait for more labels or use algorithm xgboost")
-    return RandomForestClassifier(**common).fit(rows, target)
+    return RandomForestClassifier(**common).fit(rows, target, weights)

@@ -1,30 +1,34 @@
-"""Which alerts start a run: firing ones about accuracy, of the version that serves."""
+"""What starts a run: an alert about the version that serves, new labels, a schedule, or a person. Pure."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
-from retrain.lifecycle import Run, episode_key
-from streams.events import Alert, ModelState
+from retrain.lifecycle import Run, TriggerKind, episode_key
+from streams.events import Alert, ModelState, rfc3339
+from streams.settings import RetrainSettings
 
 SECOND_MS = 1_000
-ALERTNAMES = frozenset({"ConceptDriftDetected", "ModelAccuracyDropped"})
+DAY_MS = 86_400_000
 
 
-def concerns(alert: Alert) -> bool:
+def concerns(alert: Alert, settings: RetrainSettings) -> bool:
     """Whether the alert may call for a new version at all."""
-    return alert.status == "firing" and alert.labels.get("alertname") in ALERTNAMES and "model" in alert.labels
+    return (
+        alert.status == "firing"
+        and alert.labels.get("alertname") in settings.alerts
+        and alert.labels.get("severity", "critical") in settings.severities
+        and "model" in alert.labels
+    )
 
 
 def run_of(alert: Alert, state: ModelState | None, now_ms: int) -> Run | str:
     """The run that the alert starts, or why it starts none."""
-    if state is None:
-        return "the model is not in the repository"
-    champion = state.aliases.get("champion")
-    if champion is None:
-        return "the model has no champion"
-    if state.mode == "observe":
-        return "the mode is observe"
+    obstacle = _obstacle(state)
+    if state is None or obstacle is not None:
+        return str(obstacle)
+    champion = state.aliases["champion"]
     version = alert.drift.version if alert.drift else None
     if version is not None and version != champion:
         return f"it is about version {version}, the champion is {champion}"
@@ -40,6 +44,87 @@ def run_of(alert: Alert, state: ModelState | None, now_ms: int) -> Run | str:
         updated_ms=now_ms,
         since_ms=change_ms(alert),
     )
+
+
+def run_by(kind: TriggerKind, state: ModelState | None, runs: Sequence[Run], now_ms: int) -> Run | str:
+    """The run that new labels, the schedule or a person starts, or why it starts none.
+
+    It is named by when something last happened to a run of the model, so that of several retrainers that start it at
+    once one does.
+    """
+    obstacle = _obstacle(state)
+    if state is None or obstacle is not None:
+        return str(obstacle)
+    champion = state.aliases["champion"]
+    starts_at = rfc3339(max((run.updated_ms for run in runs), default=0))
+    return Run(
+        episode=episode_key(kind, starts_at),
+        model=state.model,
+        fingerprint=kind,
+        starts_at=starts_at,
+        alertname="",
+        state="triggered",
+        champion=champion,
+        triggered_ms=now_ms,
+        updated_ms=now_ms,
+        since_ms=max((run.since_ms for run in runs if run.since_ms is not None), default=None),
+        kind=kind,
+    )
+
+
+def _obstacle(state: ModelState | None) -> str | None:
+    """Why nothing can be retrained."""
+    if state is None:
+        return "the model is not in the repository"
+    if "champion" not in state.aliases:
+        return "the model has no champion"
+    return "the mode is observe" if state.mode == "observe" else None
+
+
+def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
+    """New labels since the last run after which the next one is due; 0 for never.
+
+    After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first.
+    """
+    if not settings.labels:
+        return 0
+    last = max(runs, key=lambda run: run.updated_ms, default=None)
+    if last is None or not last.tested_rows:
+        return settings.labels
+    return min(settings.labels, max(settings.minimum_rows, last.tested_rows))
+
+
+def due(runs: Sequence[Run], labels: int, since_ms: int, settings: RetrainSettings, now_ms: int) -> TriggerKind | None:
+    """What starts a run of its own accord now: ``labels`` new ones have come since the last run or the first version.
+
+    ``since_ms`` is when the model got its first version, for a schedule that no run has begun yet.
+    """
+    if any(run.at_work for run in runs):
+        return None
+    ended_ms = max((run.updated_ms for run in runs), default=None)
+    if ended_ms is not None and now_ms < ended_ms + settings.cooldown_s * SECOND_MS:
+        return None
+    needed = labels_needed(runs, settings)
+    if needed and labels >= needed:
+        return "labels"
+    last_ms = since_ms if ended_ms is None else ended_ms
+    if settings.schedule_s and now_ms >= last_ms + settings.schedule_s * SECOND_MS:
+        return "schedule"
+    return None
+
+
+def quiet(quiet_hours: str, now_ms: int) -> bool:
+    """Whether ``now_ms`` lies in hours, HH:MM-HH:MM in UTC, that may pass midnight."""
+    if not quiet_hours:
+        return False
+    start, end = (_minutes(text) for text in quiet_hours.split("-"))
+    now = now_ms % DAY_MS // 60_000
+    return start <= now < end if start <= end else now >= start or now < end
+
+
+def _minutes(text: str) -> int:
+    hours, minutes = text.split(":")
+    return 60 * int(hours) + int(minutes)
 
 
 def change_ms(alert: Alert) -> int | None:

@@ -36,6 +36,7 @@ from streams.topics import Topics
 SETTINGS = {
     "worker.checkpoint_s": "0.25",
     "monitor.clean_minutes": "1",
+    "retrain.labels": "0",
     "retrain.minimum_rows": "900",
     "retrain.wait_s": "60",
 }

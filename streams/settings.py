@@ -18,6 +18,7 @@ ENVIRONMENT_PREFIX = "DRIFTLINE_"
 DEFAULT_FILE = "driftline.toml"
 SECRETS = ("password", "key_password")
 """Names of settings that are taken as they are written, never shown, and refused as flags."""
+QUIET_HOURS = r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 RESERVED_ENVIRONMENT = ("DRIFTLINE_CONFIG", "DRIFTLINE_DATA", "DRIFTLINE_KAFKA_LIBS", "DRIFTLINE_REDIS_SERVER")
 
 
@@ -134,10 +135,30 @@ class RetrainSettings(_Section):
     algorithm: Literal["xgboost", "random_forest"] = Field("xgboost", description="what a challenger is")
     trees: int = Field(60, ge=1, le=5_000, description="trees of a challenger")
     depth: int = Field(5, ge=1, le=20, description="their greatest depth")
-    minimum_rows: int = Field(1_000, ge=50, description="labelled rows since the change point before training")
+    alerts: list[str] = Field(
+        ["ConceptDriftDetected", "ModelAccuracyDropped"], description="alertnames that start a run"
+    )
+    severities: list[Literal["info", "warning", "critical"]] = Field(
+        ["warning", "critical"], description="severities that start a run"
+    )
+    labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after a promotion; 0: never")
+    schedule_s: float = Field(0.0, ge=0, description="a run so long after the last one ended; 0: never")
+    cooldown_s: float = Field(60.0, ge=0, description="no run by labels or schedule so soon after another run")
+    quiet_hours: str = Field(
+        "",
+        pattern=QUIET_HOURS,
+        description="HH:MM-HH:MM in UTC: runs that nobody asked for wait until it is over",
+    )
+    minimum_rows: int = Field(200, ge=50, description="labelled rows since the change point before training")
     maximum_rows: int = Field(20_000, ge=100, description="newest labelled rows used")
     test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
     significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
+    minimum_gain: float = Field(0.0, ge=0, lt=1, description="accuracy (or share of the MAE) that it must gain")
+    recent_rows: list[int] = Field(
+        [1_000, 2_000, 4_000], description="challengers are trained on so many newest rows, one each"
+    )
+    archive_rows: int = Field(60, ge=20, description="labelled rows on which archived versions are looked at")
+    archive_versions: int = Field(20, ge=0, description="newest archived versions that may come back; 0: none")
     parity_rows: int = Field(10_000, ge=100, description="rows on which ONNX must agree with the original")
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
@@ -150,6 +171,23 @@ class RetrainSettings(_Section):
     )
 
 
+class ModelRetrainSettings(_Section):
+    """What a model has otherwise than ``[retrain]`` says; the same names."""
+
+    alerts: list[str] | None = None
+    severities: list[Literal["info", "warning", "critical"]] | None = None
+    labels: int | None = Field(None, ge=0)
+    schedule_s: float | None = Field(None, ge=0)
+    cooldown_s: float | None = Field(None, ge=0)
+    quiet_hours: str | None = Field(None, pattern=QUIET_HOURS)
+    algorithm: Literal["xgboost", "random_forest"] | None = None
+    minimum_rows: int | None = Field(None, ge=50)
+    maximum_rows: int | None = Field(None, ge=100)
+    significance: float | None = Field(None, gt=0, lt=0.5)
+    minimum_gain: float | None = Field(None, ge=0, lt=1)
+    max_promotions_per_week: int | None = Field(None, ge=0)
+
+
 class ModelSettings(_Section):
     """What the configuration declares of one model."""
 
@@ -158,6 +196,7 @@ class ModelSettings(_Section):
     positive: Label | None = None
     minimum_accuracy: float | None = Field(None, ge=0, le=1)
     mode: Mode | None = None
+    retrain: ModelRetrainSettings = ModelRetrainSettings()
 
 
 class Settings(BaseSettings):
@@ -173,6 +212,12 @@ class Settings(BaseSettings):
     retrain: RetrainSettings = RetrainSettings()
     repository: str = Field("models", description="the model repository: a folder or an fsspec URL")
     models: dict[str, ModelSettings] = {}
+
+    def retrain_of(self, model: str) -> RetrainSettings:
+        """The loop's settings of one model: those of ``[models.NAME.retrain]`` before those of ``[retrain]``."""
+        declared = self.models.get(model)
+        own = declared.retrain.model_dump(exclude_none=True) if declared is not None else {}
+        return self.retrain.model_copy(update=own)
 
     @classmethod
     def settings_customise_sources(

@@ -136,8 +136,9 @@ class Deployment:
             "repository": self.settings.repository,
             **{
                 f"retrain.{name}": str(getattr(retrain, name))
-                for name in ("group", "http", "trees", "depth", "minimum_rows", "maximum_rows", "parity_rows", "wait_s")
+                for name in ("group", "http", "trees", "depth", "labels", "minimum_rows", "maximum_rows", "wait_s")
             },
+            "retrain.parity_rows": str(retrain.parity_rows),
         } | changes
         flags = [part for name, value in chosen.items() for part in ("--set", f"{name}={value}")]
         process = subprocess.Popen(
@@ -228,6 +229,31 @@ def test_a_version_that_does_worse_is_rolled_back(deployed: Deployment) -> None:
     line = 'driftline_probations_total{model="loans",result="rolled_back"} 1.0'
     eventually(lambda: line in _get(url), "the rollback is counted")
     assert [r.state for r in RunStore(deployed.settings.repository).of("loans")] == ["rolled_back"]
+
+
+def test_new_labels_lead_to_a_promotion_without_an_alert(deployed: Deployment) -> None:
+    """Labels are counted from the topic, those of before the start too."""
+    deployed.register()
+    deployed.live(400)
+    deployed.retrain(**{"retrain.labels": "300"})
+    (promoted,) = eventually(lambda: deployed.told("promoted"), "a version is promoted")
+    assert promoted.trigger["kind"] == "labels"
+    assert [run.kind for run in deployed.runs.of("loans")] == ["labels"]
+
+
+def test_a_person_starts_a_run_by_command(deployed: Deployment) -> None:
+    """The command records it, the process takes it on; a model that there is not is one line and exit code 2."""
+    deployed.register()
+    deployed.live(400)
+    assert deployed.start("retrain", "run", "loans").wait(BOUND_S) == 0
+    again = deployed.start("retrain", "run", "loans")
+    assert "is under way" in again.communicate(timeout=BOUND_S)[1]
+    wrong = deployed.start("retrain", "run", "boats")
+    assert "boats is not retrained: the model is not in the repository" in wrong.communicate(timeout=BOUND_S)[1]
+    assert (again.returncode, wrong.returncode) == (2, 2)
+    deployed.retrain()
+    (promoted,) = eventually(lambda: deployed.told("promoted"), "a version is promoted")
+    assert promoted.trigger["kind"] == "command"
 
 
 def test_a_killed_loop_resumes_and_promotes_once(deployed: Deployment) -> None:

@@ -35,8 +35,10 @@ from tests.unit.retrain.rows import (
 SETTINGS = RetrainSettings(
     trees=10,
     depth=3,
+    labels=0,
     minimum_rows=200,
     maximum_rows=1_000,
+    recent_rows=[],
     parity_rows=500,
     wait_s=60,
     probation_rows=600,

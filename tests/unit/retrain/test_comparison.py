@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]  # ships no types
 
 from retrain.comparison import baseline, compare, mcnemar, paired_t
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_lies_between_scipys_exact_tests(broken: int, fixed: int) -> None:
     """The mid-p value is the mean of the exact p-values of `at least` and `more than` so many fixed rows."""

@@ -11,11 +11,12 @@ import pytest
 
 from retrain.active import ActiveRuns
 from retrain.champion import problem_of
-from retrain.child import ChildFailed, Job, perform_in_child
+from retrain.child import ChildFailed, Job, Kept, perform_in_child
+from retrain.contest import Contest
 from retrain.lease import Leases
 from retrain.metrics import RetrainMetrics
 from retrain.retrainer import Retrainer
-from retrain.run import Challenger, Stage
+from retrain.run import Stage
 from retrain.training import Refused
 from streams.errors import Unavailable
 from streams.events import Drift, rfc3339
@@ -34,8 +35,11 @@ def job(loop: Loop, **settings: Any) -> Job:
         problem_of(manifest),
         2,
         SETTINGS.model_copy(update=settings),
-        loop.repository.load("loans", 1),
-        manifest,
+        significance=0.05,
+        archive_significance=0.0,
+        champion=Kept(loop.repository.load("loans", 1), manifest),
+        fresh=0,
+        change=None,
     )
 
 
@@ -48,16 +52,16 @@ def test_a_child_trains_and_tells_its_stages(tmp_path: Path) -> None:
         nonlocal checks
         checks += 1
 
-    challenger = perform_in_child(job(new_loop(tmp_path)), stages.append, check)
-    assert challenger.comparison is not None
-    assert challenger.comparison.better
+    found = perform_in_child(job(new_loop(tmp_path)), stages.append, check)
+    assert found.challenger is not None
+    assert found.rivals[0].comparison.better
     assert stages == ["training", "exporting", "verifying"]
     assert checks > 1
 
 
 def test_a_refusal_in_the_child_is_a_refusal_here(tmp_path: Path) -> None:
     """The reason crosses the pipe."""
-    with pytest.raises(Refused, match="cannot be split"):
+    with pytest.raises(Refused, match="no row is left to test on"):
         perform_in_child(job(new_loop(tmp_path), test_share=0.0001), lambda _: None, lambda: None)
 
 
@@ -123,7 +127,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 def waiting(loop: Loop) -> Retrainer:
     """A loop whose training waits until it is interrupted."""
 
-    def perform(_: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+    def perform(_: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
         while True:
             check()
             time.sleep(0.01)
@@ -180,6 +184,7 @@ def test_a_probation_goes_on_beside_a_run(loop: Loop) -> None:
     """It has a lease of its own: a new alert's run need not wait a week, and both are counted apart."""
     leases, metrics = FakeLeases(), RetrainMetrics()
     promoted = loop.finish(loop.alerted())
+    loop.live(changed=True, rows=300, seed=11)
     active = ActiveRuns(waiting(loop), leases, metrics)
     active.watch([promoted])
     active.watch([promoted])
@@ -239,7 +244,7 @@ def test_a_stop_interrupts_and_gives_the_leases_back(loop: Loop) -> None:
 def test_what_a_run_fails_with_is_not_swallowed(loop: Loop) -> None:
     """A bug, or a broker that is away, ends the process with its own error."""
 
-    def fails(*_: Any) -> Challenger:
+    def fails(*_: Any) -> Contest:
         raise Crash
 
     active = ActiveRuns(loop.retrainer(perform=fails), FakeLeases(), RetrainMetrics())

@@ -9,8 +9,9 @@ import pytest
 
 from retrain.announce import republish
 from retrain.child import ChildFailed, Job, perform
+from retrain.contest import Contest
 from retrain.lifecycle import Run
-from retrain.run import Challenger, Stage
+from retrain.run import Stage
 from serving.engine import LoadedModel
 from serving.history import Change
 from streams.errors import Unavailable
@@ -67,8 +68,9 @@ def test_a_challenger_that_is_no_better_is_rejected(tmp_path: Path) -> None:
     assert "not better" in run.reason
     assert loop.state.aliases == {"champion": "1"}
     assert "2" not in loop.state.baselines
-    assert loop.announcer.kinds == ["registered", "candidate", "rejected"]
+    assert loop.announcer.kinds == ["registered", "rejected"]
     assert loop.announcer.events[-1].reason == run.reason
+    assert loop.repository.versions("loans") == [1]
 
 
 def test_a_challenger_that_does_not_win_yet_is_tried_again_with_more_rows(tmp_path: Path) -> None:
@@ -78,8 +80,8 @@ def test_a_challenger_that_does_not_win_yet_is_tried_again_with_more_rows(tmp_pa
     loop.live(changed=True, rows=10)
     seen: list[tuple[int, float]] = []
 
-    def watched(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
-        seen.append((len(job.dataset), job.settings.significance))
+    def watched(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
+        seen.append((len(job.dataset), job.significance))
         return perform(job, stage)
 
     def pause(seconds: float) -> None:
@@ -129,7 +131,7 @@ def test_time_runs_out_for_a_challenger_that_does_not_win(tmp_path: Path) -> Non
     loop.live(changed=False)
     run = loop.finish(loop.alerted())
     assert (run.state, run.rounds) == ("rejected", 1)
-    assert "not better: accuracy" in (run.reason or "")
+    assert "not better: all: accuracy" in (run.reason or "")
     assert loop.repository.versions("loans") == [1]
     assert loop.announcer.kinds == ["registered", "rejected"]
 
@@ -364,7 +366,7 @@ def test_a_training_that_keeps_dying_is_given_up(loop: Loop) -> None:
     """Out of memory three times is an answer: the run ends, and the loop is free for the next episode."""
     tried = 0
 
-    def dies(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+    def dies(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
         nonlocal tried
         tried += 1
         raise ChildFailed("exit code -9")
@@ -378,7 +380,7 @@ def test_a_training_that_dies_once_is_tried_again(loop: Loop) -> None:
     """A child that was killed by chance costs nothing but time."""
     tried = 0
 
-    def once(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Challenger:
+    def once(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
         nonlocal tried
         tried += 1
         if tried == 1:

@@ -1,0 +1,229 @@
+"""A run's contest: archived versions and several freshly trained challengers against the champion, on the same rows.
+
+What a round may spend of the run's significance on archived versions, and on trained challengers, is divided evenly
+among their number (Bonferroni): it promotes something that is no better with at most the probability that it was
+given, however many it weighs.
+
+Trained challengers are tested by rolling origin: the test rows come in blocks, and for each block a challenger is
+trained on what came before it. The one that is exported is that of the newest block. Its predecessors show, on more
+rows than it could spare itself, what this way of training is worth now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.comparison import Comparison, MetricName, compare
+from retrain.dataset import Dataset, Problem
+from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
+from retrain.sources import Source, blocks, sources
+from retrain.training import Refused, Trained, train
+from streams.settings import RetrainSettings
+
+BLOCKS = 4
+Errors = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """A version of the archive: its answers, and since when (stream time) no row had a part in it."""
+
+    version: int
+    answers: Answers
+    fresh_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """One that was weighed: what it is called, and how it did against the champion."""
+
+    name: str
+    comparison: Comparison
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"{self.name}: {self.comparison.describe()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What came of a round: at most one of ``challenger`` (a new version) and ``archived`` (an old one) won.
+
+    ``rivals`` are all that were weighed, the best first; ``refused`` says why others could not be.
+    """
+
+    rivals: tuple[Rival, ...]
+    refused: tuple[str, ...] = ()
+    challenger: Challenger | None = None
+    archived: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """One line for a person: the winner's comparison, or the best one's of those that did not win."""
+        if self.rivals:
+            return self.rivals[0].describe()
+        return "; ".join(self.refused) or "there was nobody to compare with"
+
+
+def contest(
+    dataset: Dataset,
+    problem: Problem,
+    *,
+    version: int,
+    settings: RetrainSettings,
+    significance: float,
+    archive_significance: float,
+    champion: Answers,
+    fresh: int,
+    change: int | None,
+    archive: Sequence[Archived] = (),
+    trains: bool = True,
+    stage: Callable[[Stage], None] = lambda _: None,
+) -> Contest:
+    """Weigh everybody on the rows from ``fresh`` on, which neither the champion nor an older concept had a part in.
+
+    ``change`` is the row of the estimated change, if one is known. An archived version that is proven better wins
+    without anything being trained. Raises :class:`Refused` if nobody could be weighed.
+    """
+    stage("training")
+    ring = _Ring(dataset, problem, settings, champion, fresh)
+    old = ring.archived(archive, archive_significance)
+    if (best := _best(old)) is not None:
+        stage("exporting")
+        stage("verifying")
+        return Contest(_first(best, old), archived=int(best.name.split()[-1]))
+    if not trains:
+        return Contest(tuple(_ranked(old)))
+    found, refused = ring.trained(change, significance)
+    if not found and not old:
+        raise Refused("; ".join(dict.fromkeys(refused)) or "no row is left to test on")
+    rivals = [rival for rival, _ in found]
+    stage("exporting")
+    while (best := _best(rivals)) is not None:
+        candidate = next(each for rival, each in found if rival is best)
+        try:
+            challenger = finished(
+                dataset,
+                problem,
+                candidate.model,
+                version=version,
+                settings=settings,
+                start=candidate.source.start,
+                end=candidate.end,
+                errors=candidate.errors,
+                comparison=best.comparison,
+                stage=stage,
+                source=best.name,
+            )
+        except Refused as refusal:  # by the parity gate: the next best may convert
+            refused.append(f"{best.name}: {refusal}")
+            rivals.remove(best)
+            continue
+        return Contest(_first(best, [*rivals, *old]), tuple(refused), challenger=challenger)
+    stage("verifying")
+    if not rivals and not old:
+        raise Refused("; ".join(refused))
+    return Contest(tuple(_ranked([*rivals, *old])), tuple(refused))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    source: Source
+    model: Trained
+    end: int
+    errors: Errors
+
+
+class _Ring:
+    """Where they meet: the rows, and the champion's errors on them."""
+
+    def __init__(
+        self, dataset: Dataset, problem: Problem, settings: RetrainSettings, champion: Answers, fresh: int
+    ) -> None:
+        self._dataset = dataset
+        self._problem = problem
+        self._settings = settings
+        self._fresh = fresh
+        self._metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+        self._champion = self._errors(champion, fresh)
+
+    def _errors(self, answers: Answers, start: int) -> Errors:
+        dataset = self._dataset
+        if start >= len(dataset):
+            return np.zeros(0)
+        return absolute_errors(self._metric, answers(dataset.features[start:]), dataset.target[start:])
+
+    def _compared(self, champion: Errors, rival: Errors, significance: float) -> Comparison:
+        return compare(self._metric, champion, rival, significance, self._settings.minimum_gain)
+
+    def archived(self, archive: Sequence[Archived], significance: float) -> list[Rival]:
+        """Every version that has not been trained on all of the rows, on those that it has not been trained on."""
+        found = []
+        for each in archive:
+            start = max(self._fresh, self._dataset.row_after(each.fresh_ms - 1))
+            errors = self._errors(each.answers, start)
+            if len(errors):
+                found.append((each.version, errors))
+        return [
+            Rival(
+                f"version {version}",
+                self._compared(self._champion[-len(errors) :], errors, significance / len(found)),
+            )
+            for version, errors in found
+        ]
+
+    def trained(self, change: int | None, significance: float) -> tuple[list[tuple[Rival, _Candidate]], list[str]]:
+        """A challenger of each source, and why others cannot be trained."""
+        dataset, settings = self._dataset, self._settings
+        tested = blocks(self._fresh, len(dataset), settings.test_share, BLOCKS)
+        if not tested:
+            return [], ["no row is left to test on"]
+        made: list[_Candidate] = []
+        refused: list[str] = []
+        choices = [each for each in sources(len(dataset), change, settings.recent_rows) if each.start < tested[0][0]]
+        for source in choices:
+            try:
+                made.append(self._rolled(source, tested))
+            except Refused as refusal:
+                refused.append(f"{source.name}: {refusal}")
+        old = self._champion[tested[0][0] - self._fresh :]
+        return [
+            (Rival(each.source.name, self._compared(old, each.errors, significance / len(made))), each) for each in made
+        ], refused
+
+    def _rolled(self, source: Source, tested: Sequence[tuple[int, int]]) -> _Candidate:
+        dataset, problem, task = self._dataset, self._problem, self._problem.task
+        target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
+        errors: list[Errors] = []
+        for start, end in tested:
+            trained_on = slice(source.start, start)
+            model = train(
+                task,
+                len(problem.classes),
+                dataset.features[trained_on],
+                target[trained_on],
+                recipe(self._settings),
+                source.weights(start),
+            )
+            said = model.predict(dataset.features[start:end])
+            answers = said.reshape(end - start) if task == "regression" else np.argmax(said, axis=1)
+            errors.append(absolute_errors(self._metric, answers, dataset.target[start:end]))
+        return _Candidate(source, model, tested[-1][0], np.concatenate(errors))
+
+
+def _ranked(rivals: Sequence[Rival]) -> list[Rival]:
+    return sorted(rivals, key=lambda rival: (rival.comparison.p_value, -rival.comparison.gain))
+
+
+def _best(rivals: Sequence[Rival]) -> Rival | None:
+    """The one of those that passed that gains most."""
+    better = [rival for rival in rivals if rival.comparison.better]
+    return max(better, key=lambda rival: rival.comparison.gain, default=None)
+
+
+def _first(best: Rival, rivals: Sequence[Rival]) -> tuple[Rival, ...]:
+    return (best, *_ranked([rival for rival in rivals if rival is not best]))

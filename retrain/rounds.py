@@ -1,0 +1,227 @@
+"""One round of a run: enough rows, a contest on them, and what is kept of its winner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from retrain.champion import problem_of
+from retrain.child import ChildFailed, Job, Kept
+from retrain.collecting import Collector
+from retrain.dataset import Dataset, Problem
+from retrain.record import RunRecord
+from retrain.registration import card_of, manifest_of, metrics_of, parity_of
+from retrain.run import Challenger, Stage
+from retrain.training import Refused
+from serving.repository import CorruptVersion
+from streams.events import rfc3339
+
+if TYPE_CHECKING:
+    from retrain.retrainer import Pause, Retrainer
+
+MAX_ATTEMPTS = 3
+
+TRAINED_SHARE = 0.8
+"""Of the significance; the archive has the rest. A concept that comes back shows on few rows."""
+
+GROWTH = 1.5
+"""After a contest that nobody won so many times the new rows are waited for."""
+
+
+class Round:
+    """The rounds of one run in one process."""
+
+    def __init__(self, tools: Retrainer, record: RunRecord, check: Callable[[], None], pause: Pause) -> None:
+        self._tools = tools
+        self._record = record
+        self._settings = tools.settings_of(record.run.model)
+        self._check = check
+        self._pause = pause
+        self._log = structlog.get_logger("retrain").bind(model=record.run.model, episode=record.run.episode)
+
+    def take(self) -> None:
+        """Wait for rows, hold the contest, and either keep its winner, wait for more rows, or raise
+        :class:`Refused` with the verdict."""
+        tools, run, settings = self._tools, self._record.run, self._settings
+        champion = self._kept(int(run.champion))
+        problem = problem_of(champion.manifest)
+        archive = self._archive(problem)
+        fresh_ms = max(run.since_ms or 0, champion.fresh_ms)
+        dataset = self._collect(problem, fresh_ms, archived=bool(archive))
+        self._record.require_champion(self._record.state())
+        if run.attempts >= MAX_ATTEMPTS:
+            raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
+        fresh = dataset.row_after(fresh_ms - 1)
+        rows = len(dataset) - fresh
+        trains = rows >= settings.minimum_rows
+        version = self._reserve() if trains else run.version
+        self._record.move("training", version=version, attempts=run.attempts + 1)
+        job = Job(
+            dataset,
+            problem,
+            version or 0,
+            settings,
+            significance=self._significance(TRAINED_SHARE if archive else 1.0, run.trainings),
+            archive_significance=self._significance(1.0 - TRAINED_SHARE, run.rounds),
+            champion=champion,
+            fresh=fresh,
+            change=None if run.since_ms is None else dataset.row_after(run.since_ms - 1),
+            archive=archive,
+            trains=trains,
+        )
+        try:
+            found = tools.perform(job, self._stage, self._check)
+        except ChildFailed as error:
+            self._log.error("training failed", reason=str(error), attempt=self._record.run.attempts)
+            self._record.move("collecting")
+            return
+        trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
+        if found.archived is not None:
+            self._take_back(found.archived, found.verdict, trained_from, rows)
+        elif found.challenger is not None:
+            self._write(found.challenger, problem, found.verdict, trained_from, rows)
+        elif self._may_wait(rows):
+            self._record.move(
+                "collecting",
+                rounds=run.rounds + 1,
+                trainings=run.trainings + trains,
+                tested_rows=rows,
+                attempts=0,
+                verdict=found.verdict,
+                trained_from=trained_from,
+            )
+        else:
+            self._record.keep(verdict=found.verdict, tested_rows=rows, trained_from=trained_from)
+            raise Refused(f"not better: {found.verdict}")
+
+    def _significance(self, share: float, before: int) -> float:
+        """What a contest may spend: all of its share in a run of one round, else half of what ``before`` others left.
+
+        However often a run looks, the sum stays within the significance: that bounds its false promotions.
+        """
+        whole = share * self._settings.significance
+        return whole / 2 ** (before + 1) if self._run_waits else whole
+
+    @property
+    def _run_waits(self) -> bool:
+        """An alert says that something is wrong now, so more rows are worth waiting for; anything else comes again."""
+        return self._record.run.kind == "alert"
+
+    def _write(
+        self, challenger: Challenger, problem: Problem, verdict: str, trained_from: dict[str, Any], rows: int
+    ) -> None:
+        """Put a challenger that won into the repository."""
+        tools, run = self._tools, self._record.run
+        version = int(run.version or 0)
+        trained_from = {**trained_from, "trained_on": challenger.source}
+        written = manifest_of(
+            challenger,
+            problem,
+            version,
+            created_at=rfc3339(tools.now_ms()),
+            trained_from=trained_from,
+            trigger=run.trigger,
+            parent=int(run.champion),
+        )
+        card = card_of(written, challenger, self._settings)
+        self._check()
+        tools.repository.write_version(run.model, version, challenger.onnx, written, card)
+        self._record.keep(
+            better=True,
+            tested_rows=rows,
+            verdict=verdict,
+            metrics=metrics_of(challenger),
+            parity=parity_of(challenger),
+            trained_from=trained_from,
+        )
+
+    def _take_back(self, version: int, verdict: str, tested_on: dict[str, Any], rows: int) -> None:
+        """An archived version won: it is proposed as it is. The number that was reserved stays unused."""
+        manifest = self._tools.repository.manifest(self._record.run.model, version)
+        self._record.keep(
+            better=True,
+            tested_rows=rows,
+            version=version,
+            verdict=verdict,
+            metrics=manifest.metrics,
+            parity=manifest.parity,
+            trained_from=tested_on,
+        )
+
+    def _kept(self, version: int) -> Kept:
+        repository, model = self._tools.repository, self._record.run.model
+        return Kept(repository.load(model, version), repository.manifest(model, version))
+
+    def _archive(self, problem: Problem) -> tuple[Kept, ...]:
+        """The newest versions beside the champion that answer the same question; a damaged one is left out."""
+        repository, model, limit = self._tools.repository, self._record.run.model, self._settings.archive_versions
+        found: list[Kept] = []
+        for version in reversed(repository.versions(model)):
+            if len(found) == limit:
+                break
+            if str(version) == self._record.run.champion:
+                continue
+            try:
+                kept = self._kept(version)
+                alike = problem_of(kept.manifest) == problem
+            except (CorruptVersion, Refused) as error:
+                self._log.warning("archived version left out", version=version, reason=str(error))
+                continue
+            if alike:
+                found.append(kept)
+        return tuple(found)
+
+    def _collect(self, problem: Problem, fresh_ms: int, *, archived: bool) -> Dataset:
+        """Wait until there are enough new rows, after a contest that nobody won half as many again."""
+        tools, run, settings = self._tools, self._record.run, self._settings
+        first = min(settings.archive_rows, settings.minimum_rows) if archived else settings.minimum_rows
+        minimum = max(first, _next_rows(run.tested_rows))
+        if run.tested_rows < settings.minimum_rows <= _next_rows(minimum):
+            minimum = max(minimum, settings.minimum_rows)  # hardly more than another look at the archive needs
+        collector = Collector(tools.log, problem, settings.maximum_rows)
+        try:
+            return collector.collect(fresh_ms, minimum, self._check, self._pause, self._must_end)
+        except Refused as refusal:
+            if run.rounds:
+                raise Refused(f"not better: {run.verdict}") from None
+            raise Refused(str(refusal)) from None
+
+    def _reserve(self) -> int:
+        """The number that the run holds already, one that an ended run left unused, or a new one.
+
+        Not one under which a crash left a version. Only the holder of the model's lease comes here.
+        """
+        repository, run = self._tools.repository, self._record.run
+        written = repository.versions(run.model)
+        if run.version is not None and run.version not in written:
+            return run.version
+        unused = [r.version for r in self._tools.runs.of(run.model) if not r.at_work and r.better is None and r.version]
+        return max(set(unused) - set(written), default=0) or repository.reserve_version(run.model)
+
+    def _may_wait(self, rows: int) -> bool:
+        """Whether half as many rows again are worth waiting for; runs by number of labels do no less from there on."""
+        settings = self._settings
+        most = min(settings.maximum_rows, max(settings.labels, settings.minimum_rows) if settings.labels else math.inf)
+        return _next_rows(rows) <= most and not self._must_end()
+
+    def _must_end(self) -> bool:
+        """Whether the time is over, or a run that knows a newer change of the model waits for its turn."""
+        tools, run = self._tools, self._record.run
+        if not self._run_waits or tools.now_ms() >= run.triggered_ms + int(self._settings.wait_s * 1000):
+            return True
+        if not run.rounds:
+            return False
+        since_ms = run.since_ms or 0
+        return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if other.at_work)
+
+    def _stage(self, stage: Stage) -> None:
+        # Training began when the version was reserved, and a challenger that does not convert is followed by the next.
+        if stage not in ("training", self._record.run.state):
+            self._record.move(stage)
+
+
+def _next_rows(tested: int) -> int:
+    return math.ceil(tested * GROWTH)

@@ -1,0 +1,164 @@
+"""A contest, for every task: several challengers and the archive against the champion, and what a win costs."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrain import contest as contests
+from retrain.champion import answers_of
+from retrain.contest import Archived, Contest, contest
+from retrain.dataset import Dataset
+from retrain.registration import manifest_of, metrics_of
+from retrain.run import Answers, Stage, challenge, finished
+from retrain.training import Refused, TrainedTask
+from tests.unit.retrain.loop import SETTINGS
+from tests.unit.retrain.rows import SECOND_MS, START_MS
+from tests.unit.retrain.test_run import PROBLEMS, rows_of
+
+
+def champion(task: TrainedTask, *, changed: bool = False, seed: int = 0) -> Answers:
+    """A version that knows the old concept, or the changed one."""
+    made = challenge(rows_of(task, changed=changed, seed=seed), PROBLEMS[task], version=1, settings=SETTINGS)
+    created_at = "2023-11-14T22:13:20Z"
+    manifest = manifest_of(made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None)
+    return answers_of(made.onnx, manifest)
+
+
+def held(data: Dataset, task: TrainedTask = "binary", **changed: Any) -> Contest:
+    """A contest on all of the rows with a champion of the old concept."""
+    known: dict[str, Any] = {
+        "fresh": 0,
+        "change": None,
+        "champion": champion(task),
+        "significance": 0.05,
+        "archive_significance": 0.05,
+    }
+    known |= {"settings": SETTINGS, **changed}
+    return contest(data, PROBLEMS[task], version=2, **known)
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_a_challenger_beats_a_champion_of_the_old_concept(task: TrainedTask) -> None:
+    """On rows that neither was trained on, and what it achieves there is its baseline."""
+    stages: list[Stage] = []
+    found = held(rows_of(task, changed=True, seed=1), task, stage=stages.append)
+    made = found.challenger
+    assert made is not None
+    assert made.comparison is found.rivals[0].comparison
+    assert made.comparison.better
+    assert made.comparison.baseline == made.baseline
+    assert (made.train_rows, made.test_rows, made.baseline.n) == (555, 180, 180)
+    assert stages == ["training", "exporting", "verifying"]
+    assert metrics_of(made)["p_value"] < 0.05
+    assert found.archived is None
+
+
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_on_the_old_concept_the_champion_stays(task: TrainedTask) -> None:
+    """A champion trained on more rows of the same concept does not lose."""
+    found = held(rows_of(task, changed=False, seed=0), task)
+    assert found.challenger is None
+    assert not found.rivals[0].comparison.better
+    assert found.rivals[0].describe() == found.verdict
+
+
+def mixed(old_rows: int) -> Dataset:
+    """So many rows of the old concept before 600 of the new one."""
+    old, new = rows_of("binary", changed=False, seed=2), rows_of("binary", changed=True, seed=3)
+    return Dataset(
+        np.concatenate([old.features[:old_rows], new.features]),
+        np.concatenate([old.target[:old_rows], new.target]),
+        np.full(old_rows + 600, np.nan),
+        START_MS + SECOND_MS * np.arange(old_rows + 600, dtype=np.int64),
+        {},
+        {},
+    )
+
+
+def test_the_best_source_wins_and_every_source_costs() -> None:
+    """Rows of both concepts contradict each other: those since the change win, and the significance is divided."""
+    found = held(mixed(600), fresh=600, change=600)
+    assert found.challenger is not None
+    assert found.challenger.source == "since the change"
+    assert {rival.name for rival in found.rivals} == {"since the change", "widened", "all"}
+    assert [rival.comparison.significance for rival in found.rivals] == [pytest.approx(0.05 / 3)] * 3
+    assert [rival.comparison.rows for rival in found.rivals] == [180] * 3
+
+
+def test_an_archived_version_wins_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A concept that comes back needs no training; it is tested on all of the new rows."""
+
+    def must_not(*_: Any) -> None:
+        raise AssertionError("something was trained")
+
+    old = Archived(7, champion("binary", changed=True), 0)
+    monkeypatch.setattr(contests, "train", must_not)
+    found = held(mixed(600), fresh=600, change=600, archive=[old, replace(old, version=8)])
+    assert (found.archived, found.challenger) == (7, None)
+    assert found.rivals[0].name == "version 7"
+    assert found.rivals[0].comparison.rows == 600
+    assert found.rivals[0].comparison.significance == pytest.approx(0.05 / 2)
+
+
+def test_an_archived_version_is_not_tested_on_rows_that_made_it() -> None:
+    """What was trained on a part of the new rows is tested on the others, and not at all if none are left."""
+    answers = champion("binary", changed=True)
+    half = Archived(7, answers, START_MS + 900 * SECOND_MS)
+    whole = Archived(8, answers, START_MS + 1_200 * SECOND_MS)
+    found = held(mixed(600), fresh=600, change=600, archive=[half, whole])
+    (rival,) = found.rivals
+    assert (rival.name, rival.comparison.rows) == ("version 7", 300)
+
+
+def test_without_enough_rows_to_train_on_only_the_archive_is_asked() -> None:
+    """A few rows show whether a concept has come back, and are too few to learn it from."""
+    found = held(mixed(600), fresh=600, archive=[Archived(7, champion("binary"), 0)], trains=False)
+    assert [rival.name for rival in found.rivals] == ["version 7"]
+    assert (found.archived, found.challenger) == (None, None)
+
+
+def test_what_is_exported_is_tested_on_rows_that_it_has_not_seen() -> None:
+    """Noise in the newest block costs it its answers there, and leaves the model as it is."""
+    data = mixed(0)
+    shuffled = data.target.copy()
+    shuffled[555:] = 1 - shuffled[555:]
+    one, two = held(data), held(replace(data, target=shuffled))
+    assert one.challenger is not None
+    assert two.challenger is not None
+    assert one.challenger.profile == two.challenger.profile
+    assert one.challenger.baseline.value - two.challenger.baseline.value == pytest.approx(0.25, abs=0.03)
+
+
+def test_one_that_does_not_convert_is_followed_by_the_next_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parity gate refuses the best: the run does not end for that."""
+    refused = list[str]()
+
+    def gate(*arguments: Any, **named: Any) -> Any:
+        if not refused:
+            refused.append(named["source"])
+            raise Refused("the exported model is not the trained one")
+        return finished(*arguments, **named)
+
+    monkeypatch.setattr(contests, "finished", gate)
+    found = held(mixed(600), fresh=600, change=600)
+    assert found.challenger is not None
+    assert found.challenger.source not in refused
+    assert found.refused == (f"{refused[0]}: the exported model is not the trained one",)
+
+
+def test_nobody_to_weigh_is_a_refusal_with_the_reasons() -> None:
+    """Rows of one class teach nothing."""
+    data = mixed(0)
+    with pytest.raises(Refused, match="all: the training rows have one class only"):
+        held(replace(data, target=np.zeros(len(data))))
+
+
+def test_a_gain_below_the_minimum_is_none() -> None:
+    """Sure, but too small to be worth a new version."""
+    data = rows_of("binary", changed=True, seed=1)
+    strict = SETTINGS.model_copy(update={"minimum_gain": 0.9})
+    found = held(data, settings=strict)
+    assert found.challenger is None
+    assert "needed > 0.9" in found.verdict

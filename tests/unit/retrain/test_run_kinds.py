@@ -1,0 +1,162 @@
+"""Runs that labels, a person or a returning concept lead to, from their trigger to their end."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from retrain.labels import LabelCounts
+from retrain.lifecycle import Run
+from retrain.retrainer import Retrainer
+from streams.events import Drift, rfc3339
+from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
+from tests.unit.retrain.rows import SECOND_MS, START_MS
+
+
+def by_labels(loop: Loop, **changed: Any) -> Retrainer:
+    """A retrainer that begins a run after 300 labels."""
+    return loop.retrainer(settings=SETTINGS.model_copy(update={"labels": 300, "cooldown_s": 60.0, **changed}))
+
+
+def counts(loop: Loop) -> LabelCounts:
+    """What a process has counted of the log."""
+    found = LabelCounts()
+    for record in loop.log.records:
+        found.add(record)
+    return found
+
+
+def started(loop: Loop, retrainer: Retrainer) -> Run:
+    """The run that a look starts."""
+    (run,) = retrainer.look(counts(loop))
+    return run
+
+
+def test_enough_new_labels_lead_to_a_promotion_without_any_alert(tmp_path: Path) -> None:
+    """What no detector pages for is found by looking; the manifest says what led to it, and on what it was trained."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    retrainer = by_labels(loop)
+    run = retrainer.execute(started(loop, retrainer), lambda: None, loop.pause)
+    assert (run.kind, run.state, run.tested_rows) == ("labels", "promoted", 400)
+    manifest = loop.repository.manifest("loans", 2)
+    assert manifest.trigger["kind"] == "labels"
+    assert manifest.trained_from["trained_on"] == "all"
+    assert retrainer.labels_from_ms(LabelCounts()) == START_MS + 399 * SECOND_MS + 1
+
+
+def test_labels_of_an_earlier_run_do_not_count_again(tmp_path: Path) -> None:
+    """After a restart too: the run itself tells up to where it had them. The next one waits for its own number."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False)
+    retrainer = by_labels(loop)
+    ended = retrainer.execute(started(loop, retrainer), lambda: None, loop.pause)
+    assert ended.state == "rejected"
+    loop.now_ms += 3_600_000
+    assert by_labels(loop).look(counts(loop)) == []
+    loop.live(changed=False, rows=299)
+    assert by_labels(loop).look(counts(loop)) == []
+    loop.live(changed=False, rows=1)
+    assert by_labels(loop).look(counts(loop)) != []
+
+
+def test_runs_that_lose_leave_nothing_behind_and_share_a_number(tmp_path: Path) -> None:
+    """No version, no event in a topic that is kept for ever, no wait for more rows: the next run is soon."""
+    loop = new_loop(tmp_path)
+    for _ in range(2):
+        loop.live(changed=False, rows=300, seed=len(loop.log.records))
+        retrainer, began_ms = by_labels(loop), loop.now_ms
+        ended = retrainer.execute(started(loop, retrainer), lambda: None, loop.pause)
+        assert (ended.state, ended.version, ended.rounds) == ("rejected", 2, 0)
+        assert "not better" in (ended.reason or "")
+        assert loop.now_ms == began_ms
+        loop.now_ms += 60_000
+    assert loop.repository.versions("loans") == [1]
+    assert loop.announcer.kinds == ["registered"]
+    loop.live(changed=True, rows=600, seed=99)
+    promoted = loop.finish(loop.alerted(drift=Drift("adwin", change_at=rfc3339(START_MS + 600_000), version="1")))
+    assert (promoted.state, promoted.version) == ("promoted", 2)
+
+
+def test_a_concept_that_comes_back_is_answered_by_the_version_that_knows_it(tmp_path: Path) -> None:
+    """A hundred rows are too few to train on, and enough to take an archived version back as it is."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    assert loop.finish(loop.alerted()).state == "promoted"
+    loop.live(changed=False, rows=100, seed=11)
+    back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
+    run = loop.finish(loop.alerted(fingerprint="f2", drift=back))
+    assert (run.state, run.version, run.tested_rows) == ("promoted", 1, 100)
+    assert "version 1: accuracy" in (run.verdict or "")
+    assert loop.state.aliases == {"champion": "1", "previous": "2"}
+    assert loop.repository.versions("loans") == [1, 2]
+    assert loop.announcer.kinds[-2:] == ["candidate", "promoted"]
+    assert loop.announcer.events[-1].version == "1"
+
+
+def test_quiet_hours_hold_a_run_back_and_not_a_person(tmp_path: Path) -> None:
+    """A run on an alert begins when they are over; a command begins at once."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    quiet = SETTINGS.model_copy(update={"quiet_hours": "22:00-22:30"})  # it is 22:13:20
+    asked = loop.retrainer(settings=quiet)
+    run = asked.start("loans", "command")
+    assert run is not None
+    assert asked.execute(run, lambda: None, loop.pause).state == "promoted"
+    assert loop.now_ms == START_MS
+    loop.live(changed=False, rows=400, seed=11)
+    back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
+    ended = loop.finish(loop.alerted(fingerprint="f2", drift=back), settings=quiet)
+    assert ended.state == "promoted"
+    assert loop.now_ms >= START_MS + 1_000_000 - 1  # 22:30:00
+
+
+def test_a_model_s_own_policy_comes_first(tmp_path: Path) -> None:
+    """One model without runs by labels among others that have them."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    retrainer = loop.retrainer(settings=SETTINGS.model_copy(update={"labels": 300}), own_settings={"loans": SETTINGS})
+    assert retrainer.look(counts(loop)) == []
+
+
+def test_a_command_without_rows_says_so_at_once(tmp_path: Path) -> None:
+    """A person waits for the answer; nothing else comes of it."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True, rows=50)
+    run = loop.retrainer().start("loans", "command")
+    assert run is not None
+    ended = loop.finish(run)
+    assert ended.reason == "50 labelled rows since the change, 200 are needed"
+    assert loop.now_ms == START_MS
+
+
+@pytest.mark.parametrize("kind", ["labels", "command"])
+def test_no_other_run_of_its_own_begins_while_one_is_at_work(kind: Any, tmp_path: Path) -> None:
+    """One run a model; a second one by labels is not even recorded."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    retrainer = by_labels(loop)
+    assert retrainer.start("loans", kind) is not None
+    loop.now_ms += 3_600_000
+    assert retrainer.look(counts(loop)) == []
+
+
+def test_runs_that_came_to_nothing_are_forgotten_in_the_end(tmp_path: Path) -> None:
+    """Those that nobody asked for, the oldest first; a rejected alert, a promotion and what is at work stay."""
+    loop = new_loop(tmp_path)
+    first = loop.retrainer().start("loans", "labels")
+    assert first is not None
+    known: list[dict[str, Any]] = [
+        {"state": "rejected"},
+        {"state": "rejected"},
+        {"state": "rejected", "kind": "alert"},
+        {"state": "confirmed"},
+        {"state": "collecting"},
+        {"state": "rejected"},
+    ]
+    for at, changed in enumerate(known, 1):
+        loop.runs.create(msgspec.structs.replace(first, episode=f"e{at}", triggered_ms=START_MS + at, **changed))
+    loop.runs.save(msgspec.structs.replace(first, state="rejected", step=1))
+    loop.runs.forget("loans", keep=2)
+    assert [run.episode for run in loop.runs.of("loans")] == ["e2", "e3", "e4", "e5", "e6"]

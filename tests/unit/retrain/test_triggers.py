@@ -1,0 +1,132 @@
+"""What starts a run, and what does not: alerts, new labels, a schedule, quiet hours."""
+
+from typing import Any
+
+import pytest
+
+from retrain.labels import LabelCounts
+from retrain.lifecycle import Run
+from retrain.triggers import concerns, due, labels_needed, quiet, run_by
+from streams.events import Mode, ModelState
+from streams.settings import RetrainSettings
+from tests.unit.retrain.loop import alert
+from tests.unit.retrain.rows import SECOND_MS, START_MS, labelled, pairs
+
+SETTINGS = RetrainSettings(labels=500, minimum_rows=200, cooldown_s=60)
+
+
+def run(**changed: Any) -> Run:
+    """A run that ended a long time ago."""
+    fields: dict[str, Any] = {"episode": "e", "model": "loans", "fingerprint": "f", "starts_at": "", "alertname": ""}
+    fields |= {"state": "rejected", "champion": "1", "triggered_ms": 0, "updated_ms": START_MS}
+    return Run(**{**fields, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "starts"),
+    [
+        ({}, True),
+        ({"alerts": ["ModelAccuracyDropped"]}, False),
+        ({"severities": ["critical"]}, False),
+        ({"severities": ["warning"]}, True),
+    ],
+)
+def test_alerts_start_runs_by_kind_and_severity(changed: dict[str, Any], starts: bool) -> None:
+    """The policy names the alerts and the severities that may call for a new version."""
+    labels = {"alertname": "ConceptDriftDetected", "model": "loans", "severity": "warning"}
+    assert concerns(alert(labels=labels), SETTINGS.model_copy(update=changed)) is starts
+
+
+def test_new_labels_start_a_run_once_there_are_enough() -> None:
+    """Counted from the last run, or from the first version."""
+    assert due([], 499, 0, SETTINGS, START_MS) is None
+    assert due([], 500, 0, SETTINGS, START_MS) == "labels"
+    assert due([], 10_000, 0, SETTINGS.model_copy(update={"labels": 0}), START_MS) is None
+
+
+@pytest.mark.parametrize(("tested", "needed"), [(0, 500), (60, 200), (300, 300), (5_000, 500)])
+def test_after_a_run_of_few_rows_the_next_one_comes_sooner(tested: int, needed: int) -> None:
+    """A quick challenger is improved as soon as its rows have doubled."""
+    assert labels_needed([run(tested_rows=tested), run(updated_ms=0, tested_rows=9)], SETTINGS) == needed
+
+
+def test_a_run_under_way_and_a_recent_one_hold_the_next_one_back() -> None:
+    """One at a time; none so soon after another."""
+    assert due([run(state="collecting")], 1_000, 0, SETTINGS, START_MS + 10**9) is None
+    assert due([run()], 1_000, 0, SETTINGS, START_MS + 59 * SECOND_MS) is None
+    assert due([run()], 1_000, 0, SETTINGS, START_MS + 60 * SECOND_MS) == "labels"
+
+
+def test_a_schedule_starts_a_run_so_long_after_the_last_one() -> None:
+    """Or after the first version was made, without one."""
+    daily = SETTINGS.model_copy(update={"schedule_s": 86_400.0})
+    assert due([], 0, START_MS, daily, START_MS + 86_399 * SECOND_MS) is None
+    assert due([], 0, START_MS, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
+    assert due([run()], 0, 0, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
+    assert due([run()], 0, 0, daily, START_MS + 86_399 * SECOND_MS) is None
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "is_quiet"),
+    [
+        ("", "03:00", False),
+        ("22:00-06:00", "23:59", True),
+        ("22:00-06:00", "05:59", True),
+        ("22:00-06:00", "06:00", False),
+        ("09:00-17:30", "17:29", True),
+        ("09:00-17:30", "17:30", False),
+        ("09:00-17:30", "08:59", False),
+    ],
+)
+def test_quiet_hours_may_pass_midnight(hours: str, at: str, is_quiet: bool) -> None:
+    """In UTC, the end not included."""
+    hour, minute = map(int, at.split(":"))
+    assert quiet(hours, START_MS - START_MS % 86_400_000 + (60 * hour + minute) * 60_000) is is_quiet
+
+
+def state(mode: Mode = "auto", **aliases: str) -> ModelState:
+    """A model of that mode."""
+    return ModelState("loans", 1, "binary", aliases=aliases, mode=mode)
+
+
+def test_two_processes_name_a_run_by_labels_alike() -> None:
+    """Whoever records it first has it; it knows the newest change that an alert has dated."""
+    runs = [run(since_ms=7), run(since_ms=9), run()]
+    one = run_by("labels", state(champion="3"), runs, START_MS + 1)
+    other = run_by("labels", state(champion="3"), runs, START_MS + 2)
+    assert isinstance(one, Run)
+    assert isinstance(other, Run)
+    assert (one.episode, one.champion, one.since_ms, one.kind) == (other.episode, "3", 9, "labels")
+    later = run_by("labels", state(champion="3"), [*runs, one], START_MS + 3)
+    assert isinstance(later, Run)
+    assert later.episode != one.episode
+    assert one.trigger == {"fingerprint": "labels", "startsAt": "2023-11-14T22:13:20.001Z", "kind": "labels"}
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        (None, "not in the repository"),
+        (state(), "no champion"),
+        (state("observe", champion="1"), "observe"),
+    ],
+)
+def test_a_model_that_cannot_be_retrained_says_why(known: ModelState | None, reason: str) -> None:
+    """The reason goes to whoever asked."""
+    found = run_by("command", known, [], START_MS)
+    assert isinstance(found, str)
+    assert reason in found
+
+
+def test_labels_are_counted_by_model_from_when_they_count() -> None:
+    """What an earlier run had is forgotten; records of other models, and of before, do not count."""
+    counts = LabelCounts()
+    counts.add(labelled(pairs([1, 0, 1, 0]), models=["loans"]))
+    counts.add(labelled(pairs([1, 0]), models=["other"]))
+    assert (counts.count("loans"), counts.count("other"), counts.count("none")) == (4, 2, 0)
+    counts.forget("loans", START_MS + 2 * SECOND_MS - 1)
+    assert counts.count("loans") == 2
+    counts.add(labelled(pairs([1, 0, 1])))
+    assert counts.count("loans") == 3
+    counts.forget("loans", 0)
+    assert counts.count("loans") == 3
