@@ -46,7 +46,7 @@ def _of_revision(revision: Revision) -> Entry:
 
 def _of_run(run: Run) -> list[Entry]:
     version = None if run.version is None else str(run.version)
-    begun = Entry(rfc3339(run.triggered_ms), LOOP, f"run {run.episode} triggered", None, run.alertname)
+    begun = Entry(rfc3339(run.triggered_ms), LOOP, f"run {run.episode} triggered", None, run.cause)
     if not run.ended:
         return [begun]
     ended = Entry(rfc3339(run.updated_ms), LOOP, f"run {run.episode} {run.state}", version, run.reason or run.verdict)

@@ -195,12 +195,11 @@ def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
             v.created_at,
             f"{b.metric} {b.value:.4f}" if b else "–",
             f"{b.standard_error:.4f}" if b else "–",
-            v.trigger.get("alertname", "by hand"),
+            v.trigger.get("alertname") or v.trigger.get("kind", "by hand"),
         )
     console.print(grid)
     for run in runs:
-        cause = run.alertname or f"by {run.kind}"
-        console.print(f"run {run.episode}: {cause} since {run.starts_at} → {run.state} {_stands(run)}")
+        console.print(f"run {run.episode}: {run.cause} since {run.starts_at} → {run.state} {_stands(run)}")
 
 
 def _stands(run: Run) -> str:

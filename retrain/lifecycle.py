@@ -119,6 +119,11 @@ class Run(msgspec.Struct, frozen=True):
         return not self.ended and not self.on_probation
 
     @property
+    def cause(self) -> str:
+        """What started it, in words."""
+        return self.alertname or {"labels": "new labels", "schedule": "the schedule"}.get(self.kind, "a command")
+
+    @property
     def trigger(self) -> dict[str, str]:
         """What led to it, as model events and manifests carry it."""
         named = {"fingerprint": self.fingerprint, "startsAt": self.starts_at}

@@ -79,15 +79,18 @@ def manifest_of(
     )
 
 
+def _source(trigger: dict[str, str]) -> str:
+    if not trigger:
+        return "registered by a person"
+    if "alertname" in trigger:
+        return f"alert {trigger['alertname']} `{trigger.get('fingerprint')}`, episode of {trigger.get('startsAt')}"
+    return {"labels": "new labels", "schedule": "the schedule"}.get(trigger.get("kind", ""), "a person's command")
+
+
 def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSettings) -> str:
     """The model card: for a person who asks where this version came from and whether to trust it."""
     measured = challenger.baseline
-    trigger = manifest.trigger
-    source = (
-        f"alert {trigger.get('alertname', '')} `{trigger.get('fingerprint', '')}`, episode of {trigger.get('startsAt')}"
-        if trigger
-        else "registered by a person"
-    )
+    source = _source(manifest.trigger)
     comparison = challenger.comparison
     data = "\n".join(f"- {key}: {value}" for key, value in manifest.trained_from.items())
     verdict = comparison.describe() if comparison else "a first version: there was no champion to compare with"
