@@ -87,6 +87,19 @@ def _source(trigger: dict[str, str]) -> str:
     return {"labels": "new labels", "schedule": "the schedule"}.get(trigger.get("kind", ""), "a person's command")
 
 
+def _trained(challenger: Challenger) -> str:
+    if not challenger.source:
+        return (
+            f"Trained on the oldest {challenger.train_rows} rows, measured on the newest {challenger.test_rows}, which it"
+            " was not trained on.\nIt was not fitted again afterwards: what was measured is what serves."
+        )
+    return (
+        f"Trained on {challenger.train_rows} rows ({challenger.source}). Measured on the newest {challenger.test_rows} in"
+        " blocks:\neach block by a model that was trained in the same way on what came before it. The last of these models,"
+        "\nwhich has not seen the newest block, is this one; it was not fitted again."
+    )
+
+
 def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSettings) -> str:
     """The model card: for a person who asks where this version came from and whether to trust it."""
     measured = challenger.baseline
@@ -106,9 +119,8 @@ Made {manifest.created_at}.
 {source}; its parent is {f"version {manifest.parent}" if manifest.parent else "none"}.
 
 ## How it was made
-{settings.algorithm}, {settings.trees} trees of depth {settings.depth}, seed {settings.seed}. Trained on the oldest
-{challenger.train_rows} rows, measured on the newest {challenger.test_rows}, which it was not trained on. It was not
-fitted again afterwards: what was measured is what serves.
+{settings.algorithm}, {settings.trees} trees of depth {settings.depth}, seed {settings.seed}.
+{_trained(challenger)}
 
 {data}
 

@@ -10,7 +10,7 @@ from retrain import contest as contests
 from retrain.champion import answers_of
 from retrain.contest import Archived, Contest, contest
 from retrain.dataset import Dataset
-from retrain.registration import manifest_of, metrics_of
+from retrain.registration import card_of, manifest_of, metrics_of
 from retrain.run import Answers, Stage, challenge, finished
 from retrain.training import Refused, TrainedTask
 from tests.unit.retrain.loop import SETTINGS
@@ -85,6 +85,18 @@ def test_the_best_source_wins_and_every_source_costs() -> None:
     assert {rival.name for rival in found.rivals} == {"since the change", "widened", "all"}
     assert [rival.comparison.significance for rival in found.rivals] == [pytest.approx(0.05 / 3)] * 3
     assert [rival.comparison.rows for rival in found.rivals] == [180] * 3
+
+
+def test_the_card_says_how_it_was_measured() -> None:
+    """Not that all of the test rows were unseen by this very model, which is true of the newest block only."""
+    found = held(mixed(600), fresh=600, change=600)
+    assert found.challenger is not None
+    known: dict[str, Any] = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": 1}
+    manifest = manifest_of(found.challenger, PROBLEMS["binary"], 2, trigger={"kind": "labels"}, **known)
+    card = card_of(manifest, found.challenger, SETTINGS)
+    assert "rows (since the change)" in card
+    assert "has not seen the newest block" in card
+    assert "new labels" in card
 
 
 def test_an_archived_version_wins_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
