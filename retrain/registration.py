@@ -88,15 +88,16 @@ def _source(trigger: dict[str, str]) -> str:
 
 
 def _trained(challenger: Challenger) -> str:
+    trained, tested = challenger.train_rows, challenger.test_rows
     if not challenger.source:
         return (
-            f"Trained on the oldest {challenger.train_rows} rows, measured on the newest {challenger.test_rows}, which it"
-            " was not trained on.\nIt was not fitted again afterwards: what was measured is what serves."
+            f"Trained on the oldest {trained} rows, measured on the newest {tested}, which it was not trained on.\n"
+            "It was not fitted again afterwards: what was measured is what serves."
         )
     return (
-        f"Trained on {challenger.train_rows} rows ({challenger.source}). Measured on the newest {challenger.test_rows} in"
-        " blocks:\neach block by a model that was trained in the same way on what came before it. The last of these models,"
-        "\nwhich has not seen the newest block, is this one; it was not fitted again."
+        f"Trained on {trained} rows ({challenger.source}). Measured on the newest {tested} in blocks:\n"
+        "each block by a model that was trained in the same way on what came before it. The last of these models,\n"
+        "which has not seen the newest block, is this one; it was not fitted again."
     )
 
 
