@@ -1,0 +1,194 @@
+"""Are these rows fit to be learnt from? Each check stops a run with a reason that a person can use.
+
+They stop what no real change of the world looks like: a column that went missing, a unit that changed, classes that are
+not reported any more, labels that have nothing to do with their rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.dataset import Dataset, Problem
+from retrain.training import Floats, Refused
+from serving.manifest import FeatureProfile, Manifest, ReferenceProfile
+from streams.events import Baseline
+
+MINIMUM_ROWS = 100
+"""Of fewer, a share says nothing."""
+ONE_SIDED = 0.75
+"""Share of one class from which on hardly any model beats always saying it."""
+FOLDS = 5
+DEPTH = 6
+LEAF_ROWS = 5
+"""Of the trees that judge labels: coarse ones, which a few wrong labels do not sway."""
+SURE = 0.9
+"""How sure a tree that has not seen a row must be of another class before the row's label is suspected."""
+TELLING = 0.5
+"""Of a champion that gets half of what always saying the commonest class gets wrong: its features tell the labels."""
+WIDER = 10.0
+"""A value counts as out of range when it lies beyond the reference by so many times the reference's width."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataPolicy:
+    """What is tolerated, as shares of the rows.
+
+    ``missing``: of one feature's values, above the share that the reference misses. ``out_of_range``: of one feature's
+    values, far beyond the reference's. ``class_share``: a class of two that the reference predicts at least ten times
+    as often must be labelled at least so often. ``newest``: the rows that the labels are judged by, since older ones
+    may be of another concept.
+    """
+
+    missing: float = 0.5
+    out_of_range: float = 0.5
+    class_share: float = 0.005
+    newest: float = 0.3
+
+
+POLICY = DataPolicy()
+
+
+def require_sound(dataset: Dataset, problem: Problem, champion: Manifest | None, policy: DataPolicy = POLICY) -> None:
+    """Raise :class:`Refused` with every reason why these rows must not be learnt from. See :func:`unsound`."""
+    profile, measured = (champion.profile, champion.baseline) if champion is not None else (None, None)
+    if reasons := unsound(dataset, problem, profile, measured, policy):
+        raise Refused("the rows are not fit to be learnt from: " + "; ".join(reasons))
+
+
+def unsound(
+    dataset: Dataset,
+    problem: Problem,
+    reference: ReferenceProfile | None,
+    measured: Baseline | None = None,
+    policy: DataPolicy = POLICY,
+) -> list[str]:
+    """What is wrong with the rows; an empty list for rows that may be learnt from.
+
+    ``reference`` and ``measured`` are the champion's profile and baseline. Without them only what the rows say of
+    themselves is checked.
+    """
+    if reasons := _schema(dataset, problem):
+        return reasons  # nothing else can be told of rows of another shape
+    reasons = _classes(dataset, problem, reference, policy)
+    if len(dataset) < MINIMUM_ROWS:
+        return reasons
+    known = {profile.name: profile for profile in reference.features} if reference is not None else {}
+    for column, feature in enumerate(problem.features):
+        reasons += _feature(dataset.features[:, column], feature.name, known.get(feature.name), policy)
+    if problem.task != "regression" and not reasons:
+        reasons += _labels(dataset, reference, measured, policy)
+    return reasons
+
+
+def _schema(dataset: Dataset, problem: Problem) -> list[str]:
+    found = []
+    if dataset.features.ndim != 2 or dataset.features.shape[1] != len(problem.features):
+        found.append(f"they have the shape {dataset.features.shape}, the model takes {len(problem.features)} features")
+    elif dataset.features.dtype != np.float32:
+        found.append(f"they are {dataset.features.dtype}, not float32")
+    elif np.isinf(dataset.features).any():
+        found.append("a feature is infinite")
+    if not np.isfinite(dataset.target).all():
+        found.append("an outcome is not a number")
+    elif problem.task != "regression" and len(dataset):
+        highest = int(dataset.target.max())
+        if dataset.target.min() < 0 or highest >= len(problem.classes):
+            found.append(f"an outcome is class number {highest} of {len(problem.classes)}")
+    if len(dataset) > 1 and (np.diff(dataset.complete_ms) < 0).any():
+        found.append("they are not in time order")
+    return found
+
+
+def _classes(dataset: Dataset, problem: Problem, reference: ReferenceProfile | None, policy: DataPolicy) -> list[str]:
+    if problem.task == "regression" or not len(dataset):
+        return []
+    counts = np.bincount(dataset.target.astype(np.int64), minlength=len(problem.classes))
+    if np.count_nonzero(counts) < 2:
+        only = problem.classes[int(np.argmax(counts))]
+        return [f"all {len(dataset)} outcomes have one class only, {only!r}: does the feed report the others?"]
+    if reference is None or problem.task != "binary" or len(dataset) < MINIMUM_ROWS:
+        return []  # of several classes some do vanish for a while
+    predicted = sum(reference.predicted.values())
+    found = []
+    for label, count in zip(problem.classes, counts.tolist(), strict=True):
+        expected = reference.predicted.get(str(label), 0) / max(1, predicted)
+        if expected >= 10 * policy.class_share and count < policy.class_share * len(dataset):
+            found.append(
+                f"class {label!r} has {count} of {len(dataset)} outcomes, {expected:.0%} were expected:"
+                " does the feed report it?"
+            )
+    return found
+
+
+def _feature(column: Floats, name: str, known: FeatureProfile | None, policy: DataPolicy) -> list[str]:
+    absent = float(np.mean(np.isnan(column)))
+    before = known.missing / known.count if known is not None and known.count else 0.0
+    if absent > before + policy.missing:
+        return [f"feature {name} is missing in {absent:.0%} of the rows, in the reference in {before:.0%}"]
+    if known is None or known.kind != "numeric" or len(known.quantiles) < 2:
+        return []
+    low, high = known.quantiles[0], known.quantiles[-1]
+    if high <= low:
+        return []  # it never varied: nothing says how far it may
+    margin = WIDER * (high - low)
+    present = column[~np.isnan(column)].astype(np.float64)
+    outside = float(np.mean((present < low - margin) | (present > high + margin))) if len(present) else 0.0
+    if outside > policy.out_of_range:
+        return [
+            f"feature {name} is far outside of its range [{low:g}, {high:g}] in {outside:.0%} of the rows:"
+            " has its unit changed?"
+        ]
+    return []
+
+
+def _labels(
+    dataset: Dataset, reference: ReferenceProfile | None, measured: Baseline | None, policy: DataPolicy
+) -> list[str]:
+    """Labels that cannot be told where the champion could tell them: joined to other rows, say, or shuffled."""
+    if reference is None or measured is None or measured.metric != "accuracy" or not reference.predicted:
+        return []
+    commonest = max(reference.predicted.values()) / max(1, sum(reference.predicted.values()))
+    if _gain_over(commonest, measured.value) < TELLING:
+        return []
+    newest = max(MINIMUM_ROWS, round(policy.newest * len(dataset)))
+    labels = dataset.target[-newest:].astype(np.int64)
+    known = float(np.bincount(labels).max() / len(labels))
+    told = float(np.mean(np.argmax(out_of_fold(dataset.features[-newest:], labels), axis=1) == labels))
+    if known > ONE_SIDED or _gain_over(known, told) > 0.0:
+        return []
+    return [
+        f"the newest {len(labels)} labels cannot be told from their features: right on {told:.0%} of them,"
+        f" always saying the commonest class is right on {known:.0%}. Are outcomes joined to the right predictions?"
+    ]
+
+
+def _gain_over(commonest: float, accuracy: float) -> float:
+    return (accuracy - commonest) / (1.0 - commonest) if commonest < 1.0 else 0.0
+
+
+def suspect_labels(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which labels are probably wrong: a tree that has not seen the row is nearly sure of another class.
+
+    After Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels" (2021).
+    """
+    probabilities = out_of_fold(rows, labels)
+    return np.asarray(
+        (np.argmax(probabilities, axis=1) != labels) & (probabilities.max(axis=1) >= SURE), dtype=np.bool_
+    )
+
+
+def out_of_fold(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """n × classes probabilities, each row's by a small tree that was fitted on the other folds."""
+    from sklearn.tree import DecisionTreeClassifier  # here: only a training needs it
+
+    probabilities = np.zeros((len(rows), int(labels.max()) + 1))
+    folds = np.arange(len(rows)) % FOLDS
+    for fold in range(min(FOLDS, len(rows))):
+        held = folds == fold
+        tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=LEAF_ROWS, random_state=0)
+        tree.fit(rows[~held], labels[~held])
+        probabilities[np.ix_(held, tree.classes_)] = tree.predict_proba(rows[held])
+    return probabilities

@@ -1,0 +1,150 @@
+"""Checks before training: each stops a run with its reason, and no real change of the world is mistaken for a fault."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retrain.data_checks import require_sound, suspect_labels, unsound
+from retrain.dataset import Dataset, Problem
+from retrain.profile import reference_profile
+from retrain.training import Refused
+from serving.manifest import ReferenceProfile
+from streams.events import Baseline
+from tests.unit.retrain.rows import PROBLEM, concept, dataset, features
+
+ROWS = 400
+
+
+def reference(rows: Any = None) -> ReferenceProfile:
+    """The champion's profile: features within [0, 1), both classes predicted alike often."""
+    made = features(1_000, seed=3) if rows is None else rows
+    chosen = concept(made, changed=False)
+    return reference_profile(made, PROBLEM.features, PROBLEM.classes, np.column_stack([1 - chosen, chosen]), 1)
+
+
+def fresh(changed: bool = False) -> Dataset:
+    """Rows that nothing is wrong with."""
+    rows = features(ROWS, seed=4)
+    return dataset(rows, concept(rows, changed=changed))
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_sound_rows_pass(changed: bool) -> None:
+    """The old concept and its opposite: a change of concept is what training is for."""
+    assert unsound(fresh(changed), PROBLEM, reference()) == []
+    require_sound(fresh(changed), PROBLEM, None)
+
+
+def test_features_that_moved_pass(changed: bool = True) -> None:
+    """Everybody is twice as old: drift, not a fault."""
+    made = fresh(changed)
+    made.features[:, 0] *= 2
+    made.features[:, 1] += 3
+    assert unsound(made, PROBLEM, reference()) == []
+
+
+def test_a_missing_column_stops() -> None:
+    """A feature that is null in most rows, and was not."""
+    made = fresh()
+    made.features[: ROWS * 3 // 4, 1] = np.nan
+    assert unsound(made, PROBLEM, reference()) == ["feature b is missing in 75% of the rows, in the reference in 0%"]
+    sparse = features(1_000, seed=3)
+    sparse[:500, 1] = np.nan
+    assert unsound(made, PROBLEM, reference(sparse)) == []  # it was always sparse
+
+
+def test_a_changed_unit_stops() -> None:
+    """Cents instead of euros."""
+    made = fresh()
+    made.features[:, 2] *= 100
+    (reason,) = unsound(made, PROBLEM, reference())
+    assert "feature c is far outside of its range" in reason
+    assert "has its unit changed?" in reason
+
+
+def test_a_feature_that_never_varied_may_begin_to(rows: int = 1_000) -> None:
+    """A category that nobody had, as 0 and 1: its first customers are no fault."""
+    constant = features(rows, seed=3)
+    constant[:, 2] = 0
+    made = fresh()
+    made.features[:, 2] = 1
+    assert unsound(made, PROBLEM, reference(constant)) == []
+
+
+def test_one_class_stops() -> None:
+    """A feed that reports only the defaults."""
+    made = dataclasses.replace(fresh(), target=np.ones(ROWS))
+    assert unsound(made, PROBLEM, reference()) == [
+        "all 400 outcomes have one class only, 1: does the feed report the others?"
+    ]
+
+
+def test_a_class_that_is_hardly_reported_stops() -> None:
+    """One row of 400, where the champion said it of every second."""
+    target = np.ones(ROWS)
+    target[0] = 0
+    (reason,) = unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference())
+    assert "class 0 has 1 of 400 outcomes" in reason
+    target[:10] = 0  # rare, but reported: it may have become rare
+    assert unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference()) == []
+
+
+def test_labels_that_have_nothing_to_do_with_their_rows_stop() -> None:
+    """Shuffled, as by a wrong join: the champion could tell them, now nobody can."""
+    made = fresh()
+    shuffled = dataclasses.replace(made, target=np.random.default_rng(5).permutation(made.target))
+    good = Baseline("accuracy", 0.95, 300)
+    (reason,) = unsound(shuffled, PROBLEM, reference(), good)
+    assert "labels cannot be told from their features" in reason
+    assert unsound(made, PROBLEM, reference(), good) == []
+    assert unsound(shuffled, PROBLEM, reference(), Baseline("accuracy", 0.6, 300)) == []  # it never could tell much
+
+
+def test_a_change_in_the_middle_of_the_rows_passes() -> None:
+    """Old rows of the opposite concept: alike rows differ, but the newest agree among themselves."""
+    made = fresh()
+    target = np.where(np.arange(ROWS) < ROWS // 2, made.target, 1 - made.target)
+    assert (
+        unsound(dataclasses.replace(made, target=target), PROBLEM, reference(), Baseline("accuracy", 0.95, 300)) == []
+    )
+
+
+def test_suspects_are_the_labels_that_are_wrong() -> None:
+    """5 % of the labels are flipped: most of them are found, and few others are suspected."""
+    rows = features(1_000, seed=6)
+    labels = concept(rows, changed=False).astype(np.int64)
+    flipped = np.random.default_rng(7).random(1_000) < 0.05
+    suspected = suspect_labels(rows, np.where(flipped, 1 - labels, labels))
+    assert np.mean(suspected[flipped]) > 0.8
+    assert np.mean(suspected[~flipped]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ({"features": features(ROWS)[:, :2]}, "takes 3 features"),
+        ({"features": features(ROWS).astype(np.float64)}, "not float32"),
+        ({"features": np.full((ROWS, 3), np.inf, dtype=np.float32)}, "infinite"),
+        ({"target": np.full(ROWS, np.nan)}, "not a number"),
+        ({"target": np.full(ROWS, 7.0)}, "class number 7 of 2"),
+        ({"complete_ms": np.arange(ROWS)[::-1]}, "not in time order"),
+    ],
+)
+def test_rows_of_another_shape_stop(broken: dict[str, Any], reason: str) -> None:
+    """The schema comes first, and nothing else is said of rows that do not have it."""
+    with pytest.raises(Refused, match=reason):
+        require_sound(dataclasses.replace(fresh(), **broken), PROBLEM, None)
+
+
+def test_numbers_are_checked_too() -> None:
+    """A regression has no classes; its features are checked alike."""
+    rows = features(ROWS, seed=4)
+    problem = Problem("price", "regression", PROBLEM.features, ())
+    made = dataset(rows, rows[:, 0].astype(np.float64))
+    assert unsound(made, problem, None) == []
+    made.features[:, 0] = np.nan
+    assert "feature a is missing in 100%" in unsound(made, problem, None)[0]
