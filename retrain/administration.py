@@ -84,6 +84,7 @@ class Administration:
             trained_from={**source, "rows": len(table.rows), "data_sha256": challenger.data_sha256},
             trigger={},
             parent=None,
+            settings=settings,
         )
         card = card_of(manifest, challenger, settings)
         self.repository.write_version(table.problem.model, version, challenger.onnx, manifest, card)

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
 from rich.table import Table as RichTable
 
-from retrain.training import Algorithm, TrainedTask
+from retrain.training import Algorithm, Refused, TrainedTask
 from streams.cli import session, stderr, stdout
 from streams.errors import MissingInput, WrongSetting
 from streams.events import Mode
@@ -51,6 +51,7 @@ def mount(app: typer.Typer) -> None:
     models.command("rollback")(rollback)
     models.command("diff")(diff)
     models.command("history")(history)
+    models.command("reproduce")(reproduce)
     app.add_typer(models, name="models")
 
 
@@ -249,6 +250,45 @@ def history(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
             entry.at or "–", entry.by, entry.what, entry.version or "–", entry.champion or "–", entry.reason or ""
         )
     stdout().print(grid)
+
+
+def reproduce(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Version,
+    file: Annotated[Path | None, typer.Option(help="The table that it was trained on.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label; the last one unless said.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a version again: the same bytes, or what differs. Exit code 1 if the bytes are others."""
+    from retrain import reproduction
+    from retrain.log import KafkaLog
+    from retrain.tables import read, table
+    from serving.repository import Repository
+
+    settings = session(ctx).settings
+    manifest = Repository(settings.repository).manifest(model, version)
+    with stderr().status(f"training version {version} of {model} again"):
+        try:
+            if file is None:
+                rows = reproduction.rows_from_log(manifest, KafkaLog(settings))
+            else:
+                frame = read(file, manifest.trained_from.get("rows"))
+                positive = None if manifest.positive is None else str(manifest.positive)
+                task = cast(TrainedTask, manifest.task)
+                rows = table(frame, model, label=label, task=task, positive=positive).rows
+            found = reproduction.reproduce(manifest, rows)
+        except Refused as error:
+            raise MissingInput(f"version {version} of {model} cannot be trained again: {error}") from None
+    if json:
+        _print_json(found)
+    else:
+        console = stdout()
+        console.print(f"version {version} of {model}: {'the same bytes' if found.same else 'other bytes'}")
+        for line in found.differences:
+            console.print(f"  {line.name}: {line.first} then, {line.second} now")
+    if not found.same:
+        raise typer.Exit(1)
 
 
 def freeze(

@@ -118,6 +118,7 @@ def contest(
                 comparison=best.comparison,
                 stage=stage,
                 source=best.name,
+                change=candidate.source.change,
             )
         except Refused as refusal:  # by the parity gate: the next best may convert
             refused.append(f"{best.name}: {refusal}")

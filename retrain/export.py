@@ -26,6 +26,7 @@ def export(trained: Trained, *, model: str, version: int, data_sha256: str) -> b
     """
     require_convertible(trained.native, trained.task)
     graph = convert(trained)
+    graph.graph.name = model  # the converters draw one by lot: the same training would never give the same bytes
     for key, value in (("model", model), ("version", str(version)), ("data_sha256", data_sha256)):
         entry = graph.metadata_props.add()
         entry.key, entry.value = key, value

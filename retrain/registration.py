@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from typing import Any
 
 import msgspec
 
 from retrain.dataset import Problem
 from retrain.export import INPUT
-from retrain.run import Challenger
+from retrain.reproduction import parameters_of, versions_here
+from retrain.run import Challenger, recipe
 from serving.manifest import Manifest, Signature
 from streams.settings import RetrainSettings
-
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxmltools", "scikit-learn", "skl2onnx", "xgboost")
 
 
 def metrics_of(challenger: Challenger) -> dict[str, float]:
@@ -47,8 +45,10 @@ def manifest_of(
     trained_from: dict[str, Any],
     trigger: dict[str, str],
     parent: int | None,
+    settings: RetrainSettings,
 ) -> Manifest:
     """The manifest of a challenger."""
+    end = challenger.first_row + challenger.train_rows
     regression = problem.task == "regression"
     names = challenger.outputs
     return Manifest(
@@ -73,7 +73,8 @@ def manifest_of(
         trained_from=trained_from,
         metrics=metrics_of(challenger),
         parity=parity_of(challenger),
-        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        parameters=parameters_of(recipe(settings), challenger.first_row, end, challenger.change_row),
+        libraries=versions_here(),
         trigger=trigger,
         parent=parent,
     )
@@ -124,6 +125,9 @@ Made {manifest.created_at}.
 {_trained(challenger)}
 
 {data}
+
+Train it again, or see what differs: `driftline models reproduce {manifest.model} {manifest.version}`.
+Who made it serve, and when: `driftline models history {manifest.model}`.
 
 ## How good it is
 {measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f} (standard error, {measured.n} rows).

@@ -125,6 +125,7 @@ class Round:
             trained_from=trained_from,
             trigger=run.trigger,
             parent=int(run.champion),
+            settings=self._settings,
         )
         card = card_of(written, challenger, self._settings)
         self._check()

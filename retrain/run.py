@@ -43,6 +43,9 @@ class Challenger:
     outputs: tuple[str, ...]
     profile: ReferenceProfile
     data_sha256: str
+    first_row: int = 0
+    change_row: int = 0
+    """It was trained on ``train_rows`` rows from ``first_row`` on, those before ``change_row`` with less weight."""
     source: str = ""
     """Which rows it was trained on, of several choices."""
 
@@ -98,6 +101,7 @@ def finished(
     comparison: Comparison | None = None,
     stage: Callable[[Stage], None] = lambda _: None,
     source: str = "",
+    change: int = 0,
 ) -> Challenger:
     """What was trained on rows ``start`` to ``end``, exported and through the parity gate.
 
@@ -126,6 +130,8 @@ def finished(
             rows, problem.features, problem.classes, trained.predict(rows), problem.positive_index
         ),
         data_sha256=dataset.sha256,
+        first_row=start,
+        change_row=change,
         source=source,
     )
 

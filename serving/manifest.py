@@ -77,7 +77,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Everything about one immutable version.
 
     ``sha256`` and ``size_bytes`` are of ``model.onnx``; ``created_at`` is RFC 3339. ``trained_from`` names the source:
-    a file and its rows, or ranges of offsets by topic and partition. ``trigger`` is the alert's fingerprint and start.
+    a file and its rows, or ranges of offsets by topic and partition. ``parameters`` (with the seed) and ``libraries``
+    (with Python and Driftline) are what it takes to train the same bytes again. ``trigger`` is the alert's fingerprint
+    and start.
     """
 
     format: int = FORMAT
@@ -95,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     trained_from: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     parity: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     libraries: dict[str, str] = {}
     trigger: dict[str, str] = {}
     parent: int | None = None

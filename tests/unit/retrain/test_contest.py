@@ -22,7 +22,9 @@ def champion(task: TrainedTask, *, changed: bool = False, seed: int = 0) -> Answ
     """A version that knows the old concept, or the changed one."""
     made = challenge(rows_of(task, changed=changed, seed=seed), PROBLEMS[task], version=1, settings=SETTINGS)
     created_at = "2023-11-14T22:13:20Z"
-    manifest = manifest_of(made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None)
+    manifest = manifest_of(
+        made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None, settings=SETTINGS
+    )
     return answers_of(made.onnx, manifest)
 
 
@@ -91,7 +93,12 @@ def test_the_card_says_how_it_was_measured() -> None:
     """Not that all of the test rows were unseen by this very model, which is true of the newest block only."""
     found = held(mixed(600), fresh=600, change=600)
     assert found.challenger is not None
-    known: dict[str, Any] = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": 1}
+    known: dict[str, Any] = {
+        "created_at": "2023-11-14T22:13:20Z",
+        "trained_from": {},
+        "parent": 1,
+        "settings": SETTINGS,
+    }
     manifest = manifest_of(found.challenger, PROBLEMS["binary"], 2, trigger={"kind": "labels"}, **known)
     card = card_of(manifest, found.challenger, SETTINGS)
     assert "rows (since the change)" in card

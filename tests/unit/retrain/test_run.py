@@ -34,7 +34,14 @@ def first(task: TrainedTask) -> tuple[Challenger, Manifest]:
     """A champion of the old concept."""
     made = challenge(rows_of(task, changed=False, seed=0), PROBLEMS[task], version=1, settings=SETTINGS)
     return made, manifest_of(
-        made, PROBLEMS[task], 1, created_at="2023-11-14T22:13:20Z", trained_from={}, trigger={}, parent=None
+        made,
+        PROBLEMS[task],
+        1,
+        created_at="2023-11-14T22:13:20Z",
+        trained_from={},
+        trigger={},
+        parent=None,
+        settings=SETTINGS,
     )
 
 
