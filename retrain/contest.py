@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from retrain.comparison import Comparison, MetricName, compare
 from retrain.dataset import Dataset, Problem
+from retrain.gates import groups_of, require_cheap, require_fair
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
+from retrain.scoring import decide
 from retrain.sources import Source, blocks, sources
 from retrain.training import Refused, Trained, train
 from streams.settings import RetrainSettings
@@ -120,7 +122,13 @@ def contest(
                 source=best.name,
                 change=candidate.source.change,
             )
-        except Refused as refusal:  # by the parity gate: the next best may convert
+            require_cheap(challenger.onnx, dataset.features, settings)
+            if settings.groups:
+                rows, target = dataset.features[candidate.end :], dataset.target[candidate.end :]
+                answered = decide(challenger.onnx, rows)
+                groups = groups_of(rows, target, champion(rows), answered, problem, settings.groups)
+                require_fair(groups, problem, settings)
+        except Refused as refusal:  # by a gate: the next best may convert
             refused.append(f"{best.name}: {refusal}")
             rivals.remove(best)
             continue

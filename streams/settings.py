@@ -159,6 +159,13 @@ class RetrainSettings(_Section):
     )
     archive_rows: int = Field(60, ge=20, description="labelled rows on which archived versions are looked at")
     archive_versions: int = Field(20, ge=0, description="newest archived versions that may come back; 0: none")
+    maximum_model_mb: float = Field(100.0, gt=0, description="size of a challenger's model file, at most")
+    maximum_latency_ms: float = Field(20.0, gt=0, description="what a challenger may take for one row, in the median")
+    groups: list[str] = Field([], description="features whose values are groups that no challenger may treat worse")
+    group_loss: float = Field(0.05, ge=0, description="accuracy (or share of the MAE) that a group may lose")
+    group_difference: float = Field(
+        1.0, ge=0, le=1, description="between groups, of selection rates and of true positive rates, at most"
+    )
     parity_rows: int = Field(10_000, ge=100, description="rows on which ONNX must agree with the original")
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
