@@ -65,6 +65,7 @@ def compare(
     """
     runs = [Run(each.name, course, each.settings, model=model) for each in policies]
     counted = Outcomes(course.input_partitions, model)
+    counted.begin_after(course.first_of_all)
     replay(course, _counting(chunks, counted), runs, progress)
     seconds = {name: each.fold() for name, each in sorted(counted.models.items())}
     seconds = {name: each for name, each in seconds.items() if len(each.at_s)}

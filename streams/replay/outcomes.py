@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,10 @@ class Outcomes:
         self.heard: set[str] = set()
         """Every model that the stream speaks of."""
         self.inputs = Inputs(input_partitions, lambda model: only is None or model == only)
+
+    def begin_after(self, sequences: Mapping[tuple[int, str], int]) -> None:
+        """Do without the summaries up to these sequences of (input partition, model): the log has them no more."""
+        self.inputs.begin_after(sequences)
 
     def take(self, read: Sequence[Read]) -> None:
         """Take in records of ``summaries`` and ``checkpoints``."""

@@ -58,6 +58,15 @@ class Course:
     first: Mapping[int, Mapping[tuple[int, str], int]]
 
     @property
+    def first_of_all(self) -> dict[tuple[int, str], int]:
+        """``first`` over all partitions: a model has its summaries in one, where its sequence is the lowest."""
+        lowest: dict[tuple[int, str], int] = {}
+        for sequences in self.first.values():
+            for key, sequence in sequences.items():
+                lowest[key] = min(sequence, lowest.get(key, sequence))
+        return lowest
+
+    @property
     def end_ms(self) -> int:
         """Stream time at the end of the last step; :data:`FOREVER_MS` for the end of the stream."""
         return max((plan[-1].until_ms for plan in self.plans.values() if plan), default=0)

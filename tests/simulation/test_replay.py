@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from tests.simulation.traffic import Act, long
 from tests.simulation.verdict import Finished, findings
 from tests.simulation.worker import Worker, begin, play
 from tests.simulation.world import SETTINGS, TOPICS, World
-from tests.support.memory.log import MemoryLog
+from tests.support.memory.log import MemoryLog, MemoryReader
 from tests.support.memory.wire import Wire
 
 
@@ -176,6 +176,37 @@ def test_a_setting_that_no_cut_records_is_said_to_be_taken_from_the_command(long
     assert not report.identical
     assert {each.kind for each in report.differences} <= {"differs", "only published", "only replayed"}
     assert report.differences
+
+
+class Shortened(MemoryLog):
+    """A way to the broker after retention: the first half of two topics is gone."""
+
+    def reader(
+        self,
+        topic: str,
+        start: Mapping[int, int] | None = None,
+        partitions: Collection[int] | None = None,
+        tail: int | None = None,
+    ) -> MemoryReader:
+        """A reader whose earliest records are those in the middle."""
+        if topic in (TOPICS.summaries, TOPICS.checkpoints) and start is None:
+            with super().reader(topic, None, partitions) as whole:
+                start = {p: end // 2 for p, end in whole.ends().items()}
+        return super().reader(topic, start, partitions, tail)
+
+
+@pytest.mark.parametrize("name", ["long_run", "wide_run"])
+def test_a_log_without_its_beginning_is_said_to_be_so(name: str, request: pytest.FixtureRequest) -> None:
+    """What is left is replayed to its end; what was before is not known, and differences are not hidden."""
+    world = request.getfixturevalue(name).world
+    report = verify(SETTINGS, Shortened(world.broker))
+    assert any("the topics begin at 2023-" in limit for limit in report.limits)
+    assert not any("the log has what is needed" in note for note in report.notes)
+    assert not report.identical
+    assert report.replayed < report.published
+    source = of_summaries(SETTINGS, question(), lambda _: None, lambda _: None, Shortened(world.broker))
+    assert any("the topics begin at 2023-" in limit for limit in source.report.limits)
+    assert 0 < source.report.outcomes < compared(of_summaries, world, question()).report.outcomes
 
 
 def tampered(world: World, change: Callable[[list[Any]], None]) -> World:
