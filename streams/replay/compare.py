@@ -15,6 +15,8 @@ from streams.replay.run import Course, Progress, Read, Run, replay
 from streams.replay.score import Drift, Score, score
 from streams.settings import Settings
 
+DAY_S = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -90,7 +92,7 @@ def compare(
         drifts=[_named(drift) for drift in drifts],
         cost_per_error=cost_per_error,
         policies=scores,
-        limits=list(limits),
+        limits=[*limits, *_short(begins, ends)],
     )
     return Compared(report, {n: (s, counted.models[n].regression) for n, s in seconds.items()}, (begins, ends))
 
@@ -99,6 +101,13 @@ def _counting(chunks: Iterable[Sequence[Read]], outcomes: Outcomes) -> Iterable[
     for chunk in chunks:
         outcomes.take(chunk)
         yield chunk
+
+
+def _short(begins_s: int, ends_s: int) -> list[str]:
+    if ends_s - begins_s >= DAY_S:
+        return []
+    hours = (ends_s - begins_s) / 3_600
+    return [f"the stream has {hours:.2g} hours only: what is said of a week is extrapolated from them"]
 
 
 def _named(drift: Drift) -> str:

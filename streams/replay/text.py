@@ -27,7 +27,12 @@ def render_check(report: CheckReport, console: Console) -> None:
         _difference(each, console)
     if len(report.differences) > SHOWN:
         console.print(f"and {len(report.differences) - SHOWN} more, see --json")
-    if report.identical:
+    if report.identical and not report.replayed and not report.published:
+        console.print(
+            f"[green]identical[/]: no alert was published up to {report.until}, and none comes out of the replay",
+            soft_wrap=True,
+        )
+    elif report.identical:
         console.print(
             f"[green]identical[/]: {report.replayed} alerts up to {report.until} come out of the replay, "
             "id for id and byte for byte as they were published",
@@ -79,10 +84,10 @@ def render_comparison(found: Comparison, console: Console) -> None:
 def _rows(found: Comparison) -> Iterator[tuple[str, Callable[[Score], str]]]:
     """(what is measured, how a policy's cell reads)."""
     yield "alarms", lambda score: str(score.alarms)
-    yield "alarms a week", lambda score: f"{score.alarms_per_week:.3g}"
+    yield "alarms a week", lambda score: rate(score.alarms_per_week)
     if found.drifts:
         yield "false alarms (outside of drifts)", lambda score: str(score.false_alarms)
-        yield "false alarms a week", lambda score: f"{score.false_alarms_per_week or 0.0:.3g}"
+        yield "false alarms a week", lambda score: rate(score.false_alarms_per_week or 0.0)
         yield "drifts found", lambda score: f"{score.found} of {score.of}"
         yield "median delay", lambda score: "—" if score.median_delay_s is None else duration(score.median_delay_s)
         yield (
@@ -93,6 +98,11 @@ def _rows(found: Comparison) -> Iterator[tuple[str, Callable[[Score], str]]]:
     if found.cost_per_error is not None:
         yield "cost of them", lambda score: "—" if score.cost is None else f"{score.cost:,.2f}"
     yield "records in the topic alerts", lambda score: str(score.alerts)
+
+
+def rate(number: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{number:,.0f}" if number >= 1_000 else f"{number:.3g}"
 
 
 def duration(seconds: float) -> str:

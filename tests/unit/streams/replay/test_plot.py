@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from streams.replay import text
+from streams.replay.check import CheckReport, Difference
 from streams.replay.compare import Comparison
 from streams.replay.outcomes import Seconds
 from streams.replay.plot import draw, panels
@@ -72,6 +73,36 @@ def test_only_so_many_models_are_drawn() -> None:
     many = {f"m{n}": (FLAT, False) for n in range(20)}
     found = panels(many, [policy("current", alarm("m17", 1, 2))], limit=3)
     assert [panel.model for panel in found] == ["m17", "m0", "m1"]
+
+
+def test_rates_are_written_out() -> None:
+    """Nobody reads 2.88e+04."""
+    assert [text.rate(each) for each in (0, 0.1234, 60.48, 28_812.3)] == ["0", "0.123", "60.5", "28,812"]
+
+
+def check_report(identical: bool, replayed: int, published: int) -> str:
+    """What the check says in words."""
+    out = io.StringIO()
+    differences = [] if identical else [Difference("a/1", "differs", "firing X of m", {"drift.statistic": [1.5, 2.5]})]
+    report = CheckReport(identical, replayed, published, 3, 2, 9, "now", differences, [], ["the log begins late"])
+    text.render_check(report, Console(file=out, width=100))
+    return out.getvalue()
+
+
+def test_a_check_says_what_it_found() -> None:
+    """Identical, identical because there was nothing, or different by what; and what could not be compared."""
+    assert "identical: 7 alerts" in check_report(True, 7, 7)
+    assert "no alert was published" in check_report(True, 0, 0)
+    found = check_report(False, 7, 8)
+    for expected in (
+        "differs: firing X of m, a/1",
+        "drift.statistic: published 1.5, replayed 2.5",
+        "the log begins late",
+    ):
+        assert expected in found
+    for expected in ("8 alerts were published, 7 come out", "3 of them are no longer", "2 published alerts are older"):
+        assert expected in found
+    assert "identical" not in found
 
 
 def shown(drifts: list[str], cost: float | None) -> str:

@@ -113,6 +113,7 @@ def test_a_drift_in_a_table_is_found(tmp_path: Path) -> None:
     one, two = (of_table(QUICK, tmp_path / "t.csv", 10.0, asked, lambda _: None, lambda _: None) for _ in range(2))
     assert one.report == two.report
     assert (one.report.outcomes, one.report.models) == (6_000, ["csv"])
+    assert any("extrapolated" in limit for limit in one.report.limits), "it is ten minutes long"
     current, silent = one.report.policies
     assert (current.found, current.of, current.false_alarms) == (1, 1, 0)
     assert 0 < (current.median_delay_outcomes or 0) < 1_500
