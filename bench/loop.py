@@ -32,6 +32,8 @@ QUICK_ROWS = 11_000
 ALLOWED_LOSS = 0.005
 """Of accuracy, to the best of the yardsticks."""
 STRETCH_ROWS = 1_000
+ROLLBACK_COOLDOWN_ROWS = 500
+"""Here a row is a second: the default, made for days of labels, would be longer than a stream."""
 
 
 def say(text: str) -> None:
@@ -135,7 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     if not folder:
         parser.error("set DRIFTLINE_DATA to the folder with the streams (.csv.gz)")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    settings = Settings(retrain=RetrainSettings(parity_rows=500 if options.quick else 10_000))
+    parity_rows = 500 if options.quick else 10_000
+    settings = Settings(retrain=RetrainSettings(parity_rows=parity_rows, rollback_cooldown_s=ROLLBACK_COOLDOWN_ROWS))
     cases = [
         case
         for case in CASES
