@@ -1,17 +1,18 @@
 """How good a version is when nothing is wrong: learnt once from its first outcomes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from detectors.contract import Errors, InvalidValue, checked, finite
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.reference import WINDOW, Reference, WindowSums
+from detectors.snapshot import SnapshotError, decode, seal, unseal
 
-FORMAT = 1
+FORMAT = 2
 OUTCOMES = 5_000
-LARGEST = 1e150  # the square of a larger error is no number any more
+LARGEST = 1e140  # the square of a sum of larger errors is no number any more
 
 Metric = Literal["accuracy", "mae"]
 
@@ -40,11 +41,14 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class LearnerState:
+    """Format 1 had no windows."""
+
     metric: Metric
     required: int
     n: int
     total: float
     squares: float
+    windows: WindowSums = field(default_factory=WindowSums)
 
 
 class BaselineLearner:
@@ -58,6 +62,7 @@ class BaselineLearner:
         self._n = 0
         self._total = 0.0
         self._squares = 0.0
+        self._windows = WindowSums()
 
     @property
     def missing(self) -> int:
@@ -77,6 +82,15 @@ class BaselineLearner:
         variance = max(0.0, self._squares / n - mean * mean) * n / (n - 1)
         return Baseline(n, "mae", mean, math.sqrt(variance / n))
 
+    def reference(self, scale: float) -> Reference | None:
+        """What was learnt as a reference of errors divided by the scale: of whole windows, which are most of it.
+
+        None before there is a baseline, and if it is too short, or was begun by a release that kept no windows.
+        """
+        if self.missing or 2 * self._windows.windows * WINDOW < self._n:
+            return None
+        return self._windows.reference(scale)
+
     def update_many(self, errors: Errors) -> int:
         """Take what is still missing from the front of the errors; returns how many were taken.
 
@@ -89,21 +103,24 @@ class BaselineLearner:
         # Strictly from left to right, so that the way to batch does not matter.
         self._total = float(np.add.accumulate(np.concatenate(([self._total], taken)))[-1])
         self._squares = float(np.add.accumulate(np.concatenate(([self._squares], taken * taken)))[-1])
+        self._windows.add(taken)
         self._n += len(taken)
         return len(taken)
 
     def snapshot(self) -> bytes:
-        return seal(FORMAT, LearnerState(self._metric, self._required, self._n, self._total, self._squares))
+        return seal(
+            FORMAT, LearnerState(self._metric, self._required, self._n, self._total, self._squares, self._windows)
+        )
 
     def restore(self, sealed: bytes) -> None:
         """Raises SnapshotError, having changed nothing, for other bytes than those of a learner of this metric.
 
         A baseline that is being learnt keeps the requirement that it began with.
         """
-        state = fields_of(sealed, FORMAT, LearnerState)
+        state = decode(unseal(sealed, FORMAT)[1], LearnerState)
         if state.metric != self._metric:
             raise SnapshotError(f"the snapshot learns {state.metric} and this version needs {self._metric}")
-        if state.required < 2 or not 0 <= state.n <= state.required:
+        if state.required < 2 or not 0 <= state.n <= state.required or not state.windows.filling.consistent:
             raise SnapshotError(f"the snapshot counts {state.n} of {state.required} outcomes, which cannot be")
         self._required = state.required
-        self._n, self._total, self._squares = state.n, state.total, state.squares
+        self._n, self._total, self._squares, self._windows = state.n, state.total, state.squares, state.windows

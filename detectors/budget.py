@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from detectors.e_detector import LEAST_RUN_LENGTH
 from detectors.hazard_table import LINES
+from detectors.names import CALIBRATED
 
 WEEK_S = 604_800
 BY_PROOF = "e_detector"
@@ -92,7 +93,7 @@ def parameters(detector: str, error_rate: float, run_length: float) -> dict[str,
         if line.detector == detector
     ]
     if not points:
-        known = ", ".join(sorted({BY_PROOF, *(line.detector for line in LINES)}))
+        known = ", ".join(CALIBRATED)
         raise NotCalibrated(f"nobody knows how often {detector} alarms falsely: it is evidence only. {known} can page")
     x = _interpolated(points, math.log(max(error_rate, 1e-12)))
     if detector == "adwin":

@@ -24,7 +24,7 @@ from detectors.acceptable import CALM, HIGHEST, AcceptableLevel, LevelState
 from detectors.alternatives import ANGLES, WEIGHTS, bets
 from detectors.change_point import ChangePoint, ChangePointState
 from detectors.contract import Errors, checked
-from detectors.reference import FINE, WINDOW, Reference
+from detectors.reference import WINDOW, FillingWindow, Reference
 from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
@@ -104,9 +104,7 @@ class EDetector:
         self._margin = margin
         self._wander = wander
         self._change = ChangePoint()
-        self._position = 0
-        self._boundaries: list[float] = []
-        self._total = 0.0
+        self._window = FillingWindow()
         self._detected_at = 0
         self._reference = Reference(0.0, 0.0, 0.0, 0.0)
         self._level: AcceptableLevel | None = None
@@ -129,17 +127,18 @@ class EDetector:
         detections: list[Detection] = []
         start = 0
         while start < len(values):
-            chunk = values[start : start + WINDOW - self._position]
+            chunk = values[start : start + self._window.left]
             watching = self._level is not None and self._level.level < HIGHEST
             fired = self._bet(chunk) if watching else None
             used = len(chunk) if fired is None else fired[0] + 1
-            self._count(chunk[:used])
+            self._window.add(chunk[:used])
+            self.count += used
             if self._level is not None:
                 self._change.extend(chunk[:used])
             start += used
             if fired is not None and self._level is not None:
                 detections.append(self._detection(start - 1, fired[1], self._level))
-            if self._position == WINDOW:
+            if not self._window.left:
                 self._close()
         return detections
 
@@ -171,23 +170,9 @@ class EDetector:
         self._start_sums()
         return index, min(LARGEST, float(statistic[index]))
 
-    def _count(self, chunk: NDArray[np.float64]) -> None:
-        """Move on in the window, remembering the running total where each of its parts ends."""
-        totals = np.add.accumulate(np.concatenate(([self._total], chunk)))
-        first = FINE - self._position % FINE
-        self._boundaries.extend(totals[first::FINE].tolist())
-        self._position += len(chunk)
-        self._total = float(totals[-1])
-        self.count += len(chunk)
-
     def _close(self) -> None:
         """The end of a window: learn, and bet against the level that follows."""
-        total, fine_squares, before = self._total, 0.0, 0.0
-        for boundary in self._boundaries:
-            fine_squares += (boundary - before) ** 2
-            before = boundary
-        self._position, self._total = 0, 0.0
-        self._boundaries.clear()
+        total, fine_squares = self._window.close()
         self._gains, self._stakes = np.ones(len(ANGLES)), self._gains * self._stakes
         if self._level is None:
             self._reference = self._reference.plus(total, fine_squares)
@@ -221,9 +206,9 @@ class EDetector:
         state = EDetectorState(
             structure=self.structure,
             count=self.count,
-            position=self._position,
-            boundaries=list(self._boundaries),
-            total=self._total,
+            position=self._window.position,
+            boundaries=list(self._window.boundaries),
+            total=self._window.total,
             gains=self._gains.tolist(),
             stakes=self._stakes.tolist(),
             detected_at=self._detected_at,
@@ -235,19 +220,16 @@ class EDetector:
 
     def restore(self, sealed: bytes) -> None:
         state = fields_like(sealed, FORMAT, EDetectorState, self.structure)
-        if not (
-            len(state.gains) == len(state.stakes) == len(ANGLES)
-            and 0 <= state.position < WINDOW
-            and len(state.boundaries) == state.position // FINE
-        ):
+        window = FillingWindow(state.position, state.total, state.boundaries)
+        if not (len(state.gains) == len(state.stakes) == len(ANGLES) and window.consistent):
             raise SnapshotError("the snapshot's sums are not those of this detector: start it afresh")
         try:
             change = ChangePoint.of(state.change)
             level = None if state.level is None else AcceptableLevel(state.level, self._margin, self._wander)
         except ValueError as error:
             raise SnapshotError(f"the snapshot's state is not one: {error}") from error
-        self.count, self._position, self._total = state.count, state.position, state.total
-        self._boundaries, self._detected_at, self._reference = state.boundaries, state.detected_at, state.reference
+        self.count, self._window = state.count, window
+        self._detected_at, self._reference = state.detected_at, state.reference
         self._gains, self._stakes = np.array(state.gains), np.array(state.stakes)
         self._change, self._level = change, level
         if level is not None:

@@ -9,7 +9,7 @@ and 0 in all but a few per cent.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,81 @@ WINDOW = 500
 FINE = 100
 """Errors a part of a window, the shorter length."""
 PARTS = WINDOW // FINE
+LEAST_OUTCOMES = 30
+"""Fewer say too little of a rate."""
 CHANCE_Z = 1.96
 """How much of the variance is put down to chance: up to the 97.5 % point of its distribution for independent errors."""
+
+
+@dataclass(slots=True)
+class FillingWindow:
+    """The window that errors are coming into: how many have, their total, and that at the end of each of its parts."""
+
+    position: int = 0
+    total: float = 0.0
+    boundaries: list[float] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Errors until it is full."""
+        return WINDOW - self.position
+
+    @property
+    def consistent(self) -> bool:
+        """Whether a stored one can have been filled so."""
+        return 0 <= self.position < WINDOW and len(self.boundaries) == self.position // FINE
+
+    def add(self, chunk: NDArray[np.float64]) -> None:
+        """Take in errors, at most as many as are left; strictly from left to right, so that batches round alike."""
+        totals = np.add.accumulate(np.concatenate(([self.total], chunk)))
+        first = FINE - self.position % FINE
+        self.boundaries.extend(totals[first::FINE].tolist())
+        self.position += len(chunk)
+        self.total = float(totals[-1])
+
+    def close(self) -> tuple[float, float]:
+        """Begin anew; gives the total, and the sum of the squared totals of the parts."""
+        total, fine_squares, before = self.total, 0.0, 0.0
+        for boundary in self.boundaries:
+            fine_squares += (boundary - before) ** 2
+            before = boundary
+        self.position, self.total = 0, 0.0
+        self.boundaries.clear()
+        return total, fine_squares
+
+
+@dataclass(slots=True)
+class WindowSums:
+    """Sums over whole windows of errors of any unit: a reference as soon as their scale is known."""
+
+    windows: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    fine_squares: float = 0.0
+    filling: FillingWindow = field(default_factory=FillingWindow)
+
+    def add(self, errors: NDArray[np.float64]) -> None:
+        """Take in errors, oldest first; how they are cut into batches makes no difference."""
+        start = 0
+        while start < len(errors):
+            chunk = errors[start : start + self.filling.left]
+            self.filling.add(chunk)
+            start += len(chunk)
+            if not self.filling.left:
+                total, fine_squares = self.filling.close()
+                self.windows += 1
+                self.total += total
+                self.squares += total * total
+                self.fine_squares += fine_squares
+
+    def reference(self, scale: float) -> "Reference":
+        """Of the whole windows, with errors divided by the scale."""
+        return Reference(
+            float(self.windows),
+            min(self.total / scale, float(self.windows * WINDOW)),
+            self.squares / scale / scale,
+            self.fine_squares / scale / scale,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +121,8 @@ class Reference:
 
         Raises ValueError for a rate outside 0..1 or fewer than 30 errors.
         """
-        if n < 30:
-            raise ValueError(f"a reference over {n} errors says too little: give at least 30")
+        if n < LEAST_OUTCOMES:
+            raise ValueError(f"a reference over {n} errors says too little: give at least {LEAST_OUTCOMES}")
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"the rate of errors is {rate}: give a number from 0 to 1")
         independent = rate * (1.0 - rate) / n

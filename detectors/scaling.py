@@ -56,32 +56,32 @@ class ScaledDetector:
     """
 
     def __init__(self, detector: Detector, scaling: Scaling) -> None:
-        self._detector = detector
+        self.inner = detector
         self._scaling = scaling
 
     @property
     def name(self) -> str:
-        return self._detector.name
+        return self.inner.name
 
     @property
     def structure(self) -> str:
-        return f"{self._detector.structure} {self._scaling.structure}"
+        return f"{self.inner.structure} {self._scaling.structure}"
 
     @property
     def count(self) -> int:
-        return self._detector.count
+        return self.inner.count
 
     def update_many(self, errors: Errors) -> list[Detection]:
         values = finite(errors)
         if values.size and values.min() < 0.0:
             raise InvalidValue(f"the absolute error {values.min()} is negative")
         scale = self._scaling.scale
-        detections = self._detector.update_many(self._scaling.apply(values))
+        detections = self.inner.update_many(self._scaling.apply(values))
         return [replace(found, before=found.before * scale, after=found.after * scale) for found in detections]
 
     def snapshot(self) -> bytes:
-        return seal(FORMAT, ScaledState(self.structure, self._detector.snapshot()))
+        return seal(FORMAT, ScaledState(self.structure, self.inner.snapshot()))
 
     def restore(self, sealed: bytes) -> None:
         state = fields_like(sealed, FORMAT, ScaledState, self.structure)
-        self._detector.restore(state.detector)
+        self.inner.restore(state.detector)

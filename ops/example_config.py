@@ -71,7 +71,14 @@ def _setting(name: str, field: FieldInfo) -> Iterator[str]:
 
 def _declared(name: str, field: FieldInfo) -> Iterator[str]:
     """One key of a model, without a default: what it may be."""
-    examples = {"task": "binary", "classes": [0, 1], "positive": 1, "minimum_accuracy": 0.9, "mode": "auto"}
+    examples = {
+        "task": "binary",
+        "classes": [0, 1],
+        "positive": 1,
+        "minimum_accuracy": 0.9,
+        "false_alarms_per_week": 0.25,
+        "mode": "auto",
+    }
     choices = _choices(field.annotation)
     yield f"{name} = {_toml(examples[name])}" + (f"  # {choices}" if choices else "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,8 @@ class Evidence(msgspec.Struct, frozen=True):
 
     ``outcomes_seen`` numbers the outcome that fired among the version's outcomes, from 1. ``change_offsets`` maps an
     input partition to the first outcome offset that may belong to the time after the estimated change.
+    ``false_alarms_per_week`` is the detector's part of the model's budget, ``run_length`` the outcomes between false
+    alarms that this means; both are None for a detector that runs beside those that page.
     """
 
     detector: str
@@ -48,6 +50,8 @@ class Evidence(msgspec.Struct, frozen=True):
     detected_offset: int
     outcomes_seen: int
     outcomes_since_change: int
+    false_alarms_per_week: float | None = None
+    run_length: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The evidence with times in RFC 3339 and partitions as text, as JSON wants its keys."""
@@ -170,14 +174,30 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
             f"its accuracy fell from {1 - first.before:.1%} to {1 - first.after:.1%}, "
             f"{100 * (first.after - first.before):.1f} points lost"
         )
-    found = "; ".join(
-        f"{each.detector} at outcome {each.outcomes_seen} ({rfc3339(each.detected_s * 1000)}, partition "
-        f"{each.detected_partition}, offset {each.detected_offset}), statistic {each.statistic:.4g} over "
-        f"{each.threshold:.4g}, {each.outcomes_since_change} outcomes after the estimated change"
-        for each in raised.evidence
-    )
+    paged = "; ".join(_detection(each) for each in raised.evidence if each.run_length is not None)
+    beside = "; ".join(_detection(each) for each in raised.evidence if each.run_length is None)
     summary = f"{_who(raised)} has been wrong more often since about {change}: {lost}."
-    return summary, f"The relation between features and outcomes changed. Detected by {found}. {_next_steps(raised)}"
+    certainty = f"Detected by {paged}. {_budget(raised.evidence)}" if paged else ""
+    others = f"Beside it, {beside}." if beside else ""
+    said = ("The relation between features and outcomes changed.", certainty, others, _next_steps(raised))
+    return summary, " ".join(each for each in said if each)
+
+
+def _detection(found: Evidence) -> str:
+    return (
+        f"{found.detector} at outcome {found.outcomes_seen} ({rfc3339(found.detected_s * 1000)}, partition "
+        f"{found.detected_partition}, offset {found.detected_offset}), statistic {found.statistic:.4g} over "
+        f"{found.threshold:.4g}, {found.outcomes_since_change} outcomes after the estimated change"
+    )
+
+
+def _budget(evidence: Iterable[Evidence]) -> str:
+    """How sure it is, as the operator stated it."""
+    first = next(each for each in evidence if each.run_length is not None)
+    return (
+        f"While nothing changes, that happens once in {first.run_length:,.0f} outcomes, which at this model's rate is "
+        f"{first.false_alarms_per_week:.3g} times a week."
+    )
 
 
 def _accuracy_dropped(raised: Raised) -> tuple[str, str]:

@@ -188,6 +188,8 @@ class MonitorPartition:
             declared = self._models.get(model)
             minimum = declared.minimum_accuracy if declared is not None else None
             limits = self.monitor_settings
+            if declared is not None and declared.false_alarms_per_week is not None:
+                limits = limits.model_copy(update={"false_alarms_per_week": declared.false_alarms_per_week})
             watch = ModelWatch(model, limits, limits.minimum_accuracy if minimum is None else minimum)
             self.watches[model] = watch
         return watch

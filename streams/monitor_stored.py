@@ -31,7 +31,6 @@ from streams.alerts import EncodedAlert
 from streams.errors import StateMismatch
 from streams.order import InputState
 from streams.seal import Damaged, open_sealed, seal
-from streams.version_watch import VersionWatch
 
 if TYPE_CHECKING:
     from streams.monitor import MonitorPartition
@@ -222,13 +221,11 @@ def _load(part: MonitorPartition, meta: Mapping[str, bytes], hashes: Sequence[An
     part.fed_s, part.pairs = int(meta["fed_s"]), int(meta["pairs"])
     part.alert_sequence = int(meta["alert_sequence"])
     part.layout.inputs = {int(number): value for number, value in inputs}
-    settings = part.monitor_settings
     for name, value in models:
         part.watch(name.decode()).restore(value)
     for name, value in versions:
         model, version = _pair.decode(name)
-        state = VersionWatch.restored(value, settings.detectors, settings.baseline_outcomes)
-        part.watch(model).versions[version] = state
+        part.watch(model).restore_version(version, value)
     for name, value in minutes:
         minute, _, model = name.decode().partition(":")
         part.watch(model).arrivals.load(int(minute), value)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from detectors.names import CALIBRATED, NAMES
 from streams.errors import WrongSetting
 from streams.events import Label, Mode, Task
 
@@ -103,7 +104,16 @@ class WorkerSettings(_Section):
 class MonitorSettings(_Section):
     """Windows, detectors and the alert policy."""
 
-    detectors: list[str] = Field(["adwin", "page_hinkley"], description="detectors fed with every error")
+    false_alarms_per_week: float = Field(
+        0.25, gt=0, description="false alarms accepted of a model in a week, from all detectors that page together"
+    )
+    detectors: list[str] = Field(
+        ["e_detector"],
+        description="detectors that page, and share false_alarms_per_week: e_detector, adwin, page_hinkley",
+    )
+    evidence: list[str] = Field(
+        ["adwin", "page_hinkley"], description="others that run beside them: what they find is shown in the alert"
+    )
     minimum_accuracy: float = Field(0.90, ge=0, le=1, description="windowed accuracy below it pages")
     baseline_drop: float = Field(0.05, gt=0, le=1, description="points of accuracy (or share of MAE) lost that page")
     baseline_outcomes: int = Field(5_000, ge=30, description="outcomes that an unregistered version learns from")
@@ -113,6 +123,29 @@ class MonitorSettings(_Section):
     clean_minutes: int = Field(15, ge=1, description="minutes without cause before an alert resolves")
     repeat_minutes: int = Field(240, ge=0, description="a firing alert is sent again so often; 0: never")
     outcomes_missing_minutes: int = Field(1_440, ge=1, description="predictions but no outcome for so long: alert")
+
+    @field_validator("detectors")
+    @classmethod
+    def _have_a_run_length(cls, names: list[str]) -> list[str]:
+        for name in _distinct(names):
+            if name not in CALIBRATED:
+                raise ValueError(f"nobody knows how often {name} alarms falsely: name it in monitor.evidence instead")
+        return names
+
+    @field_validator("evidence")
+    @classmethod
+    def _exist(cls, names: list[str]) -> list[str]:
+        return _distinct(names)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names of detectors, each once; raises ValueError."""
+    for place, name in enumerate(names):
+        if name not in NAMES:
+            raise ValueError(f"no detector is called {name!r}: choose of {', '.join(NAMES)}")
+        if name in names[:place]:
+            raise ValueError(f"{name} is named twice")
+    return names
 
 
 class ServeSettings(_Section):
@@ -202,6 +235,7 @@ class ModelSettings(_Section):
     classes: list[Label] | None = None
     positive: Label | None = None
     minimum_accuracy: float | None = Field(None, ge=0, le=1)
+    false_alarms_per_week: float | None = Field(None, gt=0)
     mode: Mode | None = None
     retrain: ModelRetrainSettings = ModelRetrainSettings()
 

@@ -2,91 +2,74 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 
 from detectors.baseline import Baseline, BaselineLearner, Metric
+from detectors.budget import Allotted
 from detectors.contract import Detector
+from detectors.outcome_rate import OutcomeRate, OutcomeRateState
+from detectors.pagers import Pagers
+from detectors.reference import LEAST_OUTCOMES, Reference
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
-from detectors.snapshot import fields_of, seal
+from detectors.snapshot import decode, seal, unseal
 from detectors.verdict import Detection
 from streams.alerts import Evidence
-from streams.order import Errors
+from streams.marks import Mark, Marks
+from streams.order import Errors, Floats
+from streams.settings import MonitorSettings
 
-FORMAT = 1
-MARKS = 512
-"""Seconds remembered for placing a change point: the newest half all of them, the older ones ever more sparsely."""
-
-
-class Mark(msgspec.Struct, array_like=True, frozen=True):
-    """After a second: how many outcomes the version had, and the highest outcome offset of each input partition."""
-
-    count: int
-    second: int
-    offsets: dict[int, int]
-
-
-class Marks:
-    """From the number of an outcome to its time and place, for the past that still matters."""
-
-    def __init__(self, marks: list[Mark] | None = None) -> None:
-        self.marks = marks or []
-
-    def add(self, errors: Errors, before: int) -> None:
-        """Remember the seconds of a batch that follows ``before`` outcomes; batches end with a second."""
-        ends_run = (np.diff(errors.seconds) != 0) | (np.diff(errors.partitions) != 0)
-        offsets = dict(self.marks[-1].offsets) if self.marks else {}
-        seconds, partitions = errors.seconds, errors.partitions
-        for index in [*np.flatnonzero(ends_run).tolist(), len(errors) - 1]:
-            partition = int(partitions[index])
-            offsets[partition] = max(offsets.get(partition, -1), int(errors.offsets[index]))
-            if index + 1 == len(errors) or seconds[index + 1] != seconds[index]:
-                self.marks.append(Mark(before + index + 1, int(seconds[index]), dict(offsets)))
-                if len(self.marks) > MARKS:
-                    self.marks = self.marks[: MARKS // 2 : 2] + self.marks[MARKS // 2 :]
-
-    def locate(self, number: int) -> tuple[int, dict[int, int]]:
-        """(second, input partition → first outcome offset that may be later) of outcome ``number``, from 1."""
-        index = min(bisect.bisect_left(self.marks, number, key=lambda mark: mark.count), len(self.marks) - 1)
-        earlier = self.marks[index - 1].offsets if index else {}
-        return self.marks[index].second, {partition: offset + 1 for partition, offset in sorted(earlier.items())}
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
+    """Format 1 had a scale, which follows from the baseline, and no rate."""
+
     metric: Metric
     count: int
     learner: bytes
-    scale: float | None
     detectors: dict[str, bytes]
     detections: dict[str, int]
     marks: list[Mark]
     registered: Baseline | None
+    rate: OutcomeRateState = field(default_factory=OutcomeRateState)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A detection at an index of the batch; evidence has nothing allotted."""
+
+    index: int
+    rank: int
+    detection: Detection
+    allotted: Allotted | None
 
 
 class VersionWatch:
     """One version's errors, each seen once and in order.
 
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
-    from its first ``baseline_outcomes`` outcomes, and is watched from then on.
+    from its first ``baseline_outcomes`` outcomes, and is watched from then on. The baseline is the reference of the
+    detectors that page: what they accept begins with it.
     """
 
-    def __init__(self, metric: Metric, detectors: Sequence[str], baseline_outcomes: int) -> None:
+    def __init__(self, metric: Metric, settings: MonitorSettings) -> None:
         self.metric: Metric = metric
         self.count = 0
         self.registered: Baseline | None = None
         self.detections: dict[str, int] = {}
         """Detections so far, by detector."""
         self.changed = True
-        self._names = tuple(detectors)
-        self._learner = BaselineLearner(baseline_outcomes, metric)
-        self._scale: float | None = None
-        self._detectors: list[Detector] = []
+        self.pagers: Pagers | None = None
+        """None while there is no baseline, or nothing was fed since it is there."""
+        self._settings = settings
+        self._learner = BaselineLearner(settings.baseline_outcomes, metric)
+        self._rate = OutcomeRate()
+        self._beside: list[Detector] = []
         self._marks = Marks()
 
     @property
@@ -95,19 +78,31 @@ class VersionWatch:
         return self.registered if self.registered is not None else self._learner.baseline
 
     @property
+    def missing(self) -> int:
+        """Outcomes still to be learnt from before anything pages."""
+        return 0 if self.registered is not None else self._learner.missing
+
+    @property
     def last_s(self) -> int:
         """The second of its newest outcome."""
         return self._marks.marks[-1].second if self._marks.marks else 0
 
+    @property
+    def outcomes_per_s(self) -> float:
+        """As last measured; 0 before the first outcome."""
+        return self._rate.per_s
+
     def register(self, baseline: Baseline | None) -> None:
-        """What the catalog says of it now."""
+        """What the catalog says of it now; another baseline than before is another reference."""
         if baseline != self.registered:
-            self.registered, self.changed = baseline, True
+            self.registered = baseline
+            self.start_afresh()
 
     def start_afresh(self) -> None:
-        """Forget what the detectors saw: a version that becomes champion again is judged on what comes now."""
-        self._detectors = []
-        self._scale = None
+        """Forget what the detectors saw, not the baseline: a version that becomes champion again is judged on what
+        comes now.
+        """
+        self.pagers, self._beside = None, []
         self.changed = True
 
     def feed(self, errors: Errors) -> list[Evidence]:
@@ -119,86 +114,130 @@ class VersionWatch:
             return []
         self.changed = True
         values = np.abs(errors.errors) if self.metric == "mae" else errors.errors
-        learnt = self._learner.update_many(values) if self.registered is None else 0
         self._marks.add(errors, self.count)
-        found: list[tuple[int, int, Detection]] = []
-        if learnt < len(errors):
-            self._prepare()
-            rest = values[learnt:]
-            for rank, detector in enumerate(self._detectors):
-                found.extend((each.index + learnt, rank, each) for each in detector.update_many(rest))
-        evidence = [self._evidence(errors, index, each) for index, _, each in sorted(found, key=lambda at: at[:2])]
+        found: list[_Found] = []
+        start = 0
+        while start < len(errors):
+            taken, moved = self._rate.take(errors.seconds[start:])
+            if moved and self.pagers is not None:
+                self.pagers.recalibrate(self._rate.per_s)
+            found.extend(self._detect(values[start : start + taken], start))
+            start += taken
+        evidence = [self._evidence(errors, each) for each in sorted(found, key=lambda each: (each.index, each.rank))]
         self.count += len(errors)
         for each in evidence:
             self.detections[each.detector] = self.detections.get(each.detector, 0) + 1
         return evidence
 
-    def _evidence(self, errors: Errors, index: int, found: Detection) -> Evidence:
+    def _detect(self, values: Floats, offset: int) -> list[_Found]:
+        """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
+        learnt = self._learner.update_many(values) if self.missing else 0
+        if learnt == len(values):
+            return []
+        pagers = self._prepared()
+        rest, offset = values[learnt:], offset + learnt
+        found = [
+            _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
+        ]
+        for rank, detector in enumerate(self._beside, 1):
+            found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
+        return found
+
+    def _evidence(self, errors: Errors, found: _Found) -> Evidence:
+        detection, index = found.detection, found.index
         number = self.count + index + 1
-        change_s, change_offsets = self._marks.locate(max(1, number - found.window + 1))
+        change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
         return Evidence(
-            detector=found.detector,
-            statistic=found.statistic,
-            threshold=found.threshold,
+            detector=detection.detector,
+            statistic=detection.statistic,
+            threshold=detection.threshold,
             metric=self.metric,
-            before=found.before,
-            after=found.after,
+            before=detection.before,
+            after=detection.after,
             change_s=change_s,
             change_offsets=change_offsets,
             detected_s=int(errors.seconds[index]),
             detected_partition=int(errors.partitions[index]),
             detected_offset=int(errors.offsets[index]),
             outcomes_seen=number,
-            outcomes_since_change=found.window,
+            outcomes_since_change=detection.window,
+            false_alarms_per_week=None if found.allotted is None else found.allotted.false_alarms_a_week,
+            run_length=None if found.allotted is None else found.allotted.run_length,
         )
 
-    def _prepare(self) -> None:
-        """Make the detectors once there is a baseline; that of a regression gives the scale of its errors."""
-        if self._detectors or self.baseline is None:
-            return
-        if self.metric == "mae":
-            self._scale = Scaling.from_baseline(self.baseline.value).scale
-        self._detectors = self._made()
+    @property
+    def reference(self) -> Reference | None:
+        """What the errors were when nothing was wrong, in the detectors' unit; None while there is no baseline."""
+        baseline = self.baseline
+        if baseline is None:
+            return None
+        scaling = self._scaling(baseline)
+        scale = scaling.scale if scaling is not None else 1.0
+        if self.registered is None and (learnt := self._learner.reference(scale)) is not None:
+            return learnt
+        rate = (1.0 - baseline.value) if scaling is None else baseline.value / scale
+        return Reference.of_rate(max(LEAST_OUTCOMES, baseline.n), rate, baseline.standard_error / scale)
 
-    def _made(self) -> list[Detector]:
-        made = [make_detector(name) for name in self._names]
-        if self._scale is None:
-            return made
-        scaling = Scaling(self._scale)
-        return [ScaledDetector(detector, scaling) for detector in made]
+    def _scaling(self, baseline: Baseline) -> Scaling | None:
+        """A regression's baseline gives the scale of its errors."""
+        return Scaling.from_baseline(baseline.value) if self.metric == "mae" else None
+
+    def _prepared(self) -> Pagers:
+        """The detectors that page, made with those beside them once there is a baseline."""
+        if self.pagers is None:
+            baseline, reference, settings = self.baseline, self.reference, self._settings
+            if baseline is None or reference is None:
+                raise RuntimeError("detectors were asked for before there is a baseline")
+            scaling = self._scaling(baseline)
+            beside = [make_detector(name) for name in settings.evidence if name not in settings.detectors]
+            self._beside = beside if scaling is None else [ScaledDetector(each, scaling) for each in beside]
+            self.pagers = Pagers(
+                settings.detectors, settings.false_alarms_per_week, reference, scaling, self._rate.per_s
+            )
+        return self.pagers
 
     def snapshot(self) -> bytes:
         """The whole state."""
+        pagers = self.pagers.snapshot() if self.pagers is not None else {}
         return seal(
             FORMAT,
             _State(
                 self.metric,
                 self.count,
                 self._learner.snapshot(),
-                self._scale,
-                {detector.structure: detector.snapshot() for detector in self._detectors},
+                pagers | {detector.structure: detector.snapshot() for detector in self._beside},
                 self.detections,
                 self._marks.marks,
                 self.registered,
+                self._rate.state,
             ),
         )
 
     @classmethod
-    def restored(cls, sealed: bytes, detectors: Sequence[str], baseline_outcomes: int) -> VersionWatch:
+    def restored(cls, sealed: bytes, settings: MonitorSettings) -> VersionWatch:
         """The version that a snapshot describes; a detector of a structure that is not in it starts afresh.
 
         Raises SnapshotError if the bytes are damaged or newer.
         """
-        state = fields_of(sealed, FORMAT, _State)
-        watch = cls(state.metric, detectors, baseline_outcomes)
-        watch.count, watch.detections, watch._scale = state.count, state.detections, state.scale
-        watch.registered = state.registered
+        state = decode(unseal(sealed, FORMAT)[1], _State)
+        watch = cls(state.metric, settings)
+        watch.count, watch.detections, watch.registered = state.count, state.detections, state.registered
         watch._learner.restore(state.learner)
         watch._marks = Marks(state.marks)
-        watch.changed = False
+        watch._rate = OutcomeRate(state.rate if state.rate.next_s else _rate_of(state.marks))
         if state.detectors:
-            watch._detectors = watch._made()
-            for detector in watch._detectors:
+            watch._prepared().restore(state.detectors)
+            for detector in watch._beside:
                 if detector.structure in state.detectors:
                     detector.restore(state.detectors[detector.structure])
+        watch.changed = False
         return watch
+
+
+def _rate_of(marks: Sequence[Mark]) -> OutcomeRateState:
+    """The rate of outcomes as the marks of a state of format 1 have it."""
+    if not marks:
+        return OutcomeRateState()
+    first, last = marks[0], marks[-1]
+    per_s = max(1, last.count - first.count) / (last.second - first.second + 1)
+    return OutcomeRateState(last.second, last.second, last.second + 1, per_s)

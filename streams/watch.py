@@ -73,6 +73,7 @@ class WatchState(msgspec.Struct):
     last_prediction: int = -1
     waiting_since: int = -1
     evidence: list[Evidence] = []
+    beside: dict[str, Evidence] = {}
     noticed: list[str] = []
 
 
@@ -155,7 +156,7 @@ class ModelWatch:
             yield Happened(at_s, 0, self._raised(transition))
         if self._is_stale(champion, at_s):
             del self.versions[champion]
-        self._at.champion, self._at.evidence, self.changed = champion, [], True
+        self._at.champion, self._at.evidence, self._at.beside, self.changed = champion, [], {}, True
 
     def _due(self, minute: int) -> int | None:
         """The first minute from ``minute`` on in which something can change; None if there is none."""
@@ -208,7 +209,7 @@ class ModelWatch:
         """The version's state. One whose task changed is another model by the same name, and starts afresh."""
         watch = self.versions.get(version)
         if watch is None or watch.metric != metric or self._is_stale(version, first_s):
-            watch = VersionWatch(metric, self._settings.detectors, self._settings.baseline_outcomes)
+            watch = VersionWatch(metric, self._settings)
             watch.register(self._known_baseline(version, metric))
             self.versions[version] = watch
         return watch
@@ -235,11 +236,22 @@ class ModelWatch:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
 
     def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
-        identity = Identity(CONCEPT_DRIFT, self.model)
-        if not any(episode.identity == identity for episode in self._policy.episodes()):
-            self._at.evidence = []
-        if len(self._at.evidence) < MAX_EVIDENCE:
-            self._at.evidence.append(found)
+        """Let a detection page, or be evidence: of the drift that is open, or of one that is found soon."""
+        identity, at = Identity(CONCEPT_DRIFT, self.model), self._at
+        is_open = any(episode.identity == identity for episode in self._policy.episodes())
+        if not is_open:
+            at.evidence = []
+        if found.run_length is None and not is_open:
+            at.beside[found.detector], self.changed = found, True
+            return
+        if len(at.evidence) < MAX_EVIDENCE:
+            at.evidence.append(found)
+        if found.run_length is None:
+            self.changed = True
+            return
+        since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
+        at.evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
+        at.beside = {}
         condition = rules.concept_drift(found, self.champion)
         at_s = max(found.detected_s, floor_s)
         self.changed = True
@@ -375,6 +387,10 @@ class ModelWatch:
                     yield episode.identity, replace(episode.condition, active=still)
 
     # --------------------------------------------------------------------------------------------------- storing
+
+    def restore_version(self, version: str, sealed: bytes) -> None:
+        """Take over a version's state; raises SnapshotError if its bytes are damaged or newer."""
+        self.versions[version] = VersionWatch.restored(sealed, self._settings)
 
     def adopt(self, episodes: Sequence[Episode], evidence: Sequence[Evidence]) -> None:
         """Take the published episodes for those that are open, and ``evidence`` for that of the open drift."""

@@ -71,7 +71,7 @@ def test_a_longer_run_length_is_never_an_easier_alarm(rate: float, length: float
 
 def test_what_nobody_calibrated_cannot_page() -> None:
     """A detector without a known run length is named, with those that have one."""
-    with pytest.raises(NotCalibrated, match=r"ddm.*adwin, e_detector, page_hinkley can page"):
+    with pytest.raises(NotCalibrated, match=r"ddm.*e_detector, adwin, page_hinkley can page"):
         allot(1.0, 10.0, [Watched("all outcomes", "ddm", 1.0, 0.1)])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -82,6 +84,18 @@ def test_the_evidence_places_the_change_in_time_and_in_the_log() -> None:
     assert (drift.detected_partition, drift.detected_offset, drift.outcomes_seen) == (2, 99, 4100)
     assert drift.outcomes_since_change == 100
     assert [each["detector"] for each in drift.evidence] == ["adwin"]
+
+
+def test_a_drift_says_how_often_chance_would_do_this() -> None:
+    """The budget in words, of what paged; detectors that ran beside are told apart."""
+    paged = msgspec.structs.replace(FOUND, detector="e_detector", false_alarms_per_week=0.25, run_length=2_419_200.0)
+    event = alert(replace(raised(DRIFT), evidence=(paged, FOUND)))
+    said = event.annotations["description"]
+    assert "Detected by e_detector at outcome 4100" in said
+    assert "once in 2,419,200 outcomes, which at this model's rate is 0.25 times a week" in said
+    assert "Beside it, adwin at outcome 4100" in said
+    assert event.drift is not None
+    assert (event.drift.evidence[0]["run_length"], event.drift.evidence[1]["run_length"]) == (2_419_200.0, None)
 
 
 @pytest.mark.parametrize("condition", [DRIFT, DROPPED, WORSE, MISSING])

@@ -99,6 +99,10 @@ def test_lists_tables_and_nested_names_come_from_every_source(tmp_path: Path) ->
         # Faust would end the worker: a session may not be longer than its own requests, 90 s.
         ("[kafka]\nsession_timeout_s = 91", "kafka.session_timeout_s (from {file}): "),
         ("[monitor]\ndetectors = ['adwin', 3]", "monitor.detectors.1 (from {file}): "),
+        ("[monitor]\ndetectors = ['ddm']", "ddm alarms falsely: name it in monitor.evidence instead"),
+        ("[monitor]\ndetectors = ['adwin', 'adwin']", "adwin is named twice"),
+        ("[monitor]\nevidence = ['adwim']", "no detector is called 'adwim': choose of e_detector, adwin"),
+        ("[monitor]\nfalse_alarms_per_week = 0", "monitor.false_alarms_per_week (from {file}): "),
         ("[models.loan]\ntask = 'ranking'", "models.loan.task (from {file}): "),
         ("kafka = 'x'", "kafka (from {file}): "),
     ],

@@ -151,13 +151,58 @@ def test_drift_is_found_soon_after_the_change_and_placed_where_it_was(catalog: C
     assert drift.version == "1"
 
 
-def test_two_detectors_add_their_evidence_to_one_alert() -> None:
-    """The episode's later messages show everything that fired in it."""
+def drifts(found: list[Alert]) -> list[Alert]:
+    return [alert for alert in found if alert.labels["alertname"] == "ConceptDriftDetected"]
+
+
+def test_what_pages_opens_the_alert_and_the_others_are_evidence_in_it() -> None:
+    """The e-detector's own finding comes first, with its budget; the episode's later messages show what others saw."""
     pairs = randomly(0.05, minute(0), 40) + randomly(0.6, minute(40), 20, 1)
-    found = alerts_of(pairs, catalog=registered(champion(accuracy=0.95)))
-    last = [alert for alert in found if alert.labels["alertname"] == "ConceptDriftDetected"][-1]
-    assert last.drift is not None
-    assert {each["detector"] for each in last.drift.evidence} == {"adwin", "page_hinkley"}
+    found = drifts(alerts_of(pairs, catalog=registered(champion(accuracy=0.95))))
+    first, last = found[0].drift, found[-1].drift
+    assert first is not None
+    assert last is not None
+    assert (first.detector, first.evidence[0]["false_alarms_per_week"]) == ("e_detector", 0.25)
+    assert first.evidence[0]["run_length"] == first.threshold
+    assert first.threshold == pytest.approx(604_800 / 0.25, rel=0.01), "one outcome a second"
+    assert "once in 2,4" in found[0].annotations["description"]
+    assert "0.25 times a week" in found[0].annotations["description"]
+    assert last.detector == last.evidence[0]["detector"] == "e_detector"
+    assert {each["detector"] for each in last.evidence} == {"e_detector", "adwin", "page_hinkley"}
+    assert {each["detector"] for each in last.evidence if each["run_length"] is None} == {"adwin", "page_hinkley"}
+
+
+def test_a_detector_that_runs_beside_opens_nothing() -> None:
+    """EDDM alarms on nothing again and again: it is only told once something pages, and only if it spoke since then."""
+    calm = randomly(0.05, minute(0), 120)
+    catalog = registered(champion(accuracy=0.95))
+    noisy = settings(evidence=["eddm"])
+    monitor = fed(record(calm, 1), catalog, noisy)
+    assert monitor.report()[0].versions[0].detections["eddm"] > 0
+    assert drifts(events([each.alert for each in monitor.close().alerts])) == []
+    (fired, *_) = drifts(alerts_of(calm + randomly(0.7, minute(120), 5, 3), noisy, catalog))
+    assert fired.drift is not None
+    assert fired.drift.change_at is not None
+    assert fired.drift.evidence[0]["detector"] == "e_detector"
+    assert all(each["detected_at"] >= fired.drift.change_at for each in fired.drift.evidence)
+
+
+def test_a_larger_budget_finds_a_drift_sooner_and_a_model_may_have_its_own() -> None:
+    """More false alarms accepted, a lower threshold; what `[models.NAME]` says goes before the monitor's."""
+    pairs = randomly(0.05, minute(0), 40) + randomly(0.2, minute(40), 10, 1)
+    catalog = registered(champion(accuracy=0.95))
+    careful, eager = settings(false_alarms_per_week=0.001), settings(false_alarms_per_week=100.0)
+    seen = {}
+    for name, configuration in (
+        ("careful", careful),
+        ("eager", eager),
+        ("own", Settings(monitor=careful.monitor, models={"loan": ModelSettings(false_alarms_per_week=100.0)})),
+    ):
+        drift = drifts(alerts_of(pairs, configuration, catalog))[0].drift
+        assert drift is not None
+        assert drift.outcomes_seen is not None
+        seen[name] = drift.outcomes_seen
+    assert seen["own"] == seen["eager"] < seen["careful"]
 
 
 def test_a_drift_alert_stays_open_while_the_model_is_as_bad_and_resolves_when_it_recovers() -> None:

@@ -1,0 +1,95 @@
+"""The detectors of a version that may page, within a budget of false alarms a week."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from detectors.budget import Allotted, Watched, allot
+from detectors.contract import Detector, Errors
+from detectors.e_detector import EDetector
+from detectors.reference import Reference
+from detectors.registry import make_detector
+from detectors.scaling import ScaledDetector, Scaling
+from detectors.verdict import Detection
+
+ALL_OUTCOMES = "errors"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A detection, and the part of the budget that it was made within."""
+
+    detection: Detection
+    allotted: Allotted
+
+
+class Pagers:
+    """The detectors `names` on all errors of a version, sharing its model's budget.
+
+    What is acceptable is the `reference`, of scaled errors if there is a scaling. Thresholds follow the outcomes a
+    second through :meth:`recalibrate`; the detectors keep their statistics.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        false_alarms_a_week: float,
+        reference: Reference,
+        scaling: Scaling | None,
+        outcomes_per_s: float,
+    ) -> None:
+        self._names = tuple(names)
+        self._budget = false_alarms_a_week
+        self._reference = reference
+        self._scaling = scaling
+        self.allotted = self._allot(outcomes_per_s)
+        self._detectors = [self._made(each) for each in self.allotted]
+
+    def _allot(self, outcomes_per_s: float) -> list[Allotted]:
+        rate = self._reference.rate
+        watched = [Watched(ALL_OUTCOMES, name, 1.0, rate) for name in self._names]
+        return allot(self._budget, outcomes_per_s, watched) if watched else []
+
+    def _made(self, allotted: Allotted) -> Detector:
+        name = allotted.watched.detector
+        known = {"reference": self._reference} if name == EDetector.name else {}
+        detector = make_detector(name, **allotted.parameters, **known)
+        return detector if self._scaling is None else ScaledDetector(detector, self._scaling)
+
+    def recalibrate(self, outcomes_per_s: float) -> None:
+        """Let the budget hold at this rate of outcomes from the next error on."""
+        self.allotted = self._allot(outcomes_per_s)
+        for place, allotted in enumerate(self.allotted):
+            before, self._detectors[place] = self._detectors[place], self._made(allotted)
+            self._detectors[place].restore(before.snapshot())
+
+    def update_many(self, errors: Errors) -> list[Page]:
+        """Feed errors, oldest first; a detector's pages are in order, one detector's behind the other's.
+
+        Raises InvalidValue for an error out of range.
+        """
+        return [
+            Page(found, allotted)
+            for detector, allotted in zip(self._detectors, self.allotted, strict=True)
+            for found in detector.update_many(errors)
+        ]
+
+    def level(self) -> float | None:
+        """The error that the e-detector accepts now, in the errors' unit; None if it is not among the detectors."""
+        for detector in self._detectors:
+            inner = detector.inner if isinstance(detector, ScaledDetector) else detector
+            if isinstance(inner, EDetector) and inner.level is not None:
+                return inner.level * (self._scaling.scale if self._scaling is not None else 1.0)
+        return None
+
+    def snapshot(self) -> dict[str, bytes]:
+        """The state of each detector by its structure."""
+        return {detector.structure: detector.snapshot() for detector in self._detectors}
+
+    def restore(self, sealed: Mapping[str, bytes]) -> None:
+        """Take over the states; a detector whose structure has none starts afresh.
+
+        Raises SnapshotError if one is damaged or newer.
+        """
+        for detector in self._detectors:
+            if detector.structure in sealed:
+                detector.restore(sealed[detector.structure])
