@@ -7,7 +7,8 @@ A budget of false alarms a week means nothing without it. The rate is measured a
 * as soon as twice as many outcomes have come as were expected until the next of these points: then a stream that was
   idle and goes live is not judged by its idle rate for a day.
 
-In a version's very first second it is that second's own count. A week without outcomes leaves the rate as it is.
+In a version's very first second it is that second's own count. What is within a tenth of the rate leaves it as it is,
+and so does a week without outcomes.
 """
 
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ DAY_S = 86_400
 DAYS = 7
 SURPRISE = 2.0
 """Outcomes over those expected, from which on the rate is measured before its time."""
+
+TOLERANCE = 0.1
+"""A tenth more or less of the budget is nothing, and a recalibration is not free."""
 
 Seconds = NDArray[np.int64]
 
@@ -83,13 +87,16 @@ class OutcomeRate:
         age = state.next_s - state.begun_s
         if age < DAY_S:
             state.days = [sum(state.days) + state.since]
-            if state.days[0]:
-                state.per_s = state.days[0] / age
+            self._set(state.days[0] / age)
             state.point_s, state.next_s = state.next_s, state.begun_s + min(2 * age, DAY_S)
         else:
             whole = [sum(state.days) + state.since] if age == DAY_S else [*state.days, state.since][-DAYS:]
             state.days = whole
-            if any(whole):
-                state.per_s = sum(whole) / (len(whole) * DAY_S)
+            self._set(sum(whole) / (len(whole) * DAY_S))
             state.point_s, state.next_s = state.next_s, state.next_s + DAY_S
         state.since = 0
+
+    def _set(self, per_s: float) -> None:
+        known = self.state.per_s
+        if per_s and abs(per_s - known) > TOLERANCE * known:
+            self.state.per_s = per_s

@@ -95,16 +95,16 @@ def test_the_long_script_has_every_fate(long_run: Finished) -> None:
 
 
 LONG_ALERTS = [
-    "firing ModelAccuracyDropped",
     "firing ConceptDriftDetected",
+    "firing ModelAccuracyDropped",
     "resolved ConceptDriftDetected",
     "resolved ModelAccuracyDropped",
 ]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("long_run", LONG_ALERTS), ("short_run", LONG_ALERTS[:1])])
+@pytest.mark.parametrize(("name", "expected"), [("long_run", LONG_ALERTS), ("short_run", LONG_ALERTS[:2])])
 def test_the_scripts_raise_alerts(name: str, expected: list[str], request: pytest.FixtureRequest) -> None:
-    """A detector's and a rule's, and they end."""
+    """The detector's first, which pages soonest, then a rule's; and they end."""
     run: Finished = request.getfixturevalue(name)
     alerts = [alert_decoder().decode_any(value) for _, _, value in run.findings.alerts]
     assert [f"{alert.status} {alert.labels['alertname']}" for alert in alerts] == expected

@@ -34,13 +34,22 @@ def test_a_steady_stream_has_its_rate_from_the_first_second_on() -> None:
     assert set(followed(evenly(20, START_S, 3000), set())) == {20.0}
 
 
+def test_chance_does_not_move_the_rate() -> None:
+    """Outcomes that come as they like are measured anew some twenty times, and differ from the rate once or twice."""
+    rng = np.random.default_rng(1)
+    seconds = START_S + np.repeat(np.arange(3 * DAY_S), rng.poisson(5.0, 3 * DAY_S))
+    held = followed(seconds, set())
+    assert 1 <= len(set(held)) <= 5
+    assert held[-1] == pytest.approx(5.0, rel=0.1)
+
+
 def test_a_week_is_averaged_over_its_days() -> None:
     """Five busy days and two quiet ones: the budget of a week is over both."""
     days = [10, 10, 10, 10, 10, 3, 3]
     seconds = np.concatenate([evenly(each, START_S + n * DAY_S, DAY_S) for n, each in enumerate([*days, *days])])
     held = followed(seconds, set())
-    assert held[-1] == pytest.approx(sum(days) / 7)
-    assert held[len(seconds) // 2] == pytest.approx(sum(days) / 7)
+    assert held[-1] == pytest.approx(sum(days) / 7, rel=0.11)
+    assert held[len(seconds) // 2] == pytest.approx(sum(days) / 7, rel=0.11)
 
 
 def test_a_stream_that_goes_live_is_not_judged_by_its_idle_rate() -> None:
@@ -58,7 +67,7 @@ def test_a_stream_that_goes_live_is_not_judged_by_its_idle_rate() -> None:
 def test_a_week_of_silence_leaves_the_rate() -> None:
     """A rate of nothing would make a budget of nothing: the last week that had any outcomes decides."""
     held = followed(np.concatenate((evenly(5, START_S, DAY_S), [START_S + 30 * DAY_S])), set())
-    assert held[-1] == pytest.approx(5.0 / 7)
+    assert held[-1] == pytest.approx(5.0 / 7, rel=0.11)
     held = followed(np.array([START_S, START_S + 3 * DAY_S]), set())
     assert 0.0 < held[-1] <= 1 / DAY_S
 
