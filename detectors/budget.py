@@ -123,9 +123,11 @@ def explained(false_alarms_a_week: float, outcomes_per_s: float, watched: Sequen
     for each in allotted:
         made = ", ".join(f"{name} = {value:.6g}" for name, value in each.parameters.items())
         of = each.watched
+        run = f"{each.run_length:,.0f} outcomes"
+        run += "; the least that says anything, so it alarms less often" if each.run_length == LEAST_RUN_LENGTH else ""
         source = "by proof" if of.detector == BY_PROOF else f"by table, at an error rate of {of.error_rate:g}"
         lines.append(
             f"{of.stream}, {of.detector}: {each.outcomes_per_s:g} outcomes a second × {WEEK_S:,} s / "
-            f"{each.false_alarms_a_week:g} = one false alarm in {each.run_length:,.0f} outcomes; {made} ({source})"
+            f"{each.false_alarms_a_week:g} = one false alarm in {run}; {made} ({source})"
         )
     return lines

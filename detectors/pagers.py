@@ -41,6 +41,9 @@ class Pagers:
         self._budget = false_alarms_a_week
         self._reference = reference
         self._scaling = scaling
+        self.spread = reference.spread
+        """What is normal, in the detectors' unit, from :attr:`reference_outcomes`."""
+        self.reference_outcomes = reference.n
         self.allotted = self._allot(outcomes_per_s)
         self._detectors = [self._made(each) for each in self.allotted]
 
@@ -73,13 +76,24 @@ class Pagers:
             for found in detector.update_many(errors)
         ]
 
+    @property
     def level(self) -> float | None:
         """The error that the e-detector accepts now, in the errors' unit; None if it is not among the detectors."""
         for detector in self._detectors:
             inner = detector.inner if isinstance(detector, ScaledDetector) else detector
             if isinstance(inner, EDetector) and inner.level is not None:
-                return inner.level * (self._scaling.scale if self._scaling is not None else 1.0)
+                return inner.level * self.scale
         return None
+
+    @property
+    def scale(self) -> float:
+        """By which errors are divided before a detector sees them."""
+        return self._scaling.scale if self._scaling is not None else 1.0
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The parameter of each detector that the budget decides."""
+        return [each.parameters.get("threshold", each.parameters.get("delta", 0.0)) for each in self.allotted]
 
     def snapshot(self) -> dict[str, bytes]:
         """The state of each detector by its structure."""

@@ -30,6 +30,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(audit)
     app.command()(replay)
     app.command()(status)
+    app.command()(explain)
     app.command()(doctor)
     app.command()(acls)
     app.command()(schemas)
@@ -107,6 +108,24 @@ def status(
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return  # the way to end --watch
+
+
+def explain(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str | None, typer.Option(help="Another version than its champion.")] = None,
+    json: Json = False,
+) -> None:
+    """Show why drift of a model pages when it does: from the budget of false alarms to thresholds and delays."""
+    from streams import explanation
+
+    report = explanation.collect(session(ctx).settings.redis, model)
+    found = explanation.chosen(report, version)
+    if json:
+        _print(msgspec.json.encode(found))
+        return
+    for line in explanation.told(report, found):
+        typer.echo(line)
 
 
 def doctor(

@@ -18,6 +18,7 @@ from detectors.windows import SPAN_MINUTES
 from streams import alerts, monitor_stored
 from streams.alerts import EncodedAlert, Raised
 from streams.catalog import Catalog
+from streams.detecting import Detecting
 from streams.errors import StateMismatch
 from streams.monitor_stored import Layout
 from streams.order import Inputs
@@ -96,6 +97,7 @@ class VersionReport:
     windows: Mapping[str, Tally]
     segments: Mapping[str, Mapping[str, Tally]]
     detections: Mapping[str, int]
+    detection: Detecting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,7 @@ class MonitorPartition:
                     windows=tallies.pop(""),
                     segments=tallies,
                     detections=dict(state.detections) if state is not None else {},
+                    detection=state.detecting if state is not None else None,
                 )
             )
         active = [

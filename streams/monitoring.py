@@ -343,6 +343,8 @@ class MonitorStage:
                         "baseline": version.baseline,
                         "windows": {name: measures(tally, positive) for name, tally in version.windows.items()},
                         "detections": version.detections,
+                        "metric": version.metric,
+                        "detection": version.detection,
                     }
                     for version in report.versions
                 ],

@@ -18,6 +18,7 @@ from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import decode, seal, unseal
 from detectors.verdict import Detection
 from streams.alerts import Evidence
+from streams.detecting import Detecting, Normal, Paging
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
 from streams.settings import MonitorSettings
@@ -91,6 +92,26 @@ class VersionWatch:
     def outcomes_per_s(self) -> float:
         """As last measured; 0 before the first outcome."""
         return self._rate.per_s
+
+    @property
+    def detecting(self) -> Detecting:
+        """How it is watched now, for whoever asks why."""
+        budget, pagers = self._settings.false_alarms_per_week, self.pagers
+        if pagers is None:
+            return Detecting(budget, self.outcomes_per_s, self.missing)
+        scale, spread = pagers.scale, pagers.spread
+        normal = Normal(
+            pagers.reference_outcomes,
+            spread.rate * scale,
+            spread.standard_error * scale,
+            spread.dispersion,
+            spread.wander * scale,
+        )
+        paging = [
+            Paging(each.watched.stream, each.watched.detector, each.watched.share, threshold)
+            for each, threshold in zip(pagers.allotted, pagers.thresholds, strict=True)
+        ]
+        return Detecting(budget, self.outcomes_per_s, 0, scale, normal, pagers.level, paging)
 
     def register(self, baseline: Baseline | None) -> None:
         """What the catalog says of it now; another baseline than before is another reference."""

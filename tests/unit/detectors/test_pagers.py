@@ -71,7 +71,7 @@ def test_scaled_errors_are_watched_in_their_own_unit() -> None:
     """A regression's acceptable level, and what a detection says, are in the target's unit."""
     rng = np.random.default_rng(4)
     pagers = Pagers(["e_detector"], 1.0, Reference.of_rate(5_000, 0.25), Scaling.from_baseline(100.0), 1.0)
-    level = pagers.level()
+    level = pagers.level
     assert level is not None
     assert 100.0 < level < 115.0
     assert pagers.update_many(rng.exponential(100.0, 5_000)) == []

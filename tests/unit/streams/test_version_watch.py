@@ -55,7 +55,7 @@ def test_a_learnt_regression_is_watched_in_its_own_unit() -> None:
     watch = VersionWatch("mae", SETTINGS)
     assert watch.feed(errors(rng.laplace(0.0, 40.0, 6_000))) == []
     assert watch.pagers is not None
-    level = watch.pagers.level()
+    level = watch.pagers.level
     assert level is not None
     assert 38.0 < level < 48.0
     found = watch.feed(errors(rng.laplace(0.0, 80.0, 1_000), later(6_000)))

@@ -1,0 +1,42 @@
+"""How a version's errors are watched, as the monitor reports it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Normal(msgspec.Struct, frozen=True):
+    """What is normal, in the errors' unit: mean error, its standard error, dispersion (1: independent errors), and
+    wander, the standard deviation of the mean itself between stretches of 500 outcomes.
+    """
+
+    outcomes: float
+    error: float
+    standard_error: float
+    dispersion: float
+    wander: float
+
+
+class Paging(msgspec.Struct, frozen=True):
+    """A detector that pages, with its part of the budget."""
+
+    stream: str
+    detector: str
+    share: float
+    threshold: float
+
+
+class Detecting(msgspec.Struct, frozen=True):
+    """How a version is watched now. ``missing`` outcomes are still to be learnt from; ``normal`` is None until then.
+
+    ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
+    is wrong.
+    """
+
+    false_alarms_per_week: float
+    outcomes_per_s: float
+    missing: int
+    scale: float = 1.0
+    normal: Normal | None = None
+    acceptable: float | None = None
+    pagers: list[Paging] = []

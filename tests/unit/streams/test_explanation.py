@@ -1,0 +1,117 @@
+"""What `driftline explain` says of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from streams.detecting import Detecting, Normal, Paging
+from streams.errors import MissingInput, Unavailable
+from streams.explanation import ModelDetecting, VersionDetecting, chosen, collect, parsed, told
+from streams.order import Errors
+from streams.settings import MonitorSettings, RedisSettings
+from streams.version_watch import VersionWatch
+from tests.support.ports import free_port
+
+START_S = 1_700_000_000
+
+
+def watched(settings: MonitorSettings, n: int = 6_000, regression: bool = False) -> Detecting:
+    """How a version is watched after so many outcomes, ten a second."""
+    rng = np.random.default_rng(1)
+    values = rng.laplace(0.0, 40.0, n) if regression else (rng.random(n) < 0.1).astype(np.float64)
+    watch = VersionWatch("mae" if regression else "accuracy", settings)
+    seconds = START_S + np.arange(n) // 10
+    watch.feed(Errors(seconds, np.zeros(n, dtype=np.int64), np.arange(n), values))
+    return watch.detecting
+
+
+def report(found: Detecting | None, **more: Any) -> ModelDetecting:
+    return ModelDetecting("loan", "1", [VersionDetecting("1", True, detection=found, **more)])
+
+
+def said(found: Detecting, **more: Any) -> str:
+    model = report(found, **more)
+    return "\n".join(told(model, model.versions[0]))
+
+
+def test_the_arithmetic_leads_from_the_budget_to_the_threshold() -> None:
+    """Ten a second are 6,048,000 a week; a quarter of a false alarm in them is one in 24,192,000."""
+    text = said(watched(MonitorSettings()))
+    assert "budget: 0.25 false alarms a week" in text
+    assert "10 a second are 6,048,000 a week" in text
+    assert "one false alarm in 24,192,000 outcomes; threshold = 2.4192e+07 (by proof)" in text
+    assert "error rate 0.1" in text
+    assert "from 5,000 outcomes" in text
+    assert "acceptable to e_detector: up to 0.1" in text
+    for factor in ("× 1.5 (0.15", "× 2 (0.2", "× 4 (0.4"):
+        assert f"delay to {factor}" in text
+    assert "seconds" in text
+
+
+def test_detectors_that_share_are_told_with_their_parts() -> None:
+    """Each has a line with its own part of the budget."""
+    text = said(watched(MonitorSettings(detectors=["e_detector", "adwin"])))
+    assert text.count("/ 0.125 = one false alarm in 48,384,000") == 2
+    assert "delta = " in text
+
+
+def test_a_regression_is_told_in_its_own_unit() -> None:
+    """Errors of 40 are told as 40, not as a share of the scale; four times that is beyond what is clipped."""
+    text = said(watched(MonitorSettings(), regression=True), metric="mae")
+    assert "normal: mean absolute error 39.84" in text
+    assert "acceptable to e_detector: up to 4" in text
+    assert "delay to × 2 (79.68)" in text
+    assert "delay to × 4" not in text
+
+
+def test_what_is_being_learnt_is_said() -> None:
+    """Nothing pages yet, and how many outcomes are missing."""
+    text = said(watched(MonitorSettings(), n=3_000))
+    assert "learning what is normal: 2,000 outcomes to go" in text
+    assert "threshold" not in text
+
+
+def test_a_slow_model_is_told_that_it_has_the_least_run_length_and_what_it_never_finds() -> None:
+    """One outcome a day has seven a week: a run length of 100, and delays of years."""
+    found = Detecting(
+        0.25, 1 / 86_400, 0, 1.0, Normal(5_000, 0.1, 0.004, 1.0, 0.0), 0.14, [Paging("errors", "e_detector", 1.0, 100)]
+    )
+    text = said(found)
+    assert "one false alarm in 100 outcomes; the least that says anything, so it alarms less often" in text
+    assert "delay to × 1.5 (0.15): not within a year" in text
+
+
+def test_nothing_pages_without_detectors() -> None:
+    """An empty list is a choice, and is told as one."""
+    assert "nothing pages on drift" in said(watched(MonitorSettings(detectors=[])))
+
+
+def test_the_champion_is_chosen_or_the_version_asked_for() -> None:
+    """One without outcomes, or a name nobody knows, is an error that names those there are."""
+    found = watched(MonitorSettings(), n=100)
+    model = ModelDetecting("loan", "1", [VersionDetecting("1", True, detection=found), VersionDetecting("2")])
+    assert chosen(model, None).version == "1"
+    for asked in ("2", "7"):
+        with pytest.raises(MissingInput, match=f"know no version '{asked}'.*with outcomes: 1"):
+            chosen(model, asked)
+
+
+def test_reports_of_other_releases_are_refused_or_read_without_what_they_lack() -> None:
+    """A report without detection is of a version that nobody can explain; one of another shape is named."""
+    old = parsed(b'{"model": "loan", "champion": "1", "versions": [{"version": "1", "windows": {}}]}', "loan")
+    with pytest.raises(MissingInput, match="with outcomes: none"):
+        chosen(old, None)
+    with pytest.raises(MissingInput, match="another release"):
+        parsed(b'{"model": 3}', "loan")
+    sent = report(watched(MonitorSettings(), n=100))
+    assert parsed(msgspec.json.encode(sent), "loan") == sent
+
+
+def test_a_store_that_does_not_answer_is_told() -> None:
+    """With its address, as every command does."""
+    with pytest.raises(Unavailable):
+        collect(RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0"), "loan")
