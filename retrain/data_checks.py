@@ -18,6 +18,9 @@ from streams.events import Baseline
 
 MINIMUM_ROWS = 100
 """Of fewer, a share says nothing."""
+JUDGED_ROWS = 300
+"""Of fewer a tree may find nothing by chance. Of 878 windows of nine recorded streams 6 were stopped with 100 rows,
+with 300 the 2 in which two opposite concepts were mixed half and half."""
 ONE_SIDED = 0.75
 """Share of one class from which on hardly any model beats always saying it."""
 FOLDS = 5
@@ -153,7 +156,9 @@ def _labels(
     commonest = max(reference.predicted.values()) / max(1, sum(reference.predicted.values()))
     if _gain_over(commonest, measured.value) < TELLING:
         return []
-    newest = max(MINIMUM_ROWS, round(policy.newest * len(dataset)))
+    newest = max(JUDGED_ROWS, round(policy.newest * len(dataset)))
+    if len(dataset) < newest:
+        return []
     labels = dataset.target[-newest:].astype(np.int64)
     known = float(np.bincount(labels).max() / len(labels))
     told = float(np.mean(np.argmax(out_of_fold(dataset.features[-newest:], labels), axis=1) == labels))
