@@ -1,144 +1,86 @@
 """When an alert fires, is sent again and resolves: a table of states, stepped by stream-time minutes.
 
-A condition must hold for some minutes before it fires, a detection (an event) fires at once, and a firing alert
-resolves after enough clean minutes or when a promotion resolves it. The same inputs give the same transitions.
+A condition must hold for some minutes before it fires unless it is urgent, a detection (an event) fires at once, and a
+firing alert resolves after enough clean minutes or when a promotion resolves it. A condition that comes back within the
+cooldown continues its episode; what fires too often within a while is flapping, and is not believed to be over until it
+has been clean for longer. The same inputs give the same transitions.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from types import MappingProxyType
-from typing import Literal
 
+from detectors.episode import (
+    BAD,
+    MOVES,
+    OPEN,
+    SEVERITIES,
+    Condition,
+    Episode,
+    IllegalMove,
+    Move,
+    Scalar,
+    Severity,
+    State,
+    Transition,
+    moved,
+)
 from detectors.identity import Identity, fingerprint
-from detectors.snapshot import SnapshotError, fields_of, seal
+from detectors.snapshot import SnapshotError, decode, seal, unseal
 
 __all__ = [
+    "MOVES",
     "Condition",
     "Episode",
     "Identity",
     "IllegalMove",
+    "Move",
     "Policy",
     "PolicySettings",
+    "Scalar",
+    "Severity",
     "State",
     "Transition",
     "fingerprint",
+    "moved",
 ]
 
-FORMAT = 1
-
-Severity = Literal["info", "warning", "critical"]
-Scalar = str | int | float | bool | None
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
-
-
-class State(StrEnum):
-    INACTIVE = "inactive"  # nothing is kept of it
-    PENDING = "pending"
-    FIRING = "firing"
-    RESOLVED = "resolved"
-
-
-class Move(StrEnum):
-    ACTIVATE = "activate"  # the condition holds, a new episode begins
-    FIRE = "fire"  # it held for long enough, or a detector said so
-    SUBSIDE = "subside"  # it stopped before it fired
-    RESOLVE = "resolve"  # clean for long enough, or a promotion
-
-
-MOVES: Mapping[tuple[State, Move], State] = MappingProxyType(
-    {
-        (State.INACTIVE, Move.ACTIVATE): State.PENDING,
-        (State.RESOLVED, Move.ACTIVATE): State.PENDING,
-        (State.PENDING, Move.FIRE): State.FIRING,
-        (State.PENDING, Move.SUBSIDE): State.INACTIVE,
-        (State.FIRING, Move.RESOLVE): State.RESOLVED,
-    }
-)
-
-
-class IllegalMove(ValueError):
-    """The policy was asked for what its table does not have, or for a minute that is over. Nothing was changed."""
-
-
-def moved(state: State, move: Move) -> State:
-    """The table; raises IllegalMove for what is not in it."""
-    target = MOVES.get((state, move))
-    if target is None:
-        raise IllegalMove(f"an alert that is {state} cannot {move}")
-    return target
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """`for_minutes` by alertname: how long a condition holds before it fires; one that is not named fires at once."""
+    """`for_minutes` by alertname: how long a condition holds before it fires; one that is not named fires at once.
+
+    `cooldown_minutes`: a condition that begins to hold within them of its resolve goes on with that episode.
+    `flap_episodes` firings within `flap_minutes` are flapping (0: never), which is over when as many minutes were clean
+    as lie between two firings that are just not flapping.
+    """
 
     for_minutes: Mapping[str, int] = field(default_factory=dict)
     resolve_after_clean_minutes: int = 15
     repeat_minutes: int = 240  # a firing alert is sent again that often; 0 is never
+    cooldown_minutes: int = 0
+    flap_episodes: int = 0
+    flap_minutes: int = 240
 
     def __post_init__(self) -> None:
         for name, minutes in (
             *((f"for_minutes of {alertname}", minutes) for alertname, minutes in self.for_minutes.items()),
             ("resolve_after_clean_minutes", self.resolve_after_clean_minutes),
             ("repeat_minutes", self.repeat_minutes),
+            ("cooldown_minutes", self.cooldown_minutes),
+            ("flap_minutes", self.flap_minutes),
         ):
             if minutes < 0:
                 raise ValueError(f"{name} is {minutes}: give 0 or more minutes")
+        if self.flap_episodes == 1 or self.flap_episodes < 0:
+            raise ValueError(f"flap_episodes is {self.flap_episodes}: give 0 for never, or 2 or more")
 
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What was measured: whether it is bad, how bad, and the evidence, which goes into the alert as it is."""
-
-    alertname: str
-    active: bool
-    severity: Severity
-    value: float
-    threshold: float
-    evidence: Mapping[str, Scalar] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES:
-            raise ValueError(f"severity {self.severity!r} is none of {', '.join(SEVERITIES)}")
-        numbers = [value for value in self.evidence.values() if isinstance(value, float)]
-        if not all(map(math.isfinite, (self.value, self.threshold, *numbers))):
-            raise ValueError(f"{self.alertname} carries a number that is not finite, which no JSON reader takes")
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """An alert to publish. Fingerprint, `started_at_s` and `sequence` together are its id, which a replay repeats."""
-
-    identity: Identity
-    started_at_s: int  # of the episode: when the condition began to hold, in stream seconds
-    at_s: int  # of this transition; a resolved alert's end
-    status: Literal["firing", "resolved"]
-    severity: Severity
-    condition: Condition
-    sequence: int  # within the episode, from 1
-    reason: str  # fired | severity | repeat | clean | what resolve() was told
-
-    @property
-    def episode_start_minute(self) -> int:
-        return self.started_at_s // 60
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """Where one identity stands. `last_s` is the end of the time it has seen, `clean` its clean minutes in a row."""
-
-    identity: Identity
-    state: State
-    started_at_s: int
-    severity: Severity
-    condition: Condition
-    sequence: int
-    sent_at_s: int
-    clean: int
-    last_s: int
-    stepped_minute: int
+    def clean_minutes(self, state: State) -> int:
+        """How many clean minutes in a row end an alert in this state."""
+        if state is not State.FLAPPING or not self.flap_episodes:
+            return self.resolve_after_clean_minutes
+        return max(self.resolve_after_clean_minutes, self.flap_minutes // self.flap_episodes)
 
 
 class Policy:
@@ -149,11 +91,11 @@ class Policy:
         self._episodes: dict[Identity, Episode] = {}
 
     def episodes(self, model: str | None = None) -> list[Episode]:
-        """What is pending or firing, of one model or of all, in the order of identities."""
+        """What is pending, firing or flapping, of one model or of all, in the order of identities."""
         return [
             episode
             for identity, episode in sorted(self._episodes.items())
-            if model in (None, identity.model) and episode.state in (State.PENDING, State.FIRING)
+            if model in (None, identity.model) and episode.state in OPEN
         ]
 
     def step(self, minute: int, conditions: Mapping[Identity, Condition]) -> list[Transition]:
@@ -187,19 +129,43 @@ class Policy:
             if known is None:
                 return None
             if known.state is State.PENDING:
-                moved(known.state, Move.SUBSIDE)
-                return None
-            return self._healing(known, at_s) if known.state is State.FIRING else (known, [])
+                given_up = _given_up(known)
+                return None if given_up is None else (given_up, [])
+            return self._healing(known, condition, at_s) if known.state in BAD else (known, [])
         if known is None or known.state is State.RESOLVED:
             known = replace(_begun(known, identity, condition, minute * 60), last_s=at_s, stepped_minute=minute)
-        if known.state is State.FIRING:
+        if known.state in BAD:
             return self._held(known, condition, at_s)
-        if minute - known.started_at_s // 60 >= self._settings.for_minutes.get(condition.alertname, 0):
-            return _fired(known, condition, at_s)
+        held = minute - known.pending_at_s // 60
+        if condition.at_once or held >= self._settings.for_minutes.get(condition.alertname, 0):
+            return self._fired(known, condition, at_s, anew=False)
         return replace(known, condition=condition), []
 
+    def _fired(
+        self, known: Episode, condition: Condition, at_s: int, *, anew: bool
+    ) -> tuple[Episode, list[Transition]]:
+        """What was pending fires: as a new episode, or as the last one going on unless it must be `anew`."""
+        rules = self._settings
+        fired = (*(each for each in known.fired_at_s if each > at_s - rules.flap_minutes * 60), at_s)
+        flaps = 0 < rules.flap_episodes <= len(fired)
+        state = moved(known.state, Move.FLAP if flaps else Move.FIRE)
+        since_end_s = known.pending_at_s - known.ended_at_s
+        again = not anew and known.ended_at_s >= 0 and since_end_s < rules.cooldown_minutes * 60
+        firing = replace(
+            known,
+            state=state,
+            severity=max(known.severity, condition.severity, key=SEVERITIES.index) if again else condition.severity,
+            condition=condition,
+            clean=0,
+            fired_at_s=fired[-max(1, rules.flap_episodes) :],
+            started_at_s=known.started_at_s if again else max(known.pending_at_s, known.started_at_s + 1),
+            sequence=known.sequence if again else 0,
+            reopened=known.reopened + 1 if again else 0,
+        )
+        return _sent(firing, at_s, "flapping" if flaps else "reopened" if again else "fired")
+
     def _held(self, episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
-        """Firing, and the condition holds on."""
+        """It fires, and the condition holds on."""
         raised = max(episode.severity, condition.severity, key=SEVERITIES.index)
         rose = raised != episode.severity
         episode = replace(episode, severity=raised, condition=condition, clean=0)
@@ -207,11 +173,11 @@ class Policy:
             return _sent(episode, at_s, "severity")
         return self._repeated(episode, at_s)
 
-    def _healing(self, episode: Episode, at_s: int) -> tuple[Episode, list[Transition]]:
-        """Firing, and the minute was clean."""
-        episode = replace(episode, clean=episode.clean + 1)
-        if episode.clean >= self._settings.resolve_after_clean_minutes:
-            return _resolved(episode, at_s, "clean")
+    def _healing(self, episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
+        """It fires, and the minute was not bad."""
+        episode = replace(episode, clean=episode.clean + 1 if condition.clean else 0)
+        if condition.clean and episode.clean >= self._settings.clean_minutes(episode.state):
+            return _resolved(episode, at_s, "clean", ended_at_s=at_s)
         return self._repeated(episode, at_s)
 
     def _repeated(self, episode: Episode, at_s: int) -> tuple[Episode, list[Transition]]:
@@ -223,7 +189,8 @@ class Policy:
     def signal(self, identity: Identity, at_s: int, condition: Condition) -> list[Transition]:
         """An event, such as a detection at stream second `at_s`: fires at once, or adds to what fires already.
 
-        Raises IllegalMove, having changed nothing, for a second before what the identity has seen.
+        It is new evidence, so it never goes on with an episode that was resolved. Raises IllegalMove, having changed
+        nothing, for a second before what the identity has seen.
         """
         _check_name(identity, condition)
         known = self._episodes.get(identity)
@@ -233,12 +200,12 @@ class Policy:
             raise IllegalMove(f"{identity.alertname} of {identity.model} is past second {at_s} already")
         if known is not None:
             known = replace(known, last_s=at_s)
-        if known is not None and known.state is State.FIRING:
+        if known is not None and known.state in BAD:
             episode, transitions = self._held(known, condition, at_s)
         else:
             if known is None or known.state is not State.PENDING:
                 known = _begun(known, identity, condition, at_s)
-            episode, transitions = _fired(known, condition, at_s)
+            episode, transitions = self._fired(known, condition, at_s, anew=True)
         self._episodes[identity] = episode
         return transitions
 
@@ -253,16 +220,19 @@ class Policy:
         episodes = dict(self._episodes)
         transitions: list[Transition] = []
         for identity, episode in sorted(self._episodes.items()):
-            if target not in (identity, identity.model) or episode.state not in (State.PENDING, State.FIRING):
+            if target not in (identity, identity.model) or episode.state not in OPEN:
                 continue
             if at_s < episode.last_s:
                 raise IllegalMove(f"{identity.alertname} of {identity.model} is past second {at_s} already")
-            if episode.state is State.FIRING:
-                episodes[identity], sent = _resolved(replace(episode, last_s=at_s), at_s, reason)
+            if episode.state in BAD:
+                ended, sent = _resolved(replace(episode, last_s=at_s), at_s, reason, ended_at_s=-1)
+                episodes[identity] = replace(ended, fired_at_s=())
                 transitions.extend(sent)
             else:
-                moved(episode.state, Move.SUBSIDE)
                 del episodes[identity]
+                given_up = _given_up(episode)
+                if given_up is not None:
+                    episodes[identity] = replace(given_up, ended_at_s=-1, fired_at_s=())
         self._episodes = episodes
         return transitions
 
@@ -276,11 +246,21 @@ class Policy:
 
     def restore(self, sealed: bytes) -> None:
         """Take over the episodes, under one's own settings; raises SnapshotError, having changed nothing."""
-        episodes = fields_of(sealed, FORMAT, list[Episode])
+        version, payload = unseal(sealed, FORMAT)
+        episodes = decode(payload, list[Episode])
+        if version == 1:
+            episodes = [_of_format_1(episode) for episode in episodes]
         restored = {episode.identity: episode for episode in episodes}
         if len(restored) != len(episodes):
             raise SnapshotError("the snapshot has two episodes of one alert")
         self._episodes = restored
+
+
+def _of_format_1(episode: Episode) -> Episode:
+    """Format 1 knew neither cooldown nor flapping, and forgot the episode before a pending one."""
+    if episode.state is not State.PENDING:
+        return replace(episode, fired_at_s=(episode.started_at_s,))
+    return replace(episode, pending_at_s=episode.started_at_s, started_at_s=episode.started_at_s - 1)
 
 
 def _check_name(identity: Identity, condition: Condition) -> None:
@@ -289,31 +269,38 @@ def _check_name(identity: Identity, condition: Condition) -> None:
 
 
 def _begun(known: Episode | None, identity: Identity, condition: Condition, at_s: int) -> Episode:
-    """A new episode, pending. Episode keys must differ, so it starts after the previous one did."""
-    state = known.state if known is not None else State.INACTIVE
+    """Pending from `at_s` on; what is known of the episode before stays until this one fires."""
+    if known is not None:
+        state = moved(known.state, Move.ACTIVATE)
+        return replace(known, state=state, condition=condition, pending_at_s=at_s, last_s=max(at_s, known.last_s))
     return Episode(
         identity=identity,
-        state=moved(state, Move.ACTIVATE),
-        started_at_s=at_s if known is None else max(at_s, known.started_at_s + 1),
+        state=moved(State.INACTIVE, Move.ACTIVATE),
+        started_at_s=at_s - 1,  # of no episode: the one that begins may start at at_s
         severity=condition.severity,
         condition=condition,
         sequence=0,
         sent_at_s=at_s,
         clean=0,
-        last_s=at_s if known is None else max(at_s, known.last_s),
-        stepped_minute=-1 if known is None else known.stepped_minute,
+        last_s=at_s,
+        stepped_minute=-1,
+        pending_at_s=at_s,
     )
 
 
-def _fired(episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
-    firing = replace(
-        episode, state=moved(episode.state, Move.FIRE), severity=condition.severity, condition=condition, clean=0
-    )
-    return _sent(firing, at_s, "fired")
+def _given_up(episode: Episode) -> Episode | None:
+    """What was pending and is no more; None if nothing needs to be remembered of it."""
+    if episode.sequence == 0:
+        moved(episode.state, Move.SUBSIDE)
+        return None
+    return replace(episode, state=moved(episode.state, Move.LAPSE), pending_at_s=-1)
 
 
-def _resolved(episode: Episode, at_s: int, reason: str) -> tuple[Episode, list[Transition]]:
-    return _sent(replace(episode, state=moved(episode.state, Move.RESOLVE)), at_s, reason)
+def _resolved(episode: Episode, at_s: int, reason: str, *, ended_at_s: int) -> tuple[Episode, list[Transition]]:
+    # A second of a flapping alert that is over is over for good: its next firing is the first.
+    fired = () if episode.state is State.FLAPPING else episode.fired_at_s
+    state = moved(episode.state, Move.RESOLVE)
+    return _sent(replace(episode, state=state, ended_at_s=ended_at_s, fired_at_s=fired, pending_at_s=-1), at_s, reason)
 
 
 def _sent(episode: Episode, at_s: int, reason: str) -> tuple[Episode, list[Transition]]:
@@ -328,5 +315,7 @@ def _sent(episode: Episode, at_s: int, reason: str) -> tuple[Episode, list[Trans
         condition=episode.condition,
         sequence=episode.sequence,
         reason=reason,
+        reopened=episode.reopened,
+        flapping=episode.state is State.FLAPPING,
     )
     return episode, [transition]

@@ -25,6 +25,7 @@ RUNBOOKS = "ops/runbooks.md"
 DASHBOARD = "/d/driftline/model?var-model="
 GRAPH = "/graph?g0.expr="
 PROMOTED = "promoted"
+FLAPPING = "flapping"
 _METRICS = {"accuracy": "driftline_windowed_accuracy_ratio", "mae": "driftline_windowed_absolute_error"}
 
 
@@ -90,6 +91,8 @@ def alert(raised: Raised) -> Alert:
     summary, description = _TEXTS[name](raised)
     if transition.status == "resolved":
         summary, description = _resolved(raised), f"Nothing to do. It had been: {summary}"
+    else:
+        description = f"{_again(transition)}{description}"
     metric = _METRICS[_text(transition.condition.evidence, "metric") or "accuracy"]
     expression = f"{metric}{{model={json.dumps(identity.model)}}}"
     return Alert(
@@ -100,6 +103,8 @@ def alert(raised: Raised) -> Alert:
             "description": description,
             "runbook_url": f"{RUNBOOKS}#{name.lower()}",
             "dashboard_url": f"{DASHBOARD}{quote(identity.model, safe='')}",
+            **({"reopened": str(transition.reopened)} if transition.reopened else {}),
+            **({FLAPPING: "true"} if transition.flapping else {}),
         },
         starts_at=rfc3339(transition.started_at_s * 1000),
         ends_at=rfc3339(transition.at_s * 1000) if transition.status == "resolved" else NEVER,
@@ -107,6 +112,7 @@ def alert(raised: Raised) -> Alert:
         fingerprint=identity.fingerprint,
         drift=_drift(raised),
         sequence=transition.sequence,
+        reason=transition.reason,
     )
 
 
@@ -161,6 +167,16 @@ def _next_steps(raised: Raised) -> str:
     )
 
 
+def _again(transition: Transition) -> str:
+    """What the engineer should know of the times before."""
+    if transition.flapping:
+        return "It flaps: it fires and ends again and again. Nothing more is sent until it has been quiet for long. "
+    if transition.reopened:
+        times = "once" if transition.reopened == 1 else f"{transition.reopened} times"
+        return f"It was resolved and came back {times}, each time within minutes: the same episode goes on. "
+    return ""
+
+
 def _concept_drift(raised: Raised) -> tuple[str, str]:
     since = rfc3339(raised.transition.started_at_s * 1000)
     if not raised.evidence:
@@ -210,15 +226,34 @@ def _accuracy_dropped(raised: Raised) -> tuple[str, str]:
             f"{_who(raised)} has a mean absolute error of {value:.4g} {window} since {since}, "
             f"{value / baseline if baseline else 0:.2f} times its baseline of {baseline:.4g}."
         )
-        return summary, _next_steps(raised)
+        return summary, f"{_burning(facts, '{:.4g}')} {_next_steps(raised)}"
     summary = (
         f"{_who(raised)} is right in only {value:.1%} of cases {window} since {since}: "
         f"{100 * (baseline - value):.1f} points below its baseline of {baseline:.1%}."
     )
-    rule = _text(facts, "rule")
-    limit = raised.transition.condition.threshold
-    which = f"the minimum of {limit:.1%}" if rule == "minimum" else f"the drop against the baseline, {limit:.1%}"
-    return summary, f"The rule is {which}. {_next_steps(raised)}"
+    budget = _number(facts, "budget")
+    if _text(facts, "rule") == "minimum":
+        which = f"the minimum of {1 - budget:.1%}"
+    else:
+        which = f"{100 * (budget + baseline - 1):.1f} points below the baseline, {1 - budget:.1%}"
+    extra = f"That is {_number(facts, 'extra_errors'):.0f} wrong predictions more than usual. "
+    return summary, f"The rule is {which}. {_burning(facts, '{:.1%}')} {extra}{_next_steps(raised)}"
+
+
+def _burning(facts: Mapping[str, Scalar], budget: str) -> str:
+    """How fast the budget is spent, and when it is gone."""
+    rate, limit, period = _number(facts, "burn_rate"), _number(facts, "burn_limit"), _number(facts, "period_minutes")
+    long, short = _number(facts, "window_minutes"), _number(facts, "short_minutes")
+    allowed = budget.format(_number(facts, "budget"))
+    if rate <= 0:  # no error at all is allowed
+        return f"Its error budget is {allowed}."
+    text = (
+        f"Its error budget of {allowed} burns {rate:.2g} times too fast over {long:.0f} minutes and over the "
+        f"last {short:.0f}; it pages at {limit:.2g}."
+    )
+    if rate <= 1:
+        return text
+    return f"{text} What {period:.0f} minutes may spend is gone in {period / rate:.0f}."
 
 
 def _outcomes_missing(raised: Raised) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from detectors.policy import Condition, Episode, Identity, Severity, State
-from streams.alerts import CONCEPT_DRIFT, Evidence
+from streams.alerts import CONCEPT_DRIFT, FLAPPING, Evidence
 from streams.events import Alert
 
 
@@ -76,7 +76,7 @@ def episode(published: Published, fed_s: int) -> Episode:
     started_s, sequence = published.place
     return Episode(
         identity=identity,
-        state=State.FIRING if alert.status == "firing" else State.RESOLVED,
+        state=_state(alert),
         started_at_s=started_s,
         severity=severity,
         condition=Condition(identity.alertname, alert.status == "firing", severity, value, threshold, facts),
@@ -85,7 +85,17 @@ def episode(published: Published, fed_s: int) -> Episode:
         clean=0,
         last_s=min(fed_s, max(started_s, published.at_s)),
         stepped_minute=fed_s // 60 - 1,
+        ended_at_s=seconds(alert.ends_at) if alert.reason == "clean" else -1,
+        reopened=int(alert.annotations.get("reopened", "0")),
+        # When it fired before is not in the newest alert: this counts as the first time.
+        fired_at_s=(started_s,) if alert.status == "firing" else (),
     )
+
+
+def _state(alert: Alert) -> State:
+    if alert.status == "resolved":
+        return State.RESOLVED
+    return State.FLAPPING if FLAPPING in alert.annotations else State.FIRING
 
 
 def drift_evidence(published: Iterable[Published]) -> list[Evidence]:

@@ -101,7 +101,9 @@ class Drift(msgspec.Struct, omit_defaults=True):
 class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt", "generator_url": "generatorURL"}):
     """One alert in the shape of Alertmanager's webhook payload, with the evidence beside it.
 
-    ``labels`` always hold ``alertname`` and ``model``; an episode is ``fingerprint`` and ``starts_at``.
+    ``labels`` always hold ``alertname`` and ``model``; an episode is ``fingerprint`` and ``starts_at``. ``reason`` says
+    why the alert is sent: ``fired``, ``reopened`` (the resolved episode goes on), ``flapping``, ``severity`` (it rose),
+    ``repeat``, ``clean`` or ``promoted`` (both resolve it). Page on ``fired`` and ``severity``; the others are no news.
     """
 
     status: Literal["firing", "resolved"]
@@ -113,6 +115,7 @@ class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt"
     fingerprint: str
     drift: Drift | None = None
     sequence: int = 0
+    reason: str = ""
 
 
 class Baseline(msgspec.Struct, omit_defaults=True):

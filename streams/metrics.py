@@ -152,10 +152,10 @@ class WorkerMetrics:
                 for bucket, count in version.delays.items():
                     self.delay.observe((1 << bucket) - 1, count)
 
-    def alerted(self, partition: int, model: str, alertname: str, *, firing: bool) -> None:
-        """A monitor partition published an alert."""
+    def alerted(self, partition: int, model: str, alertname: str, *, firing: bool, began: bool) -> None:
+        """A monitor partition published an alert; ``began``: it did not fire before."""
         self._alerted.setdefault(partition, set()).add((model, alertname))
-        if firing:
+        if began:
             self.detections.labels(model, alertname).inc()
         self.drift.labels(model, alertname).set(firing)
 

@@ -38,6 +38,8 @@ HELD_MS = 30_000
 """How far one input partition may fall behind the others before it is said."""
 HOUR_MS = 3_600_000
 
+BEGINNINGS = ("fired", "reopened", "flapping")
+
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)
 
@@ -298,7 +300,8 @@ class MonitorStage:
         alert = _alert.decode(each.alert.value)
         name, model = alert.labels["alertname"], alert.labels["model"]
         log.warning("alert", status=alert.status, summary=alert.annotations["summary"], fingerprint=alert.fingerprint)
-        self._metrics.alerted(partition, model, name, firing=alert.status == "firing")
+        began = alert.reason in BEGINNINGS
+        self._metrics.alerted(partition, model, name, firing=alert.status == "firing", began=began)
 
     def _report(self, partition: int, monitor: MonitorPartition) -> None:
         """What `driftline status` and Prometheus show. For people: written beside the checkpoint, not inside it."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from detectors.burn_rate import Pair
 from detectors.names import CALIBRATED, NAMES
 from streams.errors import WrongSetting
 from streams.events import Label, Mode, Task
@@ -114,14 +115,23 @@ class MonitorSettings(_Section):
     evidence: list[str] = Field(
         ["adwin", "page_hinkley"], description="others that run beside them: what they find is shown in the alert"
     )
-    minimum_accuracy: float = Field(0.90, ge=0, le=1, description="windowed accuracy below it pages")
+    minimum_accuracy: float = Field(
+        0.90, ge=0, le=1, description="accuracy below it pages; what is left to 1 is the error budget"
+    )
     baseline_drop: float = Field(0.05, gt=0, le=1, description="points of accuracy (or share of MAE) lost that page")
     baseline_outcomes: int = Field(5_000, ge=30, description="outcomes that an unregistered version learns from")
-    window_minutes: int = Field(60, ge=1, description="window of the accuracy rules")
+    burn_rates: list[tuple[int, int, float]] = Field(
+        [(1, 5, 2.4), (3, 15, 1.6)],
+        description="windows in minutes (short, long) and how many times too fast both burn the budget to page at once",
+    )
+    window_minutes: int = Field(60, ge=1, description="window in which the budget must not burn faster than allowed")
     minimum_outcomes: int = Field(500, ge=1, description="outcomes in the window before an accuracy rule speaks")
     for_minutes: int = Field(5, ge=0, description="how long an accuracy rule must hold before it fires")
     clean_minutes: int = Field(15, ge=1, description="minutes without cause before an alert resolves")
     repeat_minutes: int = Field(240, ge=0, description="a firing alert is sent again so often; 0: never")
+    cooldown_minutes: int = Field(30, ge=0, description="a rule broken again so soon goes on with the resolved episode")
+    flap_episodes: int = Field(4, ge=0, description="an alert that fires so often within flap_minutes flaps; 0: never")
+    flap_minutes: int = Field(240, ge=1, description="the while in which firings are counted")
     outcomes_missing_minutes: int = Field(1_440, ge=1, description="predictions but no outcome for so long: alert")
 
     @field_validator("detectors")
@@ -136,6 +146,20 @@ class MonitorSettings(_Section):
     @classmethod
     def _exist(cls, names: list[str]) -> list[str]:
         return _distinct(names)
+
+    @field_validator("burn_rates")
+    @classmethod
+    def _are_pairs(cls, asked: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+        for short, long, rate in asked:
+            Pair(short, long, rate)  # raises
+        return asked
+
+    @field_validator("flap_episodes")
+    @classmethod
+    def _once_is_not_flapping(cls, episodes: int) -> int:
+        if episodes == 1:
+            raise ValueError("one firing is not flapping: give 0 for never, or 2 or more")
+        return episodes
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 import numpy as np
 
 from detectors.baseline import Baseline, Metric
+from detectors.burn_rate import pairs
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
 from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
@@ -87,13 +89,23 @@ class ModelWatch:
         self.arrivals = Arrivals()
         self.changed = True
         self._settings = settings
-        self._minimum = minimum_accuracy
         self._window = min(settings.window_minutes, LONGEST_MINUTES)
         self._errors: dict[tuple[str, Metric], OrderedErrors] = {}
         self._at = WatchState()
         self._catalog: ModelState | None = None
+        self._limits = rules.AccuracyLimits(
+            minimum_accuracy,
+            settings.baseline_drop,
+            tuple(pairs(self._window, settings.burn_rates)),
+            settings.minimum_outcomes,
+        )
         limits = PolicySettings(
-            {ACCURACY_DROPPED: settings.for_minutes}, settings.clean_minutes, settings.repeat_minutes
+            {ACCURACY_DROPPED: settings.for_minutes},
+            settings.clean_minutes,
+            settings.repeat_minutes,
+            settings.cooldown_minutes,
+            settings.flap_episodes,
+            settings.flap_minutes,
         )
         # Apart, because a promotion resolves what its champion did, but brings no outcomes back.
         self._policy, self._missing = Policy(limits), Policy(limits)
@@ -185,7 +197,7 @@ class ModelWatch:
         episodes = self._missing.episodes()
         if not episodes:
             return max(minute, starts) if at.waiting_since >= 0 and minute <= ends else None
-        if not missed or episodes[0].state is not State.FIRING or episodes[0].clean:
+        if not missed or episodes[0].state is State.PENDING or episodes[0].clean:
             return minute
         due = [ends + 1]
         if self._settings.repeat_minutes:
@@ -356,9 +368,9 @@ class ModelWatch:
         baseline = self._baseline()
         if baseline is None or baseline.metric != "accuracy" or self.champion in self._at.noticed:
             return
-        if baseline.value < self._minimum:
+        if baseline.value < self._limits.minimum:
             self._at.noticed.append(self.champion)
-            yield Notice(self.model, self.champion, baseline.value, self._minimum)
+            yield Notice(self.model, self.champion, baseline.value, self._limits.minimum)
 
     def _baseline(self) -> Baseline | None:
         watch = self.versions.get(self.champion)
@@ -372,19 +384,17 @@ class ModelWatch:
         baseline = self._baseline()
         if baseline is None:
             return
-        tally = self._window_of(minute, self._window)
-        if tally.n >= self._settings.minimum_outcomes:
-            condition = rules.accuracy_dropped(
-                tally, baseline, self._minimum, self._settings.baseline_drop, self.champion, self._window
-            )
-            if condition is not None:
-                yield Identity(ACCURACY_DROPPED, self.model), condition
+        window = partial(self._window_of, minute)
+        condition = rules.accuracy_dropped(window, baseline, self._limits, self.champion)
+        if condition is not None:
+            yield Identity(ACCURACY_DROPPED, self.model), condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
                 recent = self._window_of(minute, self._settings.clean_minutes)
                 still = rules.still_drifted(recent, self._at.evidence[0], baseline)
                 if still is not None:
-                    yield episode.identity, replace(episode.condition, active=still)
+                    active, cleared = still
+                    yield episode.identity, replace(episode.condition, active=active, cleared=cleared)
 
     # --------------------------------------------------------------------------------------------------- storing
 

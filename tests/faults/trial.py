@@ -22,6 +22,7 @@ from tests.support.supervisor import Supervisor
 
 SETTINGS: dict[str, str | int | float] = {
     "monitor__for_minutes": 60,
+    "monitor__burn_rates": "[]",
     "monitor__clean_minutes": 1,
     "monitor__outcomes_missing_minutes": 100_000,
     "worker__dedupe_rows": 5_000_000,

@@ -28,7 +28,9 @@ ROWS = 1_500
 def driftline(
     kafka_broker: KafkaBroker, redis_store: RedisServer, deployment: str, tmp_path: Path
 ) -> Iterator[Driftline]:
-    with Driftline(kafka_broker, redis_store, deployment, tmp_path, monitor__for_minutes=60) as made:
+    with Driftline(
+        kafka_broker, redis_store, deployment, tmp_path, monitor__for_minutes=60, monitor__burn_rates="[]"
+    ) as made:
         yield made
 
 
@@ -90,7 +92,7 @@ def same_as_undisturbed(driftline: Driftline, traffic: Traffic, tmp_path: Path, 
     corrected = counters.corrections + counters.dead_outcomes
     assert (counters.duplicates, corrected) == (sent["duplicates"], sent["corrections"])
     settled(driftline)
-    changes = {"kafka__accept_create_time": "true", "monitor__for_minutes": 60, **changes}
+    changes = {"kafka__accept_create_time": "true", "monitor__for_minutes": 60, "monitor__burn_rates": "[]", **changes}
     with Driftline(driftline.broker, driftline.store, f"{driftline.name}b", tmp_path, **changes) as undisturbed:
         undisturbed.take_log_of(driftline)
         undisturbed.worker()
@@ -110,7 +112,9 @@ def own_store(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def alone(kafka_broker: KafkaBroker, own_store: RedisServer, deployment: str, tmp_path: Path) -> Iterator[Driftline]:
-    with Driftline(kafka_broker, own_store, deployment, tmp_path, monitor__for_minutes=60) as made:
+    with Driftline(
+        kafka_broker, own_store, deployment, tmp_path, monitor__for_minutes=60, monitor__burn_rates="[]"
+    ) as made:
         yield made
 
 

@@ -36,7 +36,9 @@ MODEL = "loans"
 def driftline(
     kafka_broker: KafkaBroker, redis_store: RedisServer, deployment: str, tmp_path: Path
 ) -> Iterator[Driftline]:
-    with Driftline(kafka_broker, redis_store, deployment, tmp_path, monitor__for_minutes=60) as made:
+    with Driftline(
+        kafka_broker, redis_store, deployment, tmp_path, monitor__for_minutes=60, monitor__burn_rates="[]"
+    ) as made:
         yield made
 
 
@@ -138,7 +140,11 @@ def test_kill_minus_nine_changes_no_count_and_no_alert(
     killed = driftline.alerts()
     assert any(alert.labels["alertname"] == "ConceptDriftDetected" for alert in killed.values())
 
-    changes: dict[str, str | int] = {"kafka__accept_create_time": "true", "monitor__for_minutes": 60}
+    changes: dict[str, str | int] = {
+        "kafka__accept_create_time": "true",
+        "monitor__for_minutes": 60,
+        "monitor__burn_rates": "[]",
+    }
     with Driftline(kafka_broker, redis_store, f"{driftline.name}b", tmp_path, **changes) as undisturbed:
         undisturbed.take_log_of(driftline)
         undisturbed.worker()

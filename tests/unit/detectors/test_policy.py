@@ -4,6 +4,7 @@ import itertools
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,13 +41,13 @@ def told(transitions: list[Transition]) -> list[tuple[str, str, str, int]]:
 
 @pytest.mark.parametrize(("state", "move"), list(itertools.product(State, Move)))
 def test_the_table_is_all_there_is(state: State, move: Move) -> None:
-    """A move that the table does not name raises; the five that it names lead on."""
+    """A move that the table does not name raises; those that it names lead on."""
     if (state, move) in MOVES:
         assert moved(state, move) is MOVES[state, move]
     else:
         with pytest.raises(IllegalMove):
             moved(state, move)
-    assert len(MOVES) == 5
+    assert len(MOVES) == 8
 
 
 def test_without_a_pending_time_an_alert_fires_at_once_and_only_once() -> None:
@@ -186,6 +187,174 @@ def test_a_minute_before_a_detection_is_over() -> None:
     assert policy.step(101, {DRIFT: measured(False, identity=DRIFT)}) == []
 
 
+COOL = PolicySettings(
+    {"ModelAccuracyDropped": 2}, resolve_after_clean_minutes=3, cooldown_minutes=10, flap_episodes=3, flap_minutes=60
+)
+
+
+def run_minutes(policy: Policy, start: int, pattern: str) -> list[Transition]:
+    """One minute a letter: + bad, - clean, o neither, space not measured."""
+    sent: list[Transition] = []
+    for minute, letter in enumerate(pattern, start):
+        condition = Condition(ACCURACY.alertname, letter == "+", "warning", 0.8, 0.9, cleared=letter == "-")
+        sent += policy.step(minute, {} if letter == " " else {ACCURACY: condition})
+    return sent
+
+
+def test_between_fire_and_heal_nothing_moves() -> None:
+    """Hysteresis: what is neither bad nor clean keeps a firing alert, and does not keep a pending one."""
+    policy = Policy(COOL)
+    assert run_minutes(policy, 100, "++o++o") == []
+    assert policy.episodes() == []
+    assert told(run_minutes(policy, 106, "+++ooooo--o--o--")) == [("firing", "fired", "warning", 1)]
+    assert told(run_minutes(policy, 122, "-")) == [("resolved", "clean", "warning", 2)]
+
+
+def test_a_condition_that_need_not_be_held_fires_at_once() -> None:
+    """And one that became so while it was pending."""
+    urgent = Condition(ACCURACY.alertname, True, "critical", 0.2, 0.7, at_once=True)
+    assert told(Policy(COOL).step(100, {ACCURACY: urgent})) == [("firing", "fired", "critical", 1)]
+    policy = Policy(COOL)
+    run_minutes(policy, 100, "+")
+    [fired] = policy.step(101, {ACCURACY: urgent})
+    assert fired.started_at_s == 6000
+
+
+def test_what_comes_back_within_the_cooldown_goes_on_with_its_episode() -> None:
+    """Its start, its numbers and its severity; behind the cooldown a new episode begins."""
+    policy = Policy(COOL)
+    fired, resolved, again, ended = run_minutes(policy, 100, "+++---" + "---+++" + "---")
+    assert told([fired, resolved, again, ended]) == [
+        ("firing", "fired", "warning", 1),
+        ("resolved", "clean", "warning", 2),
+        ("firing", "reopened", "warning", 3),
+        ("resolved", "clean", "warning", 4),
+    ]
+    assert {each.started_at_s for each in (fired, resolved, again, ended)} == {6000}
+    assert (again.reopened, ended.reopened) == (1, 1)
+    [late] = run_minutes(policy, 175, "+++")
+    assert (late.reason, late.started_at_s, late.sequence, late.reopened) == ("fired", 175 * 60, 1, 0)
+
+
+def test_what_subsides_before_it_fires_again_does_not_forget_its_last_episode() -> None:
+    """The cooldown runs from the resolve, whatever was pending meanwhile."""
+    policy = Policy(COOL)
+    run_minutes(policy, 100, "+++---")
+    assert run_minutes(policy, 106, "-++-") == []
+    assert [told([each]) for each in run_minutes(policy, 110, "+++")] == [[("firing", "reopened", "warning", 3)]]
+
+
+def test_what_fires_too_often_is_flapping_until_it_is_quiet_for_long() -> None:
+    """One message says so; the next ends it, after as many clean minutes as lie between firings that do not flap."""
+    policy = Policy(COOL)
+    sent = run_minutes(policy, 100, "+++---" * 5)
+    assert [each.reason for each in sent] == ["fired", "clean", "reopened", "clean", "flapping"]
+    assert [episode.state for episode in policy.episodes()] == [State.FLAPPING]
+    assert run_minutes(policy, 130, "-" * 16) == []  # three of them before
+    [quiet] = run_minutes(policy, 146, "-")
+    assert (quiet.status, quiet.reason, quiet.flapping) == ("resolved", "clean", False)
+    assert [each.reason for each in run_minutes(policy, 200, "+++---+++")] == ["fired", "clean", "reopened"]
+
+
+def test_a_flapping_alert_still_says_that_it_became_worse() -> None:
+    """Severity is news, another return is not."""
+    policy = Policy(COOL)
+    run_minutes(policy, 100, "+++---" * 3)
+    [worse] = policy.step(118, {ACCURACY: measured(True, "critical")})
+    assert (worse.reason, worse.severity, worse.flapping) == ("severity", "critical", True)
+
+
+def test_a_detection_is_news_also_within_the_cooldown() -> None:
+    """New evidence begins a new episode, which a retraining may act on."""
+    policy = Policy(COOL)
+    policy.signal(DRIFT, 6000, measured(True, identity=DRIFT))
+    for minute in range(100, 103):
+        policy.step(minute, {DRIFT: measured(False, identity=DRIFT)})
+    [again] = policy.signal(DRIFT, 103 * 60, measured(True, identity=DRIFT))
+    assert (again.reason, again.started_at_s, again.sequence) == ("fired", 103 * 60, 1)
+
+
+def test_a_promotion_leaves_no_cooldown_behind() -> None:
+    """The new champion's trouble is its own."""
+    policy = Policy(COOL)
+    run_minutes(policy, 100, "+++")
+    policy.resolve("loan", "promoted", 103 * 60)
+    [fired] = run_minutes(policy, 103, "+++")
+    assert (fired.reason, fired.sequence) == ("fired", 1)
+    run_minutes(policy, 106, "---+")  # pending again, within the cooldown
+    policy.resolve("loan", "promoted", 110 * 60)
+    [fired] = run_minutes(policy, 110, "+++")
+    assert (fired.reason, fired.sequence) == ("fired", 1)
+
+
+def test_a_policy_of_the_previous_format_is_read() -> None:
+    """What fired goes on firing, what was pending keeps its start, and a newer format is refused."""
+    fields = {"identity": msgspec.to_builtins(ACCURACY), "severity": "warning", "sent_at_s": 6060, "clean": 1}
+    fields |= {"condition": {**msgspec.to_builtins(measured(True)), "evidence": {}}, "last_s": 6060}
+    fields |= {"stepped_minute": 100, "started_at_s": 6000}
+    for old in ("condition",):
+        fields[old] = {name: value for name, value in fields[old].items() if name not in ("cleared", "at_once")}
+    firing = Policy(COOL)
+    firing.restore(seal(1, [{**fields, "state": "firing", "sequence": 1}]))
+    assert told(run_minutes(firing, 101, "--")) == [("resolved", "clean", "warning", 2)]
+    pending = Policy(COOL)
+    pending.restore(seal(1, [{**fields, "state": "pending", "sequence": 0}]))
+    [fired] = run_minutes(pending, 101, "++")
+    assert (fired.started_at_s, fired.sequence) == (6000, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pattern=st.text("++++---o ", min_size=1, max_size=150),
+    signals=st.sets(st.integers(0, 149), max_size=5),
+    promotions=st.sets(st.integers(0, 149), max_size=2),
+    restart=st.integers(0, 149),
+    clean=st.integers(1, 5),
+    held=st.integers(0, 4),
+    cooldown=st.integers(0, 20),
+    flaps=st.sampled_from([0, 2, 3]),
+    repeat=st.integers(0, 9),
+)
+def test_alerts_alternate_and_are_numbered_whatever_happens(
+    pattern: str,
+    signals: set[int],
+    promotions: set[int],
+    restart: int,
+    clean: int,
+    held: int,
+    cooldown: int,
+    flaps: int,
+    repeat: int,
+) -> None:
+    """No firing without a resolve between two beginnings, numbers without gaps, the same after a restore anywhere."""
+    rules = PolicySettings({ACCURACY.alertname: held}, clean, repeat, cooldown, flaps, 40)
+
+    def run(restarting: bool) -> list[Transition]:
+        policy, sent = Policy(rules), list[Transition]()
+        for at, letter in enumerate(pattern):
+            sent += run_minutes(policy, 100 + at, letter)
+            if at in signals:
+                sent += policy.signal(ACCURACY, (101 + at) * 60, measured(True, "critical"))
+            if at in promotions:
+                sent += policy.resolve("loan", "promoted", (101 + at) * 60)
+            if restarting and at == restart:
+                stored = policy.snapshot()
+                policy = Policy(rules)
+                policy.restore(stored)
+        return sent
+
+    sent = run(restarting=False)
+    assert run(restarting=True) == sent
+    bad, numbers = False, dict[int, int]()
+    for each in sent:
+        assert bad is (each.reason not in ("fired", "reopened", "flapping"))
+        bad = each.status == "firing"
+        numbers[each.started_at_s] = numbers.get(each.started_at_s, 0) + 1
+        assert each.sequence == numbers[each.started_at_s]
+        assert each.at_s >= each.started_at_s
+    assert list(numbers) == sorted(numbers)
+
+
 def illegal(policy: Policy) -> list[Any]:
     return [
         lambda: policy.step(100, {OTHER: measured(True), ACCURACY: measured(True)}),
@@ -253,7 +422,7 @@ def test_a_damaged_policy_snapshot_is_refused() -> None:
     policy = Policy(PolicySettings())
     policy.step(100, {ACCURACY: measured(True)})
     before = policy.snapshot()
-    for sealed in (before[:-1], before[:-1] + bytes([before[-1] ^ 4]), seal(2, []), seal(1, [{"identity": 1}])):
+    for sealed in (before[:-1], before[:-1] + bytes([before[-1] ^ 4]), seal(3, []), seal(2, [{"identity": 1}])):
         with pytest.raises(SnapshotError):
             policy.restore(sealed)
     assert policy.snapshot() == before
@@ -271,6 +440,10 @@ def test_senseless_settings_and_conditions_are_refused() -> None:
         Condition("X", True, "info", 0.5, 0.9, {"delay": float("inf")})
     with pytest.raises(ValueError, match="severity"):
         Condition("X", True, "urgent", 0.5, 0.9)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="active and cleared"):
+        Condition("X", True, "info", 0.5, 0.9, cleared=True)
+    with pytest.raises(ValueError, match="flap_episodes"):
+        PolicySettings(flap_episodes=1)
     with pytest.raises(ValueError, match="needs a name and a model"):
         Identity("", "loan")
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from detectors.baseline import Baseline
+from detectors.burn_rate import Pair
 from detectors.policy import Condition, Identity, Transition
 from detectors.tally import Tally
 from streams import rules
@@ -38,10 +39,10 @@ def raised(condition: Condition | None, status: str = "firing", reason: str = "f
 
 
 DRIFT = rules.concept_drift(FOUND, "7")
-DROPPED = rules.accuracy_dropped(
-    Tally(1000, {("1", "1"): 820, ("1", "0"): 180}), Baseline(5000, "accuracy", 0.94, 0.003), 0.9, 0.05, "7", 60
-)
-WORSE = rules.accuracy_dropped(Tally(1000, sum_abs=3000.0), Baseline(5000, "mae", 2.0, 0.1), 0.9, 0.05, "7", 60)
+LIMITS = rules.AccuracyLimits(0.9, 0.05, (Pair(5, 60, 1.0, at_once=False),), 500)
+WRONG_180 = Tally(1000, {("1", "1"): 820, ("1", "0"): 180})
+DROPPED = rules.accuracy_dropped(lambda _: WRONG_180, Baseline(5000, "accuracy", 0.94, 0.003), LIMITS, "7")
+WORSE = rules.accuracy_dropped(lambda _: Tally(1000, sum_abs=3000.0), Baseline(5000, "mae", 2.0, 0.1), LIMITS, "7")
 MISSING = rules.outcomes_missing(2000, 500, 1999, 1440, "7")
 
 

@@ -44,7 +44,7 @@ def test_a_monitor_partition_that_is_given_up_leaves_no_series() -> None:
     """Watermark, accuracies and active alerts belong to whoever owns it now."""
     metrics = made()
     metrics[0].watched(3, 1_000, [report("1")])
-    metrics[0].alerted(3, "loan", "ConceptDriftDetected", firing=True)
+    metrics[0].alerted(3, "loan", "ConceptDriftDetected", firing=True, began=True)
     assert 'driftline_drift_active{alertname="ConceptDriftDetected",model="loan"} 1.0' in page(metrics)
     metrics[0].unwatched([3])
     text = page(metrics)

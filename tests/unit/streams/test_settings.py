@@ -157,3 +157,12 @@ def test_a_secret_is_taken_as_it_is_written(tmp_path: Path) -> None:
     wrong = refusal(toml(tmp_path, "[kafka]\npassword = ['s3cret']"))
     assert "kafka.password" in wrong
     assert "s3cret" not in wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("burn_rates", "[[5, 1, 2.0]]"), ("burn_rates", "[[1, 5, 0.5]]"), ("flap_episodes", "1")]
+)
+def test_senseless_alert_rules_are_refused_at_the_start(name: str, value: str) -> None:
+    """Windows the wrong way round, a rate within the budget, a flapping that is every firing."""
+    with pytest.raises(WrongSetting, match=f"monitor.{name}"):
+        load(environ={}, flags={f"monitor.{name}": value})

@@ -64,7 +64,45 @@ def test_an_accuracy_under_the_minimum_fires_when_it_has_held_and_resolves_when_
     assert fired.drift is not None
     assert (fired.drift.version, fired.drift.threshold, fired.drift.window) == ("1", 0.9, "5m")
     assert fired.starts_at == "2023-11-14T22:26:00.000Z"  # minute 12
-    assert resolved.ends_at == "2023-11-14T22:39:00.000Z"  # minutes 22, 23 and 24 are clean
+    assert resolved.ends_at == "2023-11-14T22:37:00.000Z"  # minutes 20, 21 and 22 are clean
+
+
+HOURLY = {**ONLY_RULES, "window_minutes": 60, "minimum_outcomes": 500, "for_minutes": 5}
+
+
+def test_a_collapse_pages_within_three_minutes_and_a_dip_does_not() -> None:
+    """A fast pair of windows needs no pending time; what it spends is said."""
+    healthy = outcomes(0.02, minute(0), 40, a_minute=120)
+    dip = [*healthy, *outcomes(0.5, minute(40), 1, a_minute=120), *outcomes(0.02, minute(41), 40, a_minute=120)]
+    assert alerts_of(dip, settings(**HOURLY), registered(champion(accuracy=0.97))) == []
+    collapse = [*healthy, *outcomes(0.5, minute(40), 4, a_minute=120)]
+    [fired, *_] = alerts_of(collapse, settings(**HOURLY), registered(champion(accuracy=0.97)))
+    assert fired.drift is not None
+    at = fired.drift.detected_at
+    assert at is not None
+    assert "2023-11-14T22:56:00" <= at[:19] <= "2023-11-14T22:57:00"  # minutes 42 and 43
+    assert (fired.drift.window, fired.labels["severity"], fired.reason) == ("5m", "critical", "fired")
+    text = fired.annotations["description"]
+    assert "times too fast over 5 minutes and over the last 1" in text
+    assert "wrong predictions more than usual" in text
+    assert "What 60 minutes may spend is gone in" in text
+
+
+def test_what_comes_back_within_the_cooldown_is_the_same_episode_and_at_last_flaps() -> None:
+    """One key for all of it, so that a retraining starts once; the flapping alert is one, and resolves late."""
+    bad = [outcomes(0.25, minute(20 * at), 6) + outcomes(0.02, minute(20 * at + 6), 14) for at in range(8)]
+    pairs = [pair for each in bad for pair in each] + outcomes(0.02, minute(160), 60)
+    configuration = settings(**ONLY_RULES, cooldown_minutes=30, flap_episodes=4, flap_minutes=120)
+    found = alerts_of(pairs, configuration, registered(champion(accuracy=0.97)))
+    assert [alert.reason for alert in found] == [
+        *("fired", "clean", "reopened", "clean", "reopened", "clean", "flapping", "clean")
+    ]
+    assert len({alert.starts_at for alert in found}) == 1
+    assert [alert.sequence for alert in found] == list(range(1, 9))
+    assert found[4].annotations["reopened"] == "2"
+    assert "came back 2 times" in found[4].annotations["description"]
+    assert found[6].annotations["flapping"] == "true"
+    assert "It flaps" in found[6].annotations["description"]
 
 
 def test_the_drop_against_the_baseline_pages_above_the_minimum() -> None:
