@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from detectors import incident as incidents
 from detectors.policy import Scalar, Transition
 from streams import codec
-from streams.events import ALERT_TYPE, Alert, Drift, rfc3339
+from streams.events import ALERT_TYPE, Alert, Drift, Incident, IncidentMember, rfc3339
 
 CONCEPT_DRIFT = "ConceptDriftDetected"
 ACCURACY_DROPPED = "ModelAccuracyDropped"
@@ -73,6 +74,7 @@ class Raised:
     transition: Transition
     version: str
     evidence: tuple[Evidence, ...] = ()
+    incident: incidents.Incident | None = None
 
 
 class EncodedAlert(msgspec.Struct, array_like=True, frozen=True):
@@ -97,7 +99,11 @@ def alert(raised: Raised) -> Alert:
     expression = f"{metric}{{model={json.dumps(identity.model)}}}"
     return Alert(
         status=transition.status,
-        labels={**identity.labels, "severity": transition.severity},
+        labels={
+            **identity.labels,
+            "severity": transition.severity,
+            **({"incident": raised.incident.id} if raised.incident else {}),
+        },
         annotations={
             "summary": summary,
             "description": description,
@@ -105,6 +111,7 @@ def alert(raised: Raised) -> Alert:
             "dashboard_url": f"{DASHBOARD}{quote(identity.model, safe='')}",
             **({"reopened": str(transition.reopened)} if transition.reopened else {}),
             **({FLAPPING: "true"} if transition.flapping else {}),
+            **_costs(transition.condition.evidence),
         },
         starts_at=rfc3339(transition.started_at_s * 1000),
         ends_at=rfc3339(transition.at_s * 1000) if transition.status == "resolved" else NEVER,
@@ -113,7 +120,32 @@ def alert(raised: Raised) -> Alert:
         drift=_drift(raised),
         sequence=transition.sequence,
         reason=transition.reason,
+        incident=_incident(raised.incident),
     )
+
+
+def _costs(facts: Mapping[str, Scalar]) -> dict[str, str]:
+    """What the operator's price of an error makes of it, in that unit."""
+    return {name: f"{_number(facts, name):.2f}" for name in ("cost_so_far", "cost_a_day") if name in facts}
+
+
+def _incident(known: incidents.Incident | None) -> Incident | None:
+    if known is None:
+        return None
+    members = [
+        IncidentMember(
+            alertname=each.alertname,
+            fingerprint=each.fingerprint,
+            starts_at=rfc3339(each.started_at_s * 1000),
+            severity=each.severity,
+            status="firing" if each.firing else "resolved",
+            value=each.value,
+            threshold=each.threshold,
+            ends_at=None if each.firing else rfc3339(each.ended_at_s * 1000),
+        )
+        for each in known.members
+    ]
+    return Incident(known.id, rfc3339(known.started_at_s * 1000), known.severity, members)
 
 
 def event_id(event: Alert) -> str:
@@ -195,7 +227,12 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
     summary = f"{_who(raised)} has been wrong more often since about {change}: {lost}."
     certainty = f"Detected by {paged}. {_budget(raised.evidence)}" if paged else ""
     others = f"Beside it, {beside}." if beside else ""
-    said = ("The relation between features and outcomes changed.", certainty, others, _next_steps(raised))
+    said = (
+        "The relation between features and outcomes changed.",
+        certainty,
+        others,
+        _effect(raised) + _next_steps(raised),
+    )
     return summary, " ".join(each for each in said if each)
 
 
@@ -226,7 +263,7 @@ def _accuracy_dropped(raised: Raised) -> tuple[str, str]:
             f"{_who(raised)} has a mean absolute error of {value:.4g} {window} since {since}, "
             f"{value / baseline if baseline else 0:.2f} times its baseline of {baseline:.4g}."
         )
-        return summary, f"{_burning(facts, '{:.4g}')} {_next_steps(raised)}"
+        return summary, f"{_burning(facts, '{:.4g}')} {_effect(raised)}{_next_steps(raised)}"
     summary = (
         f"{_who(raised)} is right in only {value:.1%} of cases {window} since {since}: "
         f"{100 * (baseline - value):.1f} points below its baseline of {baseline:.1%}."
@@ -236,8 +273,26 @@ def _accuracy_dropped(raised: Raised) -> tuple[str, str]:
         which = f"the minimum of {1 - budget:.1%}"
     else:
         which = f"{100 * (budget + baseline - 1):.1f} points below the baseline, {1 - budget:.1%}"
-    extra = f"That is {_number(facts, 'extra_errors'):.0f} wrong predictions more than usual. "
-    return summary, f"The rule is {which}. {_burning(facts, '{:.1%}')} {extra}{_next_steps(raised)}"
+    return summary, f"The rule is {which}. {_burning(facts, '{:.1%}')} {_effect(raised)}{_next_steps(raised)}"
+
+
+def _effect(raised: Raised) -> str:
+    """What it costs, and what else of the model fires."""
+    facts = raised.transition.condition.evidence
+    text = ""
+    if "extra_errors" in facts:
+        unit = "of absolute error" if _text(facts, "metric") == "mae" else "wrong predictions"
+        so_far, a_day = _number(facts, "extra_errors"), _number(facts, "extra_a_day")
+        text = f"So far that is {so_far:,.0f} {unit} more than usual, {a_day:,.0f} more a day"
+        if "cost_so_far" in facts:
+            text += f"; it has cost {_number(facts, 'cost_so_far'):,.2f}, and {_number(facts, 'cost_a_day'):,.2f} a day"
+        text += ". "
+    own = raised.transition.identity.fingerprint
+    others = [each for each in (raised.incident.members if raised.incident else ()) if each.fingerprint != own]
+    if others:
+        told = ", ".join(f"{each.alertname} ({'firing' if each.firing else 'resolved'})" for each in others)
+        text += f"The same incident has {told}. "
+    return text
 
 
 def _burning(facts: Mapping[str, Scalar], budget: str) -> str:

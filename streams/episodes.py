@@ -98,6 +98,16 @@ def _state(alert: Alert) -> State:
     return State.FLAPPING if FLAPPING in alert.annotations else State.FIRING
 
 
+def incidents(published: Iterable[Published]) -> list[tuple[str, int]]:
+    """Id and start (in s) of the incidents that what is open was published with."""
+    known = {
+        each.alert.incident.id: each.alert.incident
+        for each in published
+        if each.alert.incident is not None and each.alert.status == "firing"
+    }
+    return [(each.id, seconds(each.starts_at)) for each in known.values()]
+
+
 def drift_evidence(published: Iterable[Published]) -> list[Evidence]:
     """The detections of the drift that is open, or none."""
     for each in published:

@@ -98,12 +98,38 @@ class Drift(msgspec.Struct, omit_defaults=True):
     evidence: list[dict[str, Any]] = []
 
 
+class IncidentMember(msgspec.Struct, omit_defaults=True):
+    """One alert of an incident as it was told last: ``value`` against ``threshold`` is its rule's or its detector's."""
+
+    alertname: str
+    fingerprint: str
+    starts_at: str
+    severity: str
+    status: Literal["firing", "resolved"]
+    value: float
+    threshold: float
+    ends_at: str | None = None
+
+
+class Incident(msgspec.Struct):
+    """Everything of one model that fires at a time: what several detectors and rules see is one incident, and one page.
+
+    ``id`` is also the alert's label ``incident``.
+    """
+
+    id: str
+    starts_at: str
+    severity: str
+    alerts: list[IncidentMember]
+
+
 class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt", "generator_url": "generatorURL"}):
     """One alert in the shape of Alertmanager's webhook payload, with the evidence beside it.
 
     ``labels`` always hold ``alertname`` and ``model``; an episode is ``fingerprint`` and ``starts_at``. ``reason`` says
     why the alert is sent: ``fired``, ``reopened`` (the resolved episode goes on), ``flapping``, ``severity`` (it rose),
-    ``repeat``, ``clean`` or ``promoted`` (both resolve it). Page on ``fired`` and ``severity``; the others are no news.
+    ``joined`` (an incident that was told), ``repeat``, ``clean`` or ``promoted`` (both resolve it). Page on ``fired``
+    and ``severity``; the others are no news.
     """
 
     status: Literal["firing", "resolved"]
@@ -116,6 +142,7 @@ class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt"
     drift: Drift | None = None
     sequence: int = 0
     reason: str = ""
+    incident: Incident | None = None
 
 
 class Baseline(msgspec.Struct, omit_defaults=True):

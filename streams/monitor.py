@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from detectors.baseline import Baseline
+from detectors.effect import Prices
 from detectors.tally import Tally
 from detectors.windows import SPAN_MINUTES
 from streams import alerts, monitor_stored
@@ -192,7 +193,8 @@ class MonitorPartition:
             limits = self.monitor_settings
             if declared is not None and declared.false_alarms_per_week is not None:
                 limits = limits.model_copy(update={"false_alarms_per_week": declared.false_alarms_per_week})
-            watch = ModelWatch(model, limits, limits.minimum_accuracy if minimum is None else minimum)
+            prices = Prices(declared.cost_per_error, declared.critical_cost_per_day) if declared else Prices()
+            watch = ModelWatch(model, limits, limits.minimum_accuracy if minimum is None else minimum, prices)
             self.watches[model] = watch
         return watch
 

@@ -19,7 +19,7 @@ import structlog
 
 from streams import monitor_stored
 from streams.codec import Undecodable, alert_decoder
-from streams.episodes import PublishedAlerts, drift_evidence, episode
+from streams.episodes import PublishedAlerts, drift_evidence, episode, incidents
 from streams.errors import RestartMe
 from streams.log import Log, Record
 from streams.log_beginning import first_sequences, reaches_back
@@ -331,7 +331,7 @@ def take_from(monitor: MonitorPartition, last: MonitorCut, published: PublishedA
         if monitor.owns(model):
             alerts = published.of_model(model)
             found = [episode(each, monitor.fed_s) for each in alerts]
-            monitor.watch(model).adopt(found, drift_evidence(alerts))
+            monitor.watch(model).adopt(found, drift_evidence(alerts), incidents(alerts))
 
 
 def _differs(one: MonitorCut, other: MonitorCut) -> bool:

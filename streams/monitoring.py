@@ -38,7 +38,7 @@ HELD_MS = 30_000
 """How far one input partition may fall behind the others before it is said."""
 HOUR_MS = 3_600_000
 
-BEGINNINGS = ("fired", "reopened", "flapping")
+BEGINNINGS = ("fired", "reopened", "flapping", "joined")
 
 log = structlog.get_logger(__name__)
 _alert = msgspec.json.Decoder(Alert)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detectors.baseline import Baseline
-from detectors.burn_rate import ROUNDING, ErrorBudget, Pair, burning
-from detectors.policy import Condition, Scalar, Severity
+from detectors.burn_rate import ErrorBudget, Pair, burning
+from detectors.effect import Effect, Prices
+from detectors.policy import Condition, Scalar
 from detectors.tally import Tally
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, Evidence
 
-CRITICAL_DROP = 0.10
-"""Accuracy lost that makes an alert critical."""
-CRITICAL_MAE_RATIO = 1.5
-"""A mean absolute error of so many times the baseline is critical."""
+NO_PRICES = Prices()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +23,30 @@ class AccuracyLimits:
     drop: float
     pairs: tuple[Pair, ...]
     minimum_outcomes: int
+    prices: Prices = NO_PRICES
+
+
+@dataclass(frozen=True, slots=True)
+class Recently:
+    """The outcomes of the champion: ``window`` gives the last so many minutes, ``a_minute`` how many there are lately.
+
+    A window that is asked for is cut to what the windows keep.
+    """
+
+    window: Callable[[int], Tally]
+    a_minute: float
 
 
 def accuracy_dropped(
-    window: Callable[[int], Tally], baseline: Baseline, limits: AccuracyLimits, version: str
+    recently: Recently, baseline: Baseline, limits: AccuracyLimits, version: str, since_minutes: int | None = None
 ) -> Condition | None:
-    """How fast the error budget is spent, see :mod:`detectors.burn_rate`; ``window`` gives the last so many minutes.
+    """How fast the error budget is spent, see :mod:`detectors.burn_rate`, and what it costs since so many minutes.
 
-    None if too few outcomes of the baseline's kind are known.
+    Without ``since_minutes`` the costs are those of the window. None if too few outcomes of the baseline's kind are
+    known.
     """
     budget = ErrorBudget.of(baseline, limits.minimum, limits.drop)
-    found = burning(window, budget, limits.pairs, limits.minimum_outcomes)
+    found = burning(recently.window, budget, limits.pairs, limits.minimum_outcomes)
     if found is None:
         return None
     accuracy = budget.metric == "accuracy"
@@ -55,53 +66,67 @@ def accuracy_dropped(
         "burn_limit": found.pair.rate,
         "period_minutes": limits.pairs[-1].long_minutes,
     }
-    if accuracy:
-        evidence["errors"] = found.long.errors
-        evidence["extra_errors"] = max(0.0, found.long.errors - budget.healthy * found.long.n)
-        critical = error - budget.healthy >= CRITICAL_DROP - ROUNDING
-    else:
-        critical = error >= CRITICAL_MAE_RATIO * baseline.value
+    since = found.long if since_minutes is None else recently.window(max(since_minutes, found.pair.long_minutes))
+    effect = _effect(budget.metric, budget.healthy, error, since, recently.a_minute)
     return Condition(
         ACCURACY_DROPPED,
         found.burns,
-        "critical" if critical else "warning",
+        effect.severity(limits.prices),
         value,
         1.0 - limit if accuracy else limit,
-        evidence,
+        evidence | effect.evidence(limits.prices),
         cleared=found.cleared,
         at_once=found.burns and found.pair.at_once,
     )
 
 
-def concept_drift(found: Evidence, version: str) -> Condition:
+def _effect(metric: str, healthy: float, recent: float, since: Tally, a_minute: float) -> Effect:
+    errors = since.sum_abs if metric == "mae" else float(since.errors)
+    return Effect.measured(metric, healthy, recent, errors, since.n, a_minute)
+
+
+def concept_drift(found: Evidence, version: str, prices: Prices = NO_PRICES, a_minute: float = 0.0) -> Condition:
     """A detection as the policy takes it."""
-    if found.metric == "mae":
-        critical = found.after >= CRITICAL_MAE_RATIO * found.before
-    else:
-        critical = found.after - found.before >= CRITICAL_DROP - ROUNDING
-    severity: Severity = "critical" if critical else "warning"
-    evidence: dict[str, Scalar] = {"version": version, "metric": found.metric}
-    return Condition(CONCEPT_DRIFT, True, severity, found.statistic, found.threshold, evidence)
+    after, n = found.after, found.outcomes_since_change
+    effect = Effect.measured(found.metric, found.before, after, after * n, n, a_minute)
+    evidence: dict[str, Scalar] = {"version": version, "metric": found.metric, **effect.evidence(prices)}
+    return Condition(CONCEPT_DRIFT, True, effect.severity(prices), found.statistic, found.threshold, evidence)
 
 
-def still_drifted(tally: Tally, first: Evidence, baseline: Baseline) -> tuple[bool, bool] | None:
-    """Whether recent errors are nearer to those after the change than to those before, and whether they have gone
-    three quarters of the way back, which is what heals; None without outcomes.
+def still_drifted(
+    open_: Condition,
+    recently: Recently,
+    first: Evidence,
+    baseline: Baseline,
+    minutes: int,
+    since_minutes: int,
+    prices: Prices = NO_PRICES,
+) -> Condition | None:
+    """Whether errors of the last ``minutes`` are nearer to those after the change than to those before; None without
+    outcomes. They heal three quarters of the way back. What is lost is counted since so many minutes.
 
     A detector fires once; this is what keeps its alert open while the model stays as bad as it became.
     """
+    tally = recently.window(minutes)
     if baseline.metric == "mae":
         # A detector clips large errors and a window does not, so a healthy window may be above the detector's mean.
-        before, recent = max(first.before, baseline.value), tally.mae
+        before, recent, healthy = max(first.before, baseline.value), tally.mae, baseline.value
     else:
-        before, recent = first.before, None if tally.accuracy is None else 1.0 - tally.accuracy
+        before, healthy = first.before, 1.0 - baseline.value
+        recent = None if tally.accuracy is None else 1.0 - tally.accuracy
     if recent is None:
         return None
     middle = (before + max(before, first.after)) / 2
-    healthy = baseline.value if baseline.metric == "mae" else 1.0 - baseline.value
     # What is healthy may be above what the detector saw before: then it is enough to be as good as that.
     clear = min(middle, max((before + middle) / 2, (healthy + middle) / 2))
-    return recent >= middle, recent < middle and recent <= clear
+    effect = _effect(baseline.metric, before, recent, recently.window(since_minutes), recently.a_minute)
+    return replace(
+        open_,
+        active=recent >= middle,
+        cleared=recent < middle and recent <= clear,
+        severity=effect.severity(prices),
+        evidence={**open_.evidence, **effect.evidence(prices)},
+    )
 
 
 def outcomes_missing(

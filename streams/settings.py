@@ -260,6 +260,8 @@ class ModelSettings(_Section):
     positive: Label | None = None
     minimum_accuracy: float | None = Field(None, ge=0, le=1)
     false_alarms_per_week: float | None = Field(None, gt=0)
+    cost_per_error: float | None = Field(None, ge=0)
+    critical_cost_per_day: float | None = Field(None, gt=0)
     mode: Mode | None = None
     retrain: ModelRetrainSettings = ModelRetrainSettings()
 

@@ -11,14 +11,16 @@ effect at the first :meth:`ModelWatch.advance` that sees it, between two seconds
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from detectors import incident
 from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
+from detectors.effect import Prices
+from detectors.incident import Incident
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
 from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
@@ -33,7 +35,8 @@ from streams.records import Summary
 from streams.settings import MonitorSettings
 from streams.version_watch import VersionWatch
 
-FORMAT = 1
+FORMAT = 2
+HOUR_MINUTES = 60
 CHAMPION_MINUTES = 60
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
 MAX_SEGMENTS = 100
@@ -71,18 +74,22 @@ class WatchState(msgspec.Struct):
     policy: bytes = b""
     missing: bytes = b""
     predicted: dict[int, dict[str, int]] = {}
+    first_outcome: int = -1
     last_outcome: int = -1
     last_prediction: int = -1
     waiting_since: int = -1
     evidence: list[Evidence] = []
     beside: dict[str, Evidence] = {}
     noticed: list[str] = []
+    incident: Incident | None = None
 
 
 class ModelWatch:
     """All that the monitor knows of one model."""
 
-    def __init__(self, model: str, settings: MonitorSettings, minimum_accuracy: float) -> None:
+    def __init__(
+        self, model: str, settings: MonitorSettings, minimum_accuracy: float, prices: Prices = rules.NO_PRICES
+    ) -> None:
         self.model = model
         self.versions: dict[str, VersionWatch] = {}
         self.windows: dict[Series, Windows] = {}
@@ -98,6 +105,7 @@ class ModelWatch:
             settings.baseline_drop,
             tuple(pairs(self._window, settings.burn_rates)),
             settings.minimum_outcomes,
+            prices,
         )
         limits = PolicySettings(
             {ACCURACY_DROPPED: settings.for_minutes},
@@ -264,15 +272,20 @@ class ModelWatch:
         since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
         at.evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
         at.beside = {}
-        condition = rules.concept_drift(found, self.champion)
         at_s = max(found.detected_s, floor_s)
+        lately = self._recently(at_s // 60 - 1).a_minute
+        condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
         self.changed = True
         for transition in self._policy.signal(identity, at_s, condition):
             yield Happened(at_s, 1, self._raised(transition))
 
     def _raised(self, transition: Transition) -> Raised:
-        drift = transition.identity.alertname == CONCEPT_DRIFT
-        return Raised(transition, self.champion, tuple(self._at.evidence) if drift else ())
+        name = transition.identity.alertname
+        if name == OUTCOMES_MISSING:
+            return Raised(transition, self.champion)
+        self._at.incident, transition = incident.told(self._at.incident, transition)
+        evidence = tuple(self._at.evidence) if name == CONCEPT_DRIFT else ()
+        return Raised(transition, self.champion, evidence, self._at.incident)
 
     # --------------------------------------------------------------------------------------------------- windows
 
@@ -297,6 +310,7 @@ class ModelWatch:
             if at.waiting_since < 0:
                 at.waiting_since = minute
         if arrived.outcomes:
+            at.first_outcome = minute if at.first_outcome < 0 else at.first_outcome
             at.last_outcome, at.waiting_since = max(at.last_outcome, minute), -1
 
     def _series(self, version: str, segment: str) -> list[Windows]:
@@ -380,21 +394,41 @@ class ModelWatch:
         windows = self.windows.get((self.champion, ""))
         return windows.total(minute, span) if windows is not None else Tally(0)
 
+    def _recently(self, minute: int) -> rules.Recently:
+        """The champion's outcomes up to a minute that is judged, or that is about to be."""
+        span = max(1, min(HOUR_MINUTES, minute - self._at.first_outcome + 1))
+        lately = self._window_of(minute, span).n / span
+
+        def window(minutes: int) -> Tally:
+            return self._window_of(minute, max(1, min(minutes, LONGEST_MINUTES)))
+
+        return rules.Recently(window, lately)
+
     def _conditions(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         baseline = self._baseline()
         if baseline is None:
             return
-        window = partial(self._window_of, minute)
-        condition = rules.accuracy_dropped(window, baseline, self._limits, self.champion)
+        recently = self._recently(minute)
+        identity, since = Identity(ACCURACY_DROPPED, self.model), dict[Identity, int]()
+        for episode in self._policy.episodes():
+            since[episode.identity] = minute - episode.since_s // 60 + 1
+        condition = rules.accuracy_dropped(recently, baseline, self._limits, self.champion, since.get(identity))
         if condition is not None:
-            yield Identity(ACCURACY_DROPPED, self.model), condition
+            yield identity, condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
-                recent = self._window_of(minute, self._settings.clean_minutes)
-                still = rules.still_drifted(recent, self._at.evidence[0], baseline)
+                first = self._at.evidence[0]
+                still = rules.still_drifted(
+                    episode.condition,
+                    recently,
+                    first,
+                    baseline,
+                    self._settings.clean_minutes,
+                    minute - first.change_s // 60 + 1,
+                    self._limits.prices,
+                )
                 if still is not None:
-                    active, cleared = still
-                    yield episode.identity, replace(episode.condition, active=active, cleared=cleared)
+                    yield episode.identity, still
 
     # --------------------------------------------------------------------------------------------------- storing
 
@@ -402,10 +436,17 @@ class ModelWatch:
         """Take over a version's state; raises SnapshotError if its bytes are damaged or newer."""
         self.versions[version] = VersionWatch.restored(sealed, self._settings)
 
-    def adopt(self, episodes: Sequence[Episode], evidence: Sequence[Evidence]) -> None:
-        """Take the published episodes for those that are open, and ``evidence`` for that of the open drift."""
-        self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
+    def adopt(
+        self, episodes: Sequence[Episode], evidence: Sequence[Evidence], incidents: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        """Take the published episodes for those that are open, ``evidence`` for that of the open drift.
+
+        ``incidents``: ids and starts (in s) that were published with what is open.
+        """
         self._missing.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
+        members = [each for each in episodes if each.identity.alertname != OUTCOMES_MISSING]
+        self._policy.adopt(members)
+        self._at.incident = incident.adopted(self.model, incidents, members)
         self._at.evidence, self.changed = list(evidence), True
 
     def snapshot(self) -> bytes:

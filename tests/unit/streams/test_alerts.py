@@ -14,6 +14,7 @@ from detectors.tally import Tally
 from streams import rules
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, NEVER, OUTCOMES_MISSING, Evidence, Raised, alert, encode
 from streams.codec import alert_decoder
+from streams.rules import Recently
 
 START_S = 1_700_000_000
 FOUND = Evidence(
@@ -41,8 +42,12 @@ def raised(condition: Condition | None, status: str = "firing", reason: str = "f
 DRIFT = rules.concept_drift(FOUND, "7")
 LIMITS = rules.AccuracyLimits(0.9, 0.05, (Pair(5, 60, 1.0, at_once=False),), 500)
 WRONG_180 = Tally(1000, {("1", "1"): 820, ("1", "0"): 180})
-DROPPED = rules.accuracy_dropped(lambda _: WRONG_180, Baseline(5000, "accuracy", 0.94, 0.003), LIMITS, "7")
-WORSE = rules.accuracy_dropped(lambda _: Tally(1000, sum_abs=3000.0), Baseline(5000, "mae", 2.0, 0.1), LIMITS, "7")
+DROPPED = rules.accuracy_dropped(
+    Recently(lambda _: WRONG_180, 10.0), Baseline(5000, "accuracy", 0.94, 0.003), LIMITS, "7"
+)
+WORSE = rules.accuracy_dropped(
+    Recently(lambda _: Tally(1000, sum_abs=3000.0), 10.0), Baseline(5000, "mae", 2.0, 0.1), LIMITS, "7"
+)
 MISSING = rules.outcomes_missing(2000, 500, 1999, 1440, "7")
 
 

@@ -88,6 +88,45 @@ def test_a_collapse_pages_within_three_minutes_and_a_dip_does_not() -> None:
     assert "What 60 minutes may spend is gone in" in text
 
 
+def test_a_detector_and_a_rule_are_one_incident_with_the_evidence_of_both() -> None:
+    """The second is no news; both carry the incident's id, and the later one shows what the first saw."""
+    pairs = randomly(0.03, minute(0), 30) + randomly(0.4, minute(30), 10, 1)
+    configuration = Settings(
+        monitor=settings(**{**ONLY_RULES, "detectors": ["adwin"]}).monitor,
+        models={"loan": ModelSettings(cost_per_error=2.5, critical_cost_per_day=1e9)},
+    )
+    found = alerts_of(pairs, configuration, registered(champion(accuracy=0.97)))
+    drift, rule = found[:2]
+    assert [(each.labels["alertname"], each.reason) for each in (drift, rule)] == [
+        ("ConceptDriftDetected", "fired"),
+        ("ModelAccuracyDropped", "joined"),
+    ]
+    assert drift.incident is not None
+    assert rule.incident is not None
+    assert drift.labels["incident"] == rule.labels["incident"] == drift.incident.id == rule.incident.id
+    assert [each.alertname for each in rule.incident.alerts] == ["ConceptDriftDetected", "ModelAccuracyDropped"]
+    assert "same incident has ConceptDriftDetected (firing)" in rule.annotations["description"]
+    assert {each.labels["severity"] for each in found} == {"warning"}, "so many a day is not critical"
+    facts = rule.drift.evidence[0] if rule.drift is not None else {}
+    assert float(rule.annotations["cost_so_far"]) == pytest.approx(2.5 * facts["extra_errors"], abs=0.01)
+    assert 0.2 * 3600 * 24 < facts["extra_a_day"] < 0.45 * 3600 * 24
+    assert "it has cost" in rule.annotations["description"]
+
+
+def test_a_cost_a_day_that_is_critical_makes_the_alert_critical() -> None:
+    """Three points lost by a model whose errors are dear; the severity rises within the episode."""
+    pairs = outcomes(0.02, minute(0), 10) + outcomes(1 / 8, minute(10), 5) + outcomes(1 / 4, minute(15), 6)
+    configuration = Settings(
+        monitor=settings(**ONLY_RULES).monitor,
+        models={"loan": ModelSettings(cost_per_error=1.0, critical_cost_per_day=0.15 * 86_400)},
+    )
+    found = alerts_of(pairs, configuration, registered(champion(accuracy=0.97)))
+    assert [(each.labels["severity"], each.reason) for each in found[:2]] == [
+        ("warning", "fired"),
+        ("critical", "severity"),
+    ]
+
+
 def test_what_comes_back_within_the_cooldown_is_the_same_episode_and_at_last_flaps() -> None:
     """One key for all of it, so that a retraining starts once; the flapping alert is one, and resolves late."""
     bad = [outcomes(0.25, minute(20 * at), 6) + outcomes(0.02, minute(20 * at + 6), 14) for at in range(8)]
