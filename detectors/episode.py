@@ -117,7 +117,7 @@ class Episode:
 
     While it is pending, `started_at_s`, `sequence` and `severity` are still those of the episode before, which goes on
     if this one fires within the cooldown. `ended_at_s` is when that was clean again, -1 if a promotion ended it.
-    `fired_at_s` are the seconds of the last firings, which tell flapping.
+    `fired_at_s` are the seconds of the last firings, which tell flapping. What a silence holds back is in `unsent`.
     """
 
     identity: Identity
@@ -134,6 +134,7 @@ class Episode:
     ended_at_s: int = -1
     reopened: int = 0
     fired_at_s: tuple[int, ...] = ()
+    unsent: str = ""  # the reason of what a silence holds back
 
     @property
     def since_s(self) -> int:

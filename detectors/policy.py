@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 FORMAT = 2
+BEGINNINGS = ("fired", "reopened", "flapping")
+"""Reasons of what begins to fire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,18 @@ class Policy:
             if model in (None, identity.model) and episode.state in OPEN
         ]
 
-    def step(self, minute: int, conditions: Mapping[Identity, Condition]) -> list[Transition]:
+    @property
+    def held_back(self) -> bool:
+        """Whether something fires that a silence has kept from being told."""
+        return any(episode.state in BAD and episode.unsent for episode in self._episodes.values())
+
+    def step(
+        self, minute: int, conditions: Mapping[Identity, Condition], *, silenced: bool = False
+    ) -> list[Transition]:
         """Judge a minute that is over; transitions come in the order of identities.
 
-        An identity that is left out is unknown in this minute: it neither fires, is repeated nor heals.
+        An identity that is left out is unknown in this minute: it neither fires, is repeated nor heals. In a silence
+        all moves on and only the end of what was told is told; the first minute behind it tells what still fires.
         Raises IllegalMove, having changed nothing, if one was stepped to this minute already.
         """
         episodes = dict(self._episodes)
@@ -114,10 +124,16 @@ class Policy:
             stepped = self._stepped(known, identity, condition, minute)
             episodes.pop(identity, None)
             if stepped is not None:
-                episodes[identity] = stepped[0]
-                transitions.extend(stepped[1])
+                episodes[identity], sent = _heard(known, *stepped, silenced=silenced)
+                transitions.extend(sent)
+        if not silenced:
+            for identity, episode in episodes.items():
+                if episode.state in BAD and episode.unsent:
+                    at_s = max(minute * 60 + 60, episode.last_s)
+                    episodes[identity], sent = _sent(replace(episode, unsent=""), at_s, episode.unsent)
+                    transitions.extend(sent)
         self._episodes = episodes
-        return transitions
+        return sorted(transitions, key=lambda transition: transition.identity)
 
     def _stepped(
         self, known: Episode | None, identity: Identity, condition: Condition, minute: int
@@ -160,9 +176,10 @@ class Policy:
             fired_at_s=fired[-max(1, rules.flap_episodes) :],
             started_at_s=known.started_at_s if again else max(known.pending_at_s, known.started_at_s + 1),
             sequence=known.sequence if again else 0,
-            reopened=known.reopened + 1 if again else 0,
+            reopened=known.reopened + 1 if again and known.sequence else 0,
         )
-        return _sent(firing, at_s, "flapping" if flaps else "reopened" if again else "fired")
+        # An episode that a silence kept from being told has no sequence: to whoever listens it is new.
+        return _sent(firing, at_s, "flapping" if flaps else "reopened" if again and known.sequence else "fired")
 
     def _held(self, episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
         """It fires, and the condition holds on."""
@@ -186,14 +203,16 @@ class Policy:
             return _sent(episode, at_s, "repeat")
         return episode, []
 
-    def signal(self, identity: Identity, at_s: int, condition: Condition) -> list[Transition]:
+    def signal(
+        self, identity: Identity, at_s: int, condition: Condition, *, silenced: bool = False
+    ) -> list[Transition]:
         """An event, such as a detection at stream second `at_s`: fires at once, or adds to what fires already.
 
         It is new evidence, so it never goes on with an episode that was resolved. Raises IllegalMove, having changed
         nothing, for a second before what the identity has seen.
         """
         _check_name(identity, condition)
-        known = self._episodes.get(identity)
+        before = known = self._episodes.get(identity)
         if not condition.active:
             raise IllegalMove(f"a signal of {identity.alertname} says that something happened: its condition is active")
         if known is not None and at_s < known.last_s:
@@ -206,8 +225,8 @@ class Policy:
             if known is None or known.state is not State.PENDING:
                 known = _begun(known, identity, condition, at_s)
             episode, transitions = self._fired(known, condition, at_s, anew=True)
-        self._episodes[identity] = episode
-        return transitions
+        self._episodes[identity], heard = _heard(before, episode, transitions, silenced=silenced)
+        return heard
 
     def resolve(self, target: Identity | str, reason: str, at_s: int) -> list[Transition]:
         """Resolve one firing alert, or all of a model (given its name), whose pending ones are dropped too.
@@ -226,6 +245,7 @@ class Policy:
                 raise IllegalMove(f"{identity.alertname} of {identity.model} is past second {at_s} already")
             if episode.state in BAD:
                 ended, sent = _resolved(replace(episode, last_s=at_s), at_s, reason, ended_at_s=-1)
+                ended, sent = _heard(episode, ended, sent, silenced=False)
                 episodes[identity] = replace(ended, fired_at_s=())
                 transitions.extend(sent)
             else:
@@ -294,6 +314,24 @@ def _given_up(episode: Episode) -> Episode | None:
         moved(episode.state, Move.SUBSIDE)
         return None
     return replace(episode, state=moved(episode.state, Move.LAPSE), pending_at_s=-1)
+
+
+def _heard(
+    before: Episode | None, after: Episode, sent: list[Transition], *, silenced: bool
+) -> tuple[Episode, list[Transition]]:
+    """What is told of a move. In a silence that is only the end of what was told; what is held back takes no number."""
+    due = before.unsent if before is not None and before.state in BAD else ""
+    if not sent:
+        return after, sent
+    [transition] = sent
+    resolved = transition.status == "resolved"
+    if resolved and due not in BEGINNINGS:
+        return replace(after, unsent=""), sent
+    if not resolved and not silenced and not due:
+        return after, sent
+    held = "" if resolved else due or (transition.reason if transition.reason != "repeat" else "")
+    sent_at_s = before.sent_at_s if before is not None else after.sent_at_s
+    return replace(after, sequence=after.sequence - 1, sent_at_s=sent_at_s, unsent=held), []
 
 
 def _resolved(episode: Episode, at_s: int, reason: str, *, ended_at_s: int) -> tuple[Episode, list[Transition]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from streams.events import Label, ModelEvent, ModelState, Task, Value
+from streams.events import Label, ModelEvent, ModelState, Silence, Task, Value
 
 
 class Catalog:
@@ -17,6 +17,8 @@ class Catalog:
     def __init__(self) -> None:
         self.position = 0
         self.undeclared = 0
+        self.silences: dict[str, Silence] = {}
+        """The newest silence of each model, over or not."""
         self._models: dict[str, ModelState] = {}
 
     def apply(self, offset: int, event: ModelEvent | None) -> None:
@@ -25,6 +27,8 @@ class Catalog:
         if event is None:
             return
         state = event.state
+        if event.silence is not None:
+            self.silences[state.model] = event.silence
         known = self._models.get(state.model)
         if known is not None and known.revision >= state.revision:
             return

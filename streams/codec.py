@@ -211,7 +211,7 @@ def alert_decoder() -> EventDecoder[Alert]:
 
 def model_event_decoder() -> EventDecoder[ModelEvent]:
     """Decoder of model events."""
-    kinds = ("registered", "candidate", "promoted", "rejected", "rolledback")
+    kinds = ("registered", "candidate", "promoted", "rejected", "rolledback", "silenced")
     return EventDecoder(ModelEvent, [MODEL_EVENT_TYPE.format(what=kind) for kind in kinds], _anything)
 
 

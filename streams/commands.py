@@ -1,4 +1,4 @@
-"""Commands of the stream: worker, topics, config, audit, replay, status, doctor, acls, schemas."""
+"""Commands of the stream: worker, topics, config, audit, replay, status, silence, doctor, acls, schemas."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 from streams.cli import session, stderr, stdout
 from streams.permissions import Process
 from streams.replay.command import replay
+from streams.silence_command import silence
 from streams.topics import TopicAdmin
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(replay)
     app.command()(status)
     app.command()(explain)
+    app.command()(silence)
     app.command()(doctor)
     app.command()(acls)
     app.command()(schemas)

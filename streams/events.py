@@ -30,7 +30,7 @@ Segment = Annotated[str, msgspec.Meta(max_length=200)]
 Task = Literal["binary", "multiclass", "classification", "regression"]
 """``classification`` is a model that nobody declared: its classes are those that appear."""
 Mode = Literal["observe", "recommend", "approve", "auto"]
-ModelEventKind = Literal["registered", "candidate", "promoted", "rejected", "rolledback"]
+ModelEventKind = Literal["registered", "candidate", "promoted", "rejected", "rolledback", "silenced"]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_TIME_MS = 253_402_300_799_999
@@ -184,10 +184,23 @@ class ModelState(msgspec.Struct, omit_defaults=True):
     max_promotions_per_week: int | None = None
 
 
+class Silence(msgspec.Struct, omit_defaults=True, frozen=True):
+    """No alert of a model is told between two times, in stream time; they are tracked, and told behind it.
+
+    The newest silence of a model in the log replaces the one before. ``by`` says who asked for it.
+    """
+
+    starts_at: str
+    ends_at: str
+    reason: str
+    by: str = ""
+
+
 class ModelEvent(msgspec.Struct, omit_defaults=True):
     """Something happened to a model: what, why, and the model's whole state after it.
 
-    ``kind`` is also in the CloudEvents type. ``trigger`` is the alert's fingerprint and start, where one led here.
+    ``kind`` is also in the CloudEvents type. A ``silenced`` event has the ``silence``, and nothing new in the state:
+    its revision is that of the event before. ``trigger`` is the alert's fingerprint and start, where one led here.
     ``by`` is the person (user@host) or the process that did it, ``reason`` why.
     """
 
@@ -204,6 +217,7 @@ class ModelEvent(msgspec.Struct, omit_defaults=True):
     reason: str | None = None
     at: str | None = None
     by: str | None = None
+    silence: Silence | None = None
     detail: str | None = None
     """What changed, when ``kind`` alone does not say it: ``mode``, ``freeze``, ``recommended``, ``awaiting-approval``.
     """

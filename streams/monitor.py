@@ -25,6 +25,7 @@ from streams.monitor_stored import Layout
 from streams.order import Inputs
 from streams.records import Cut, Gap, MonitorCut, Range, Take
 from streams.settings import Settings
+from streams.silence import Span
 from streams.watch import ModelWatch, Notice
 
 if TYPE_CHECKING:
@@ -173,7 +174,9 @@ class MonitorPartition:
         to_s = max(self.fed_s, (watermark_ms if until_ms is None else min(until_ms, watermark_ms)) // 1000)
         happened: list[tuple[int, int, str, int, Raised | Notice]] = []
         for model in sorted(self.watches):
-            steps = self.watches[model].advance(self.fed_s, to_s, catalog.get(model))
+            silence = catalog.silences.get(model)
+            span = Span.of(silence) if silence is not None else None
+            steps = self.watches[model].advance(self.fed_s, to_s, catalog.get(model), span)
             happened.extend((each.at_s, each.rank, model, number, each.said) for number, each in enumerate(steps))
         for *_, said in sorted(happened, key=lambda each: each[:4]):
             if isinstance(said, Notice):

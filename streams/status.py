@@ -18,10 +18,11 @@ from rich.table import Table
 from streams.audit_log import newest_cuts, newest_monitor_cuts
 from streams.catalog import Catalog
 from streams.codec import Undecodable, alert_decoder, model_event_decoder
-from streams.events import Alert, ModelState, Task, rfc3339
+from streams.events import Alert, ModelState, Silence, Task, rfc3339
 from streams.kafka import TopicReader
 from streams.records import Cut, MonitorCut
 from streams.settings import RedisSettings, Settings
+from streams.silence import current
 from streams.store_client import connect, store_failure
 from streams.topics import TopicAdmin, Topics
 
@@ -64,6 +65,7 @@ class ModelStatus(msgspec.Struct):
     baseline: Any
     windows: dict[str, Measures]
     watermark_ms: int
+    silence: Silence | None = None
 
 
 class ActiveAlert(msgspec.Struct):
@@ -118,7 +120,7 @@ def collect(settings: Settings) -> Status:
     topics = Topics(settings.kafka.topic_prefix)
     TopicAdmin(settings).verify()
     reports = _reports(settings.redis)
-    catalog = _catalog(settings, topics.model_events)
+    catalog = read_catalog(settings, topics.model_events)
     alerts = _alerts(settings, topics.alerts)
     cuts = newest_cuts(settings.kafka, topics.checkpoints)
     monitor_cuts = newest_monitor_cuts(settings.kafka, topics.monitor_checkpoints)
@@ -126,7 +128,7 @@ def collect(settings: Settings) -> Status:
     now_ms = time.time_ns() // 1_000_000
     return assemble(
         now_ms,
-        models=describe(catalog, reports),
+        models=describe(catalog, reports, current(catalog, now_ms)),
         alerts=active(alerts),
         partitions=[
             _partition(p, cuts.get(p), ends[topics.predictions][p], ends[topics.outcomes].get(p, (0, 0)), now_ms)
@@ -160,14 +162,20 @@ def assemble(
     )
 
 
-def describe(catalog: Iterable[ModelState], reports: Mapping[str, MonitorReport]) -> list[ModelStatus]:
-    """Every model of the catalog, and those that only the monitor knows, by name."""
+def describe(
+    catalog: Iterable[ModelState], reports: Mapping[str, MonitorReport], silences: Mapping[str, Silence] | None = None
+) -> list[ModelStatus]:
+    """Every model of the catalog, and those that only the monitor knows, by name; ``silences`` that are on."""
+    silent = silences or {}
     states: dict[str, ModelState | None] = dict.fromkeys(reports)
     states |= {state.model: state for state in catalog}
-    return [_model(name, states[name], reports.get(name) or MonitorReport(name)) for name in sorted(states)]
+    return [
+        _model(name, states[name], reports.get(name) or MonitorReport(name), silent.get(name))
+        for name in sorted(states)
+    ]
 
 
-def _model(name: str, state: ModelState | None, report: MonitorReport) -> ModelStatus:
+def _model(name: str, state: ModelState | None, report: MonitorReport, silence: Silence | None) -> ModelStatus:
     aliases = state.aliases if state is not None else {}
     champion = aliases.get("champion") or report.champion or None
     shown = champion or max(report.versions, key=_outcomes, default=VersionReport("")).version or None
@@ -185,6 +193,7 @@ def _model(name: str, state: ModelState | None, report: MonitorReport) -> ModelS
         baseline=version.baseline if version.baseline is not None else declared,
         windows=version.windows,
         watermark_ms=report.watermark_ms,
+        silence=silence,
     )
 
 
@@ -264,7 +273,8 @@ def parse_reports(fields: Mapping[bytes, bytes]) -> dict[str, MonitorReport]:
     return reports
 
 
-def _catalog(settings: Settings, topic: str) -> Catalog:
+def read_catalog(settings: Settings, topic: str) -> Catalog:
+    """The models and silences that the topic of the model events tells of, read to its end."""
     catalog, decoder = Catalog(), model_event_decoder()
     with TopicReader(settings.kafka, topic) as reader:
         for record in reader.read_to_end():
@@ -299,6 +309,13 @@ def render(status: Status, console: Console) -> None:
     """Print a status as tables."""
     console.print(_models_table(status.models) if status.models else "no models yet: publish a prediction")
     _windows(status.models, console)
+    for model in status.models:
+        if model.silence is not None:
+            console.print(
+                f"[yellow]silenced[/] {escape(model.model)} until {model.silence.ends_at}: "
+                f"{escape(model.silence.reason)}{escape(f' ({model.silence.by})' if model.silence.by else '')}",
+                soft_wrap=True,
+            )
     for alert in status.alerts:
         console.print(
             f"[bold red]{escape(alert.alertname)}[/] ({escape(alert.severity)}) {escape(alert.model)} since"

@@ -33,6 +33,7 @@ from streams.events import ModelState
 from streams.order import OrderedErrors
 from streams.records import Summary
 from streams.settings import MonitorSettings
+from streams.silence import Span
 from streams.version_watch import VersionWatch
 
 FORMAT = 2
@@ -100,6 +101,7 @@ class ModelWatch:
         self._errors: dict[tuple[str, Metric], OrderedErrors] = {}
         self._at = WatchState()
         self._catalog: ModelState | None = None
+        self._silence: Span | None = None
         self._limits = rules.AccuracyLimits(
             minimum_accuracy,
             settings.baseline_drop,
@@ -146,9 +148,11 @@ class ModelWatch:
 
     # --------------------------------------------------------------------------------------------------- moving on
 
-    def advance(self, from_s: int, to_s: int, catalog: ModelState | None) -> Iterator[Happened]:
-        """Everything from second ``from_s`` up to but without ``to_s``, in order."""
-        self._catalog = catalog
+    def advance(
+        self, from_s: int, to_s: int, catalog: ModelState | None, silence: Span | None = None
+    ) -> Iterator[Happened]:
+        """Everything from second ``from_s`` up to but without ``to_s``, in order. In a ``silence`` nothing is told."""
+        self._catalog, self._silence = catalog, silence
         yield from self._apply(catalog, from_s)
         minute, end = from_s // 60, to_s // 60
         while (due := self._due(minute)) is not None and due < end:
@@ -185,6 +189,11 @@ class ModelWatch:
             firsts.append(first)
         if (silent := self._due_in_silence(minute)) is not None:
             firsts.append(silent)
+        if self._policy.held_back or self._missing.held_back:
+            # The first minute whose end is not silent.
+            at_s = (minute + 1) * 60
+            over = self._silence.end_s if self._silence is not None and self._silence.covers(at_s) else at_s
+            firsts.append(max(minute, -(-over // 60) - 1))
         return max(minute, min(firsts)) if firsts else None
 
     def _due_in_silence(self, minute: int) -> int | None:
@@ -276,7 +285,7 @@ class ModelWatch:
         lately = self._recently(at_s // 60 - 1).a_minute
         condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
         self.changed = True
-        for transition in self._policy.signal(identity, at_s, condition):
+        for transition in self._policy.signal(identity, at_s, condition, silenced=self._silenced(at_s)):
             yield Happened(at_s, 1, self._raised(transition))
 
     def _raised(self, transition: Transition) -> Raised:
@@ -360,12 +369,17 @@ class ModelWatch:
                 yield from self._crown(busiest, at_s)
         for notice in self._notices():
             yield Happened(at_s, 0, notice)
-        for transition in self._policy.step(minute, dict(self._conditions(minute))):
+        silenced = self._silenced(at_s)
+        for transition in self._policy.step(minute, dict(self._conditions(minute)), silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
         limit = self._settings.outcomes_missing_minutes
         missing = rules.outcomes_missing(minute, at.waiting_since, at.last_prediction, limit, self.champion)
-        for transition in self._missing.step(minute, {Identity(OUTCOMES_MISSING, self.model): missing}):
+        identity = Identity(OUTCOMES_MISSING, self.model)
+        for transition in self._missing.step(minute, {identity: missing}, silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
+
+    def _silenced(self, at_s: int) -> bool:
+        return self._silence is not None and self._silence.covers(at_s)
 
     def _busiest(self) -> str:
         """The version that made most of the last hour's predictions; a tie, or silence, leaves the champion."""

@@ -287,6 +287,53 @@ def test_a_promotion_leaves_no_cooldown_behind() -> None:
     assert (fired.reason, fired.sequence) == ("fired", 1)
 
 
+def silent(policy: Policy, start: int, pattern: str, silenced: str) -> list[Transition]:
+    """One minute a letter; ``silenced`` has an s for those in a silence."""
+    sent: list[Transition] = []
+    for minute, (letter, hush) in enumerate(zip(pattern, silenced, strict=True), start):
+        condition = Condition(ACCURACY.alertname, letter == "+", "warning", 0.8, 0.9, cleared=letter == "-")
+        measured_now = {} if letter == " " else {ACCURACY: condition}
+        sent += policy.step(minute, measured_now, silenced=hush == "s")
+    return sent
+
+
+def test_a_silence_is_told_at_its_end_of_what_still_fires() -> None:
+    """Once, with the start it had, also in a minute without a measurement."""
+    policy = Policy(COOL)
+    assert silent(policy, 100, "++++++", "ssssss") == []
+    assert policy.held_back
+    [late] = silent(policy, 106, " ", ".")
+    assert (late.reason, late.started_at_s, late.sequence, late.at_s) == ("fired", 6000, 1, 107 * 60)
+    assert not policy.held_back
+    assert told(silent(policy, 107, "---", "...")) == [("resolved", "clean", "warning", 2)]
+
+
+def test_what_began_and_ended_in_a_silence_is_never_told() -> None:
+    """What comes back behind it is news."""
+    policy = Policy(COOL)
+    assert silent(policy, 100, "+++---", "ssssss") == []
+    assert told(silent(policy, 106, "+++", "...")) == [("firing", "fired", "warning", 1)]
+
+
+def test_what_was_told_before_a_silence_is_resolved_in_it() -> None:
+    """An end wakes nobody, and whoever was paged waits for it."""
+    policy = Policy(COOL)
+    assert told(silent(policy, 100, "+++---", "...sss")) == [
+        ("firing", "fired", "warning", 1),
+        ("resolved", "clean", "warning", 2),
+    ]
+
+
+def test_a_silence_holds_back_that_it_became_worse() -> None:
+    """And a detection; a promotion ends both unheard."""
+    policy = Policy(COOL)
+    run_minutes(policy, 100, "+++")
+    assert policy.step(103, {ACCURACY: measured(True, "critical")}, silenced=True) == []
+    assert told(policy.step(104, {})) == [("firing", "severity", "critical", 2)]
+    assert policy.signal(DRIFT, 6300, measured(True, identity=DRIFT), silenced=True) == []
+    assert [each.identity for each in policy.resolve("loan", "promoted", 6300)] == [ACCURACY]
+
+
 def test_a_policy_of_the_previous_format_is_read() -> None:
     """What fired goes on firing, what was pending keeps its start, and a newer format is refused."""
     fields = {"identity": msgspec.to_builtins(ACCURACY), "severity": "warning", "sent_at_s": 6060, "clean": 1}
@@ -314,6 +361,7 @@ def test_a_policy_of_the_previous_format_is_read() -> None:
     cooldown=st.integers(0, 20),
     flaps=st.sampled_from([0, 2, 3]),
     repeat=st.integers(0, 9),
+    silences=st.sets(st.integers(0, 29)),
 )
 def test_alerts_alternate_and_are_numbered_whatever_happens(
     pattern: str,
@@ -325,6 +373,7 @@ def test_alerts_alternate_and_are_numbered_whatever_happens(
     cooldown: int,
     flaps: int,
     repeat: int,
+    silences: set[int],
 ) -> None:
     """No firing without a resolve between two beginnings, numbers without gaps, the same after a restore anywhere."""
     rules = PolicySettings({ACCURACY.alertname: held}, clean, repeat, cooldown, flaps, 40)
@@ -332,9 +381,11 @@ def test_alerts_alternate_and_are_numbered_whatever_happens(
     def run(restarting: bool) -> list[Transition]:
         policy, sent = Policy(rules), list[Transition]()
         for at, letter in enumerate(pattern):
-            sent += run_minutes(policy, 100 + at, letter)
+            silenced = at // 5 in silences
+            sent += silent(policy, 100 + at, letter, "s" if silenced else ".")
+            assert silenced or not policy.held_back
             if at in signals:
-                sent += policy.signal(ACCURACY, (101 + at) * 60, measured(True, "critical"))
+                sent += policy.signal(ACCURACY, (101 + at) * 60, measured(True, "critical"), silenced=silenced)
             if at in promotions:
                 sent += policy.resolve("loan", "promoted", (101 + at) * 60)
             if restarting and at == restart:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from detectors.tally import Tally
+from streams import silence
 from streams.arrivals import Arrivals
 from streams.catalog import Catalog
 from streams.events import Alert, Baseline, ModelEvent, ModelState
@@ -125,6 +126,38 @@ def test_a_cost_a_day_that_is_critical_makes_the_alert_critical() -> None:
         ("warning", "fired"),
         ("critical", "severity"),
     ]
+
+
+def silent_from(from_minute: int, minutes: int) -> Catalog:
+    """A registered model, silenced."""
+    catalog = registered(champion(accuracy=0.97))
+    starts = minute(from_minute) * 1000
+    catalog.apply(1, silence.begun(catalog, "loan", starts, minutes * 60, "labels move", ""))
+    return catalog
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(30, ["fired", "clean"]), (25, ["fired", "clean"]), (60, [])])
+def test_in_a_silence_nothing_is_told_and_behind_it_what_still_fires(ends: int, expected: list[str]) -> None:
+    """With the start that it had; what is over by then was never told."""
+    pairs = outcomes(0.02, minute(0), 10) + outcomes(0.25, minute(10), 30) + outcomes(0.02, minute(40), 15)
+    found = alerts_of(pairs, settings(**ONLY_RULES), silent_from(5, ends - 5))
+    assert [each.reason for each in found] == expected
+    for each in found[:1]:
+        assert each.starts_at < "2023-11-14T22:27:00"  # minute 13
+        assert each.drift is not None
+        assert each.drift.detected_at == f"2023-11-14T22:{14 + ends}:00.000Z"
+
+
+def test_a_silence_that_ends_when_nothing_arrives_any_more_is_told_too() -> None:
+    """The minute of its end is judged though nothing happens in it."""
+    pairs = [Pair(minute(0) + at, outcome=at < 60) for at in range(0, 7200, 10)]
+    found = alerts_of(pairs, settings(**ONLY_RULES), silent_from(5, 100))
+    assert [(each.labels["alertname"], each.reason) for each in found] == [
+        ("OutcomesMissing", "fired"),
+        ("OutcomesMissing", "clean"),
+    ]
+    assert found[0].drift is not None
+    assert found[0].drift.detected_at == "2023-11-14T23:59:00.000Z"  # minute 105
 
 
 def test_what_comes_back_within_the_cooldown_is_the_same_episode_and_at_last_flaps() -> None:
