@@ -19,6 +19,7 @@ from streams.events import ALERT_TYPE, Alert, Drift, Incident, IncidentMember, r
 CONCEPT_DRIFT = "ConceptDriftDetected"
 ACCURACY_DROPPED = "ModelAccuracyDropped"
 OUTCOMES_MISSING = "OutcomesMissing"
+OUTCOMES_SLOW = "OutcomesSlow"
 SOURCE = "driftline/monitor"
 NEVER = "0001-01-01T00:00:00Z"
 """``endsAt`` of an alert that has not ended, as Alertmanager writes it."""
@@ -325,12 +326,27 @@ def _outcomes_missing(raised: Raised) -> tuple[str, str]:
     )
 
 
+def _outcomes_slow(raised: Raised) -> tuple[str, str]:
+    facts = raised.transition.condition.evidence
+    summary = (
+        f"{_who(raised)} got outcomes for only {_number(facts, 'share'):.1%} of its predictions in the last hour; in "
+        f"the worst of {_number(facts, 'hours'):.0f} hours before it got {_number(facts, 'usual'):.1%}."
+    )
+    return summary, (
+        "Outcomes are late, or a kind of them does not come: what is known of its accuracy may be one-sided. "
+        f"While that lasts {ACCURACY_DROPPED} is withheld: it neither fires nor resolves; detectors go on. "
+        "Look at whatever publishes to the topic `outcomes`. `driftline status` shows what waits."
+    )
+
+
 def _resolved(raised: Raised) -> str:
     transition = raised.transition
     name = transition.identity.alertname
     start, end = (rfc3339(at * 1000) for at in (transition.started_at_s, transition.at_s))
     if transition.reason == PROMOTED:
         return f"Resolved: {_who(raised)} is champion no longer; its {name} of {start} ended at {end}."
+    if name == OUTCOMES_SLOW:
+        return f"Resolved: outcomes of model {transition.identity.model} come as they used to."
     if name == OUTCOMES_MISSING:
         return f"Resolved: outcomes of model {transition.identity.model} arrive again, or its predictions stopped."
     return f"Resolved: {_who(raised)} has recovered; its {name} of {start} ended at {end}."
@@ -340,6 +356,7 @@ _TEXTS = {
     CONCEPT_DRIFT: _concept_drift,
     ACCURACY_DROPPED: _accuracy_dropped,
     OUTCOMES_MISSING: _outcomes_missing,
+    OUTCOMES_SLOW: _outcomes_slow,
 }
 
 

@@ -49,6 +49,11 @@ class Minute(msgspec.Struct, array_like=True):
         """Whether a pair was completed."""
         return bool(self.cells or self.moments)
 
+    def outcomes_of(self, version: str) -> int:
+        """How many pairs of a version were completed."""
+        cells = sum(n for (of_version, *_), n in self.cells.items() if of_version == version)
+        return cells + sum(each.n for each in self.moments if each.version == version)
+
 
 def combined(one: Tally, other: Tally) -> Tally:
     """The outcomes of both. A correction in one may undo a pair of the other."""

@@ -1,4 +1,4 @@
-"""Commands of the stream: worker, topics, config, audit, replay, status, silence, doctor, acls, schemas."""
+"""Commands of the stream: worker, topics, config, audit, replay, status, explain, silence, doctor, acls, schemas."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from detectors.baseline import Baseline
 from detectors.burn_rate import ErrorBudget, Pair, burning
 from detectors.effect import Effect, Prices
+from detectors.labels import Labelling
 from detectors.policy import Condition, Scalar
 from detectors.tally import Tally
-from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, Evidence
+from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, Evidence
 
 NO_PRICES = Prices()
 
@@ -137,3 +138,18 @@ def outcomes_missing(
     active = waiting_since >= 0 and waited >= limit_minutes and minute - last_prediction <= limit_minutes
     evidence: dict[str, Scalar] = {"version": version, "waiting_since_s": max(0, waiting_since) * 60}
     return Condition(OUTCOMES_MISSING, active, "warning", float(waited), float(limit_minutes), evidence)
+
+
+def outcomes_slow(found: Labelling | None, least: float, version: str) -> Condition | None:
+    """Less than ``least`` of the usual share of predictions gets its outcome; None if nobody can tell."""
+    if found is None:
+        return None
+    evidence: dict[str, Scalar] = {
+        "version": version,
+        "share": found.share,
+        "usual": found.usual,
+        "hours": found.hours,
+        "window_minutes": 60,
+    }
+    slow, steady = found.slow(least), found.steady(least)
+    return Condition(OUTCOMES_SLOW, slow, "warning", found.share, least * found.usual, evidence, steady and not slow)

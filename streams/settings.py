@@ -133,6 +133,12 @@ class MonitorSettings(_Section):
     flap_episodes: int = Field(4, ge=0, description="an alert that fires so often within flap_minutes flaps; 0: never")
     flap_minutes: int = Field(240, ge=1, description="the while in which firings are counted")
     outcomes_missing_minutes: int = Field(1_440, ge=1, description="predictions but no outcome for so long: alert")
+    outcomes_slow_share: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="alert when the labelled share falls below so much of its worst usual hour; 0: never",
+    )
 
     @field_validator("detectors")
     @classmethod

@@ -21,12 +21,13 @@ from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
 from detectors.effect import Prices
 from detectors.incident import Incident
+from detectors.labels import HISTORY_HOURS, Hour, Labelling, labelling
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
 from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
 from detectors.windows import SPAN_MINUTES, Windows
 from streams import rules
-from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, PROMOTED, Evidence, Raised
+from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, PROMOTED, Evidence, Raised
 from streams.arrivals import Arrivals, Minute, Moved, combined
 from streams.catalog import label_text
 from streams.events import ModelState
@@ -44,6 +45,9 @@ MAX_SEGMENTS = 100
 """Segments with windows, a version; more of them count in the version's own windows only."""
 MAX_EVIDENCE = 8
 STALE_S = 60 * (LONGEST_MINUTES + 1_440)
+
+ABOUT_LABELS = (OUTCOMES_MISSING, OUTCOMES_SLOW)
+"""Alerts that are about outcomes, not about the model: no part of its incident."""
 
 Series = tuple[str, str]
 """Version and segment; the segment "" is all rows of the version."""
@@ -83,6 +87,8 @@ class WatchState(msgspec.Struct):
     beside: dict[str, Evidence] = {}
     noticed: list[str] = []
     incident: Incident | None = None
+    hours: dict[int, Hour] = {}
+    """What arrived of the champion, by hour."""
 
 
 class ModelWatch:
@@ -110,7 +116,7 @@ class ModelWatch:
             prices,
         )
         limits = PolicySettings(
-            {ACCURACY_DROPPED: settings.for_minutes},
+            {ACCURACY_DROPPED: settings.for_minutes, OUTCOMES_SLOW: settings.for_minutes},
             settings.clean_minutes,
             settings.repeat_minutes,
             settings.cooldown_minutes,
@@ -181,6 +187,7 @@ class ModelWatch:
         if self._is_stale(champion, at_s):
             del self.versions[champion]
         self._at.champion, self._at.evidence, self._at.beside, self.changed = champion, [], {}, True
+        self._at.hours = {}
 
     def _due(self, minute: int) -> int | None:
         """The first minute from ``minute`` on in which something can change; None if there is none."""
@@ -290,7 +297,7 @@ class ModelWatch:
 
     def _raised(self, transition: Transition) -> Raised:
         name = transition.identity.alertname
-        if name == OUTCOMES_MISSING:
+        if name in ABOUT_LABELS:
             return Raised(transition, self.champion)
         self._at.incident, transition = incident.told(self._at.incident, transition)
         evidence = tuple(self._at.evidence) if name == CONCEPT_DRIFT else ()
@@ -321,6 +328,9 @@ class ModelWatch:
         if arrived.outcomes:
             at.first_outcome = minute if at.first_outcome < 0 else at.first_outcome
             at.last_outcome, at.waiting_since = max(at.last_outcome, minute), -1
+        hour = minute // 60
+        labelled = arrived.outcomes_of(self.champion)
+        at.hours[hour] = at.hours.get(hour, Hour()).plus(arrived.predictions.get(self.champion, 0), labelled)
 
     def _series(self, version: str, segment: str) -> list[Windows]:
         found = [self.window(version, "")]
@@ -363,6 +373,8 @@ class ModelWatch:
         self.changed = True
         for old in [old for old in at.predicted if old <= minute - CHAMPION_MINUTES]:
             del at.predicted[old]
+        for old in [old for old in at.hours if old < minute // 60 - HISTORY_HOURS]:
+            del at.hours[old]
         if catalog is None or "champion" not in catalog.aliases:
             busiest = self._busiest()
             if busiest != self.champion:
@@ -418,16 +430,26 @@ class ModelWatch:
 
         return rules.Recently(window, lately)
 
+    def _labelling(self, minute: int) -> Labelling | None:
+        predictions = sum(versions.get(self.champion, 0) for versions in self._at.predicted.values())
+        recent = Hour(predictions, self._window_of(minute, HOUR_MINUTES).n)
+        return labelling(recent, self._at.hours, minute // 60)
+
     def _conditions(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         baseline = self._baseline()
+        slow = rules.outcomes_slow(self._labelling(minute), self._settings.outcomes_slow_share, self.champion)
+        if slow is not None:
+            yield Identity(OUTCOMES_SLOW, self.model), slow
         if baseline is None:
             return
         recently = self._recently(minute)
+        told = any(episode.identity.alertname == OUTCOMES_SLOW for episode in self._policy.episodes())
+        withheld = told or (slow is not None and slow.active)
         identity, since = Identity(ACCURACY_DROPPED, self.model), dict[Identity, int]()
         for episode in self._policy.episodes():
             since[episode.identity] = minute - episode.since_s // 60 + 1
         condition = rules.accuracy_dropped(recently, baseline, self._limits, self.champion, since.get(identity))
-        if condition is not None:
+        if condition is not None and not withheld:
             yield identity, condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
@@ -458,8 +480,8 @@ class ModelWatch:
         ``incidents``: ids and starts (in s) that were published with what is open.
         """
         self._missing.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
-        members = [each for each in episodes if each.identity.alertname != OUTCOMES_MISSING]
-        self._policy.adopt(members)
+        self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
+        members = [each for each in episodes if each.identity.alertname not in ABOUT_LABELS]
         self._at.incident = incident.adopted(self.model, incidents, members)
         self._at.evidence, self.changed = list(evidence), True
 

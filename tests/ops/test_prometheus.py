@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from retrain.metrics import RetrainMetrics
 from serving.metrics import ServeMetrics
-from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, RUNBOOKS
+from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, RUNBOOKS
 from streams.metrics import WorkerMetrics
 from tests.support.server import executable
 
@@ -79,7 +79,7 @@ def test_rules_speak_of_metrics_that_exist() -> None:
 
 def test_every_alert_has_a_section_in_the_runbooks() -> None:
     """Whoever is woken up finds the page: alerts of the topic, and alerts of Prometheus."""
-    for name in (CONCEPT_DRIFT, ACCURACY_DROPPED, OUTCOMES_MISSING):
+    for name in (CONCEPT_DRIFT, ACCURACY_DROPPED, OUTCOMES_MISSING, OUTCOMES_SLOW):
         assert name.lower() in anchors()
     for rule in rules():
         assert rule["annotations"]["runbook_url"] == f"{RUNBOOKS}#{rule['alert'].lower()}"

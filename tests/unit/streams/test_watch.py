@@ -393,6 +393,45 @@ def test_silence_is_not_missing_outcomes() -> None:
     assert alerts_of(outcomes(0, minute(0), 5), settings(**ONLY_RULES)) == []
 
 
+def hourly(shares: list[float], wrong: float = 0.0) -> list[Pair]:
+    """Four predictions a minute; of so many an outcome comes, of which the last hour's are wrong as often."""
+    pairs = []
+    for hour, share in enumerate(shares):
+        for at in range(240):
+            error = float(hour == len(shares) - 1 and at % 10 < 10 * wrong)
+            second = minute(60 * hour) + 15 * at
+            pairs.append(Pair(second, error=error, outcome=at % 10 < 10 * share))
+    return pairs
+
+
+def test_outcomes_that_slow_down_are_told_and_the_accuracy_rule_is_withheld() -> None:
+    """A feed that brings only what was wrong would page as a collapse; it resolves when outcomes are back."""
+    configuration = settings(
+        **{**ONLY_RULES, "window_minutes": 60, "minimum_outcomes": 20, "outcomes_missing_minutes": 600}
+    )
+    pairs = hourly([0.9] * 9 + [0.3, 0.9, 0.9])
+    found = alerts_of(pairs, configuration, registered(champion(accuracy=0.97)))
+    assert [(each.labels["alertname"], each.reason) for each in found] == [
+        ("OutcomesSlow", "fired"),
+        ("OutcomesSlow", "clean"),
+    ]
+    assert "incident" not in found[0].labels
+    assert "ModelAccuracyDropped is withheld" in found[0].annotations["description"]
+    one_sided = hourly([0.9] * 9 + [0.3, 0.3], wrong=1.0)
+    told = alerts_of(one_sided, configuration, registered(champion(accuracy=0.97)))
+    assert {name for name, _ in names(told)} == {"OutcomesSlow"}
+    off = settings(**{**configuration.monitor.model_dump(), "outcomes_slow_share": 0.0})
+    told = alerts_of(one_sided, off, registered(champion(accuracy=0.97)))
+    assert {name for name, _ in names(told)} == {"ModelAccuracyDropped"}
+
+
+def test_a_nightly_dump_is_not_slow() -> None:
+    """Its usual hour brings nothing."""
+    pairs = hourly([0.0] * 9 + [0.9] + [0.0] * 3)
+    configuration = settings(**{**ONLY_RULES, "outcomes_missing_minutes": 1000})
+    assert alerts_of(pairs, configuration, registered(champion(accuracy=0.97))) == []
+
+
 def test_a_correction_moves_the_windows_and_not_the_detectors() -> None:
     """The second outcome of a pair replaces the first in its own minute."""
     pairs = outcomes(0.5, minute(0), 4)
