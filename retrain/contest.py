@@ -166,16 +166,22 @@ class _Ring:
             return np.zeros(0)
         return absolute_errors(self._metric, answers(dataset.features[start:]), dataset.target[start:])
 
+    def _tells(self, start: int) -> bool:
+        return self._problem.task == "regression" or len(np.unique(self._dataset.target[start:])) > 1
+
     def _compared(self, champion: Errors, rival: Errors, significance: float) -> Comparison:
         return compare(self._metric, champion, rival, significance, self._settings.minimum_gain)
 
     def archived(self, archive: Sequence[Archived], significance: float) -> list[Rival]:
-        """Every version that has not been trained on all of the rows, on those that it has not been trained on."""
+        """Every version that has not been trained on all of the rows, on those that it has not been trained on.
+
+        None on outcomes of one class: a feed that has lost the others would bring back whoever always says that one.
+        """
         found = []
         for each in archive:
             start = max(self._fresh, self._dataset.row_after(each.fresh_ms - 1))
             errors = self._errors(each.answers, start)
-            if len(errors):
+            if len(errors) and self._tells(start):
                 found.append((each.version, errors))
         return [
             Rival(

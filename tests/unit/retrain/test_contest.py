@@ -138,6 +138,17 @@ def test_without_enough_rows_to_train_on_only_the_archive_is_asked() -> None:
     assert (found.archived, found.challenger) == (None, None)
 
 
+@pytest.mark.parametrize("trains", [False, True])
+def test_outcomes_of_one_class_bring_no_version_back(trains: bool) -> None:
+    """A feed that has lost the other class would make a version that always says this one the champion."""
+    rows = mixed(600)
+    one_sided = replace(rows, target=np.r_[rows.target[:600], np.zeros(600)])
+    always = Archived(7, lambda features: np.zeros(len(features)), 0)
+    found = held(one_sided, fresh=600, archive=[always], trains=trains)
+    assert found.archived is None
+    assert "version 7" not in [rival.name for rival in found.rivals]
+
+
 def test_what_is_exported_is_tested_on_rows_that_it_has_not_seen() -> None:
     """Noise in the newest block costs it its answers there, and leaves the model as it is."""
     data = mixed(0)
