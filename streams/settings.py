@@ -127,7 +127,7 @@ class MonitorSettings(_Section):
     window_minutes: int = Field(60, ge=1, description="window in which the budget must not burn faster than allowed")
     minimum_outcomes: int = Field(500, ge=1, description="outcomes in the window before an accuracy rule speaks")
     for_minutes: int = Field(5, ge=0, description="how long an accuracy rule must hold before it fires")
-    clean_minutes: int = Field(15, ge=1, description="minutes without cause before an alert resolves")
+    clean_minutes: int = Field(15, ge=1, le=43_200, description="minutes without cause before an alert resolves")
     repeat_minutes: int = Field(240, ge=0, description="a firing alert is sent again so often; 0: never")
     cooldown_minutes: int = Field(30, ge=0, description="a rule broken again so soon goes on with the resolved episode")
     flap_episodes: int = Field(4, ge=0, description="an alert that fires so often within flap_minutes flaps; 0: never")

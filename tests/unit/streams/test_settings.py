@@ -160,9 +160,16 @@ def test_a_secret_is_taken_as_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("burn_rates", "[[5, 1, 2.0]]"), ("burn_rates", "[[1, 5, 0.5]]"), ("flap_episodes", "1")]
+    ("name", "value"),
+    [
+        ("burn_rates", "[[5, 1, 2.0]]"),
+        ("burn_rates", "[[1, 5, 0.5]]"),
+        ("flap_episodes", "1"),
+        ("clean_minutes", "43201"),
+    ],
 )
 def test_senseless_alert_rules_are_refused_at_the_start(name: str, value: str) -> None:
-    """Windows the wrong way round, a rate within the budget, a flapping that is every firing."""
+    """Windows the wrong way round, a rate within the budget, a flapping that is every firing, more than the longest
+    window looks back."""
     with pytest.raises(WrongSetting, match=f"monitor.{name}"):
         load(environ={}, flags={f"monitor.{name}": value})
