@@ -5,31 +5,29 @@ of 147 MB and a second of start-up of every worker, all but 12 MB. These are lef
 theirs is asked for, which no detector of ours does.
 """
 
-import importlib.util
+import importlib
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 __all__ = ["binary", "drift"]
 
-UNUSED = frozenset({"river.drift.datasets", "river.drift.retrain", "scipy.stats"})
+UNUSED = ("river.drift.datasets", "scipy.stats")
 
 
-class _Later:
-    """Finds the modules in ``UNUSED``, to be executed at the first use of one of their attributes."""
+class _Later(ModuleType):
+    """Stands for a module: imports it when something of it is asked for."""
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in UNUSED else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
-        return spec
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
 
 
-sys.meta_path.insert(0, _Later)
+_later = {name: _Later(name) for name in UNUSED if name not in sys.modules}
+sys.modules.update(_later)
 try:
     from river import drift
     from river.drift import binary
 finally:
-    sys.meta_path.remove(_Later)
+    # Whoever looks through all modules, as `inspect` does for a traceback, must not find them: it would import them.
+    for _name in _later:
+        del sys.modules[_name]

@@ -14,6 +14,13 @@ def test_detectors_import_no_data_frames_and_no_scientific_libraries() -> None:
     assert _run(f"import sys, detectors.registry; print([m for m in {heavy} if m in sys.modules])") == "[]"
 
 
+def test_who_looks_through_all_modules_imports_none() -> None:
+    """As `inspect` does when it looks for the module of an object: a worker would stop for a second in mid-work."""
+    look = "[getattr(module, '__file__', None) for module in list(sys.modules.values())]"
+    program = f"import sys, detectors.registry; {look}; print([m for m in ('pandas', 'sklearn') if m in sys.modules])"
+    assert _run(program) == "[]"
+
+
 def test_what_was_left_out_is_there_when_it_is_used() -> None:
     """River's data sets, its KSWIN and `scipy.stats` work in a process that imported the detectors first."""
     program = """
