@@ -27,7 +27,9 @@ def to_hold(inputs: Collection[Progress], skew_ms: float) -> Iterator[Progress]:
     An input that has been read to its end is never behind, or the others would wait for it for ever.
     """
     low_ms = min((each.at_ms for each in inputs if each.behind), default=None)
-    slowest = {each.partition: min(o.at_ms for o in inputs if o.partition == each.partition) for each in inputs}
+    slowest: dict[int, int] = {}
+    for each in inputs:
+        slowest[each.partition] = min(each.at_ms, slowest.get(each.partition, each.at_ms))
     for each in inputs:
         too_far = low_ms is not None and each.at_ms > low_ms + skew_ms
         if too_far or (each.held > MAX_HELD and each.at_ms > slowest[each.partition]):
