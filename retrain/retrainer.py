@@ -94,9 +94,11 @@ class Retrainer:
 
     def _cooling(self, state: ModelState | None) -> str | None:
         """Why no alert starts a run that would promote by itself. A firing alert is sent again, and is heard later."""
-        if state is None or state.mode != "auto":
-            return None
-        end_ms = cooldown_end_ms(self.runs.of(state.model), self.settings.rollback_cooldown_s)
+        return None if state is None or state.mode != "auto" else self.cooldown(state.model)
+
+    def cooldown(self, model: str) -> str | None:
+        """Why nothing of a model is promoted automatically just now; None if a rollback does not forbid it."""
+        end_ms = cooldown_end_ms(self.runs.of(model), self.settings.rollback_cooldown_s)
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
 
     def _known_change(self, run: Run) -> int | None:
@@ -246,9 +248,8 @@ class _Execution:
 
     def _promote(self, version: str) -> None:
         tools, run = self._tools, self._run
-        end_ms = cooldown_end_ms(tools.runs.of(run.model), tools.settings.rollback_cooldown_s)
-        if tools.now_ms() < end_ms:
-            raise Blocked(cooldown_reason(end_ms))
+        if (reason := tools.cooldown(run.model)) is not None:
+            raise Blocked(reason)
         recent = tools.runs.promoted_since(run.model, tools.now_ms() - WEEK_MS)
 
         def update(state: ModelState) -> ModelState:
