@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from streams.codec import Undecodable, full_prediction_decoder
 from streams.errors import StateMismatch, Unavailable
 from streams.events import FullPrediction
-from streams.kafka import BATCH, TopicReader, failure, passes, reader_config
+from streams.kafka import TopicReader, failure, next_messages, passes, reader_config
 from streams.log import POLL_S, Record
 from streams.records import Labelled
 from streams.settings import KafkaSettings, Settings
@@ -141,7 +141,7 @@ def _scan(
     consumer.assign([TopicPartition(topic, partition, start)])
     idle_s = 0.0
     while idle_s <= timeout_s:
-        messages = consumer.consume(BATCH, POLL_S)
+        messages = next_messages(consumer, POLL_S)
         idle_s = 0.0 if messages else idle_s + POLL_S
         for message in messages:
             found = message.error()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import confluent_kafka
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.codec import Headers
 from streams.credentials import kafka_access
@@ -19,8 +19,8 @@ from streams.settings import KafkaSettings
 
 MAX_RECORD_BYTES = 10_485_760
 BATCH = 1_000
-
-
+FETCH_WAIT_MS = 100
+TAIL_WAIT_MS = 20
 FIRST_ANSWER_S = 1.0
 T = TypeVar("T")
 
@@ -211,8 +211,11 @@ class SafeProducer:
             self._poller.join()
 
 
-def reader_config(settings: KafkaSettings) -> dict[str, Any]:
-    """A consumer that belongs to no group, reads committed records and never resets silently."""
+def reader_config(settings: KafkaSettings, wait_ms: int = FETCH_WAIT_MS) -> dict[str, Any]:
+    """A consumer that belongs to no group, reads committed records and never resets silently.
+
+    ``wait_ms``: how long the broker holds a fetch that finds nothing, and so how long it takes to know an end.
+    """
     return {
         **client_config(settings),
         "group.id": "driftline-reader",  # required by the client, never joined
@@ -221,11 +224,20 @@ def reader_config(settings: KafkaSettings) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.queue.backoff.ms": 10,
-        "fetch.wait.max.ms": 100,
+        "fetch.wait.max.ms": wait_ms,
         "fetch.message.max.bytes": MAX_RECORD_BYTES,
         "receive.message.max.bytes": 8 * MAX_RECORD_BYTES,
         "queued.max.messages.kbytes": 32_768,
     }
+
+
+def next_messages(consumer: Consumer, timeout_s: float) -> list[Message]:
+    """What has come, as soon as something has; an empty list after ``timeout_s`` without anything.
+
+    ``consume`` alone would wait for a full batch until its time is up, however little is still to come.
+    """
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(BATCH, 0)]
 
 
 class TopicReader:
@@ -245,7 +257,8 @@ class TopicReader:
     ) -> None:
         self.topic = topic
         self._timeout_s = settings.request_timeout_s
-        self._consumer = Consumer(reader_config(settings))
+        # Who reads a tail wants its end at once, and then no more of it.
+        self._consumer = Consumer(reader_config(settings, FETCH_WAIT_MS if tail is None else TAIL_WAIT_MS))
         try:
             self.partitions = [p for p in sorted(self._metadata()) if partitions is None or p in partitions]
             # Asked before the first fetch: on the same connection they would wait for its long poll.
@@ -291,7 +304,7 @@ class TopicReader:
         Raises :class:`Unavailable` when the partitions cannot be read, :class:`AccessDenied` when we may not.
         """
         records: list[Record] = []
-        for message in self._consumer.consume(BATCH, timeout_s):
+        for message in next_messages(self._consumer, timeout_s):
             error = message.error()
             if error is None:
                 records.append(_record(message))

@@ -84,7 +84,7 @@ class Reader(Protocol):
         """The offset after the newest record of each partition, asked of the broker now."""
 
     def poll(self, timeout_s: float = POLL_S) -> list[Record]:
-        """The next records of any partition; an empty list after ``timeout_s`` without one.
+        """The next records of any partition, as soon as there is one; an empty list after at most ``timeout_s``.
 
         Raises :class:`streams.errors.Unavailable` when the partitions cannot be read.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from streams.settings import KafkaSettings
 from tests.support.memory.log import MemoryBroker, MemoryLog
 
 BOUND_S = 30.0
+NEVER_S = 3_600.0
 PARTITIONS = 2
 
 
@@ -104,6 +106,23 @@ class LogContract:
         with log.reader(topic, {0: 2, 1: 9}, {1}) as reader:
             assert reader.partitions == [1]
             assert [(record.partition, record.offset) for record in reader.read_to_end()] == [(1, 9)]
+
+    def test_a_poll_ends_as_soon_as_something_has_come(self, log: Log, publisher: Publisher, topic: str) -> None:
+        """However long it may wait: a take reads what is there several times, and nothing is joined meanwhile."""
+        publisher.send(topic, b"only one", partition=0)
+        publisher.flush()
+        reader = log.reader(topic)
+        found: list[Record] = []
+
+        def read() -> None:
+            while not found:  # a poll may also end with the end of the other partition
+                found.extend(reader.poll(NEVER_S))
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        thread.join(BOUND_S)
+        assert [record.value for record in found] == [b"only one"]
+        reader.close()
 
     def test_a_reader_begins_before_the_end(self, log: Log, publisher: Publisher, topic: str) -> None:
         """So many records before it, or at the earliest one of a partition that has fewer; an offset given wins."""
