@@ -261,13 +261,15 @@ class MonitorPartition:
         return [self._report(model, self.watches[model]) for model in sorted(self.watches)]
 
     def _report(self, model: str, watch: ModelWatch) -> ModelReport:
-        names = sorted({version for version, _ in watch.windows} | watch.versions.keys() | watch.arriving_versions)
+        names = sorted(watch.windows.versions | watch.versions.keys())
         versions = []
         for version in names:
             state = watch.versions.get(version)
             tallies = {
-                segment: {window: watch.tally(version, segment, self.fed_s // 60, span) for window, span in _SPANS}
-                for segment in watch.segments(version)
+                segment: {
+                    window: watch.windows.tally(version, segment, self.fed_s // 60, span) for window, span in _SPANS
+                }
+                for segment in watch.windows.segments(version)
             }
             versions.append(
                 VersionReport(

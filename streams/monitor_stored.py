@@ -142,7 +142,7 @@ def _sizes(part: MonitorPartition) -> list[int]:
         len(watches),
         sum(len(watch.versions) for watch in watches),
         len(part.layout.series),
-        sum(windows.buckets for watch in watches for windows in watch.windows.values()),
+        sum(windows.buckets for watch in watches for windows in watch.windows.series.values()),
         len(part.layout.outbox),
     ]
 
@@ -168,14 +168,14 @@ def _models(writer: _Writer, part: MonitorPartition) -> None:
             if state.changed:
                 versions[_encode((model, version))] = state.snapshot()
                 state.changed = False
-        for (version, segment), windows in watch.windows.items():
+        for (version, segment), windows in watch.windows.series.items():
             changes = windows.changed()
             if changes.written or changes.dropped:
                 number = part.layout.number((model, version, segment))
                 buckets.update((f"{number}/{bucket}", value) for bucket, value in changes.written.items())
                 buckets_gone.extend(f"{number}/{bucket}" for bucket in changes.dropped)
         for series in stale:
-            del watch.windows[series]
+            del watch.windows.series[series]
             series_gone.extend(part.layout.remove((model, *series)))
         open_minutes, over = watch.arrivals.changed()
         minutes.update((f"{minute}:{model}", value) for minute, value in open_minutes.items())
@@ -252,7 +252,7 @@ def _windows(
     for number, value in series:
         model, version, segment = key = _series.decode(value)
         part.layout.load(key, int(number))
-        loaded = part.watch(model).window(version, segment)
+        loaded = part.watch(model).windows.window(version, segment)
         loaded.load(buckets.get(int(number), {}))
 
 

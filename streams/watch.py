@@ -21,16 +21,16 @@ from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
 from detectors.effect import Prices
 from detectors.incident import Incident
-from detectors.labels import HISTORY_HOURS, Hour, Labelling, labelling
-from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
+from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, Transition
 from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
-from detectors.windows import SPAN_MINUTES, Windows
+from detectors.windows import SPAN_MINUTES
 from streams import rules
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, PROMOTED, Evidence, Raised
-from streams.arrivals import Arrivals, Minute, Moved, combined
-from streams.catalog import label_text
+from streams.arrivals import Arrivals
 from streams.events import ModelState
+from streams.label_watch import ABOUT_LABELS, HOUR_MINUTES, LabelState, LabelWatch
+from streams.model_windows import ModelWindows, Series
 from streams.order import OrderedErrors
 from streams.records import Summary
 from streams.settings import MonitorSettings
@@ -38,19 +38,9 @@ from streams.silence import Span
 from streams.version_watch import VersionWatch
 
 FORMAT = 2
-HOUR_MINUTES = 60
-CHAMPION_MINUTES = 60
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
-MAX_SEGMENTS = 100
-"""Segments with windows, a version; more of them count in the version's own windows only."""
 MAX_EVIDENCE = 8
 STALE_S = 60 * (LONGEST_MINUTES + 1_440)
-
-ABOUT_LABELS = (OUTCOMES_MISSING, OUTCOMES_SLOW)
-"""Alerts that are about outcomes, not about the model: no part of its incident."""
-
-Series = tuple[str, str]
-"""Version and segment; the segment "" is all rows of the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +62,15 @@ class Happened:
     said: Raised | Notice
 
 
-class WatchState(msgspec.Struct):
-    """What is stored of a model beside its versions, windows and open minutes. Minutes are −1 for never."""
+class WatchState(LabelState):
+    """What is stored of a model beside its versions, windows and open minutes."""
 
     champion: str = ""
     policy: bytes = b""
-    missing: bytes = b""
-    predicted: dict[int, dict[str, int]] = {}
-    first_outcome: int = -1
-    last_outcome: int = -1
-    last_prediction: int = -1
-    waiting_since: int = -1
-    evidence: list[Evidence] = []
-    beside: dict[str, Evidence] = {}
-    noticed: list[str] = []
+    evidence: list[Evidence] = msgspec.field(default_factory=list)
+    beside: dict[str, Evidence] = msgspec.field(default_factory=dict)
+    noticed: list[str] = msgspec.field(default_factory=list)
     incident: Incident | None = None
-    hours: dict[int, Hour] = {}
-    """What arrived of the champion, by hour."""
 
 
 class ModelWatch:
@@ -99,8 +81,8 @@ class ModelWatch:
     ) -> None:
         self.model = model
         self.versions: dict[str, VersionWatch] = {}
-        self.windows: dict[Series, Windows] = {}
         self.arrivals = Arrivals()
+        self.windows = ModelWindows(self.arrivals)
         self.changed = True
         self._settings = settings
         self._window = min(settings.window_minutes, LONGEST_MINUTES)
@@ -123,8 +105,8 @@ class ModelWatch:
             settings.flap_episodes,
             settings.flap_minutes,
         )
-        # Apart, because a promotion resolves what its champion did, but brings no outcomes back.
-        self._policy, self._missing = Policy(limits), Policy(limits)
+        self._policy = Policy(limits)
+        self._labels = LabelWatch(model, settings, limits, self._at)
 
     @property
     def champion(self) -> str:
@@ -134,7 +116,7 @@ class ModelWatch:
     @property
     def open_episodes(self) -> list[Episode]:
         """The alerts that are pending or firing."""
-        return sorted([*self._policy.episodes(), *self._missing.episodes()], key=lambda episode: episode.identity)
+        return sorted([*self._policy.episodes(), *self._labels.episodes], key=lambda episode: episode.identity)
 
     # --------------------------------------------------------------------------------------------------- taking in
 
@@ -164,7 +146,9 @@ class ModelWatch:
         while (due := self._due(minute)) is not None and due < end:
             yield from self._feed((due + 1) * 60, from_s)
             for number, arrived in self.arrivals.take(due):
-                self._fold(arrived, number)
+                # A minute that was judged before only if its partition had been skipped.
+                self.windows.fold(arrived, number)
+                self._labels.fold(arrived, number, self.champion)
             yield from self._judge(due, catalog)
             minute = due + 1
         yield from self._feed(to_s, from_s)
@@ -187,7 +171,7 @@ class ModelWatch:
         if self._is_stale(champion, at_s):
             del self.versions[champion]
         self._at.champion, self._at.evidence, self._at.beside, self.changed = champion, [], {}, True
-        self._at.hours = {}
+        self._labels.start_afresh()
 
     def _due(self, minute: int) -> int | None:
         """The first minute from ``minute`` on in which something can change; None if there is none."""
@@ -196,7 +180,7 @@ class ModelWatch:
             firsts.append(first)
         if (silent := self._due_in_silence(minute)) is not None:
             firsts.append(silent)
-        if self._policy.held_back or self._missing.held_back:
+        if self._policy.held_back or self._labels.held_back:
             # The first minute whose end is not silent.
             at_s = (minute + 1) * 60
             over = self._silence.end_s if self._silence is not None and self._silence.covers(at_s) else at_s
@@ -204,29 +188,8 @@ class ModelWatch:
         return max(minute, min(firsts)) if firsts else None
 
     def _due_in_silence(self, minute: int) -> int | None:
-        """The same if nothing arrives any more: windows empty themselves, and outcomes come to be missed."""
-        at = self._at
-        reach = -1
-        if at.last_outcome >= 0:
-            # Longer windows begin at the hour or the day before.
-            rounding = 1_440 if self._window > 1_440 else 0
-            reach = at.last_outcome + max(self._window + rounding, self._settings.clean_minutes)
-        if at.last_prediction >= 0:
-            reach = max(reach, at.last_prediction + CHAMPION_MINUTES)
-        if minute <= reach:
-            return minute
-        limit = self._settings.outcomes_missing_minutes
-        starts, ends = at.waiting_since + limit, at.last_prediction + limit
-        missed = at.waiting_since >= 0 and starts <= minute <= ends
-        episodes = self._missing.episodes()
-        if not episodes:
-            return max(minute, starts) if at.waiting_since >= 0 and minute <= ends else None
-        if not missed or episodes[0].state is State.PENDING or episodes[0].clean:
-            return minute
-        due = [ends + 1]
-        if self._settings.repeat_minutes:
-            due.append(-(-episodes[0].sent_at_s // 60) + self._settings.repeat_minutes - 1)
-        return max(minute, min(due))
+        """The same if nothing arrives any more."""
+        return self._labels.due_in_silence(minute, self._window)
 
     # --------------------------------------------------------------------------------------------------- detectors
 
@@ -261,12 +224,11 @@ class ModelWatch:
         Buckets that this deletes are in the windows' changes: call it before those are stored, and remove the series
         afterwards.
         """
-        for windows in self.windows.values():
-            windows.advance(at_s // 60 - 1)  # the last minute that is judged
+        self.windows.advance(at_s // 60 - 1)  # the last minute that is judged
         gone = [version for version in self.versions if self._is_stale(version, at_s)]
         for version in gone:
             del self.versions[version]
-        return gone, [series for series in self.windows if series[0] in gone]
+        return gone, [series for series in self.windows.series if series[0] in gone]
 
     def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
@@ -303,80 +265,15 @@ class ModelWatch:
         evidence = tuple(self._at.evidence) if name == CONCEPT_DRIFT else ()
         return Raised(transition, self.champion, evidence, self._at.incident)
 
-    # --------------------------------------------------------------------------------------------------- windows
-
-    def _fold(self, arrived: Minute, minute: int) -> None:
-        """Let what arrived in a minute count; a minute judged already only if its partition had been skipped."""
-        at = self._at
-        self.changed = True
-        for (version, segment, predicted, outcome), n in sorted(arrived.cells.items()):
-            for windows in self._series(version, segment):
-                windows.add(minute, [(predicted, outcome, n)])
-        for each in arrived.moments:
-            for windows in self._series(each.version, each.segment):
-                windows.add_regression(minute, each.n, each.sum_abs, each.sum_sq, each.sum_err)
-        for move in arrived.corrections:
-            for windows in self._series(move.version, move.segment):
-                _move(windows, move)
-        if arrived.predictions:
-            known = at.predicted.setdefault(minute, {})
-            for version, n in arrived.predictions.items():
-                known[version] = known.get(version, 0) + n
-            at.last_prediction = max(at.last_prediction, minute)
-            if at.waiting_since < 0:
-                at.waiting_since = minute
-        if arrived.outcomes:
-            at.first_outcome = minute if at.first_outcome < 0 else at.first_outcome
-            at.last_outcome, at.waiting_since = max(at.last_outcome, minute), -1
-        hour = minute // 60
-        labelled = arrived.outcomes_of(self.champion)
-        at.hours[hour] = at.hours.get(hour, Hour()).plus(arrived.predictions.get(self.champion, 0), labelled)
-
-    def _series(self, version: str, segment: str) -> list[Windows]:
-        found = [self.window(version, "")]
-        if segment:
-            known = self.windows.get((version, segment))
-            if known is None and sum(series[0] == version for series in self.windows) <= MAX_SEGMENTS:
-                known = self.window(version, segment)
-            if known is not None:
-                found.append(known)
-        return found
-
-    def window(self, version: str, segment: str) -> Windows:
-        """The windows of a series, made at first sight."""
-        return self.windows.setdefault((version, segment), Windows())
-
-    def segments(self, version: str) -> list[str]:
-        """The segments of a version that have windows, or will, all rows ("") first."""
-        known = {"", *(segment for of_version, segment in self.windows if of_version == version)}
-        arriving = sorted(self.arrivals.segments(version) - known)
-        return sorted(known | set(arriving[: MAX_SEGMENTS + 1 - len(known)]))
-
-    @property
-    def arriving_versions(self) -> set[str]:
-        """The versions that the minutes which are not over yet speak of."""
-        return self.arrivals.versions
-
-    def tally(self, version: str, segment: str, next_minute: int, span: int) -> Tally:
-        """A window as it stands: the judged minutes before ``next_minute``, and what has arrived since."""
-        windows = self.windows.get((version, segment))
-        last = max(next_minute - 1, windows.latest if windows is not None else -1)
-        held = self.arrivals.tally(version, segment, last - span + 1)
-        return combined(windows.total(last, span) if windows is not None and windows.latest >= 0 else Tally(0), held)
-
     # --------------------------------------------------------------------------------------------------- rules
 
     def _judge(self, minute: int, catalog: ModelState | None) -> Iterator[Happened]:
         """Judge a minute that is over."""
         at_s = (minute + 1) * 60
-        at = self._at
         self.changed = True
-        for old in [old for old in at.predicted if old <= minute - CHAMPION_MINUTES]:
-            del at.predicted[old]
-        for old in [old for old in at.hours if old < minute // 60 - HISTORY_HOURS]:
-            del at.hours[old]
+        self._labels.forget(minute)
         if catalog is None or "champion" not in catalog.aliases:
-            busiest = self._busiest()
+            busiest = self._labels.busiest(self.champion)
             if busiest != self.champion:
                 yield from self._crown(busiest, at_s)
         for notice in self._notices():
@@ -384,25 +281,11 @@ class ModelWatch:
         silenced = self._silenced(at_s)
         for transition in self._policy.step(minute, dict(self._conditions(minute)), silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
-        limit = self._settings.outcomes_missing_minutes
-        missing = rules.outcomes_missing(minute, at.waiting_since, at.last_prediction, limit, self.champion)
-        identity = Identity(OUTCOMES_MISSING, self.model)
-        for transition in self._missing.step(minute, {identity: missing}, silenced=silenced):
+        for transition in self._labels.judge(minute, self.champion, silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
 
     def _silenced(self, at_s: int) -> bool:
         return self._silence is not None and self._silence.covers(at_s)
-
-    def _busiest(self) -> str:
-        """The version that made most of the last hour's predictions; a tie, or silence, leaves the champion."""
-        totals: dict[str, int] = {}
-        for versions in self._at.predicted.values():
-            for version, n in versions.items():
-                totals[version] = totals.get(version, 0) + n
-        if not totals:
-            return self.champion
-        most = max(totals.values())
-        return self.champion if totals.get(self.champion) == most else min(v for v, n in totals.items() if n == most)
 
     def _notices(self) -> Iterator[Notice]:
         baseline = self._baseline()
@@ -417,8 +300,7 @@ class ModelWatch:
         return watch.baseline if watch is not None else None
 
     def _window_of(self, minute: int, span: int) -> Tally:
-        windows = self.windows.get((self.champion, ""))
-        return windows.total(minute, span) if windows is not None else Tally(0)
+        return self.windows.total(self.champion, minute, span)
 
     def _recently(self, minute: int) -> rules.Recently:
         """The champion's outcomes up to a minute that is judged, or that is about to be."""
@@ -430,14 +312,9 @@ class ModelWatch:
 
         return rules.Recently(window, lately)
 
-    def _labelling(self, minute: int) -> Labelling | None:
-        predictions = sum(versions.get(self.champion, 0) for versions in self._at.predicted.values())
-        recent = Hour(predictions, self._window_of(minute, HOUR_MINUTES).n)
-        return labelling(recent, self._at.hours, minute // 60)
-
     def _conditions(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         baseline = self._baseline()
-        slow = rules.outcomes_slow(self._labelling(minute), self._settings.outcomes_slow_share, self.champion)
+        slow = self._labels.slow(minute, self.champion, self._window_of(minute, HOUR_MINUTES).n)
         if slow is not None:
             yield Identity(OUTCOMES_SLOW, self.model), slow
         if baseline is None:
@@ -479,7 +356,7 @@ class ModelWatch:
 
         ``incidents``: ids and starts (in s) that were published with what is open.
         """
-        self._missing.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
+        self._labels.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
         self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
         members = [each for each in episodes if each.identity.alertname not in ABOUT_LABELS]
         self._at.incident = incident.adopted(self.model, incidents, members)
@@ -487,14 +364,15 @@ class ModelWatch:
 
     def snapshot(self) -> bytes:
         """All but the versions, the windows and the open minutes, which are stored apart."""
-        self._at.policy, self._at.missing = self._policy.snapshot(), self._missing.snapshot()
+        self._at.policy = self._policy.snapshot()
+        self._labels.snapshot()
         return seal(FORMAT, self._at)
 
     def restore(self, sealed: bytes) -> None:
         """Take over a snapshot; raises SnapshotError if its bytes are damaged or newer."""
         self._at = fields_of(sealed, FORMAT, WatchState)
         self._policy.restore(self._at.policy)
-        self._missing.restore(self._at.missing)
+        self._labels.restore(self._at)
         self.changed = False
 
 
@@ -504,14 +382,3 @@ def _registered(catalog: ModelState, version: str, metric: Metric) -> Baseline |
     if known is None or known.metric != metric or known.n < 1:
         return None
     return Baseline(known.n, metric, known.value, known.standard_error)
-
-
-def _move(windows: Windows, move: Moved) -> None:
-    """Undo a pair in its own minute and count it anew."""
-    if move.metric == "accuracy":
-        predicted = label_text(move.prediction)
-        cells = [(predicted, label_text(move.was), -1), (predicted, label_text(move.now), 1)]
-        windows.add(move.minute, cells)
-        return
-    was, now = (float(move.prediction) - float(outcome) for outcome in (move.was, move.now))
-    windows.add_regression(move.minute, 0, abs(now) - abs(was), now * now - was * was, now - was)
