@@ -22,6 +22,7 @@ from streams.events import Mode
 if TYPE_CHECKING:
     from retrain.administration import Administration
     from retrain.lifecycle import Run
+    from serving.repository import Repository
     from streams.events import ModelState
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -163,8 +164,13 @@ def list_models(ctx: typer.Context, json: Json = False) -> None:
     stdout().print(grid)
 
 
-def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
-    """One model: its state, its versions and its retrain runs."""
+def show(
+    ctx: typer.Context,
+    model: ModelName,
+    version: Annotated[int | None, typer.Argument(show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """One model: its state, its versions and its retrain runs. With VERSION: its card, and who made it serve."""
     from retrain.runs import RunStore
     from serving.repository import Repository
 
@@ -173,6 +179,9 @@ def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
     state = repository.state(model)
     if state is None:
         raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+    if version is not None:
+        _show_version(repository, model, version, json)
+        return
     versions = [repository.manifest(model, version) for version in repository.versions(model)]
     runs = RunStore(settings.repository).of(model)
     if json:
@@ -201,6 +210,31 @@ def show(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
     console.print(grid)
     for run in runs:
         console.print(f"run {run.episode}: {run.cause} since {run.starts_at} → {run.state} {_stands(run)}")
+
+
+def _show_version(repository: Repository, model: str, version: int, json: bool) -> None:
+    from retrain.approvals import approvals
+
+    if version not in repository.versions(model):
+        raise MissingInput(f"{model} has no version {version}", f"see `driftline models show {model}`")
+    manifest = repository.manifest(model, version)
+    found = approvals(repository.history(model), str(version))
+    if json:
+        _print_json({"manifest": manifest, "approvals": found})
+        return
+    console = stdout()
+    console.print(repository.card(model, version), markup=False, highlight=False)
+    console.print("## Who made it serve")
+    if not found:
+        console.print("nobody: it has never been the champion")
+    now = repository.manifest_hash(model, version)
+    for each in found:
+        of = "" if each.manifest_sha256 in (None, now) else f" (of another manifest, {each.manifest_sha256})"
+        console.print(
+            f"{each.at or 'at an unknown time'} {each.by}: {each.what}{of}. {each.reason or 'No reason was given.'}",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _stands(run: Run) -> str:

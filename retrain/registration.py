@@ -127,7 +127,7 @@ Made {manifest.created_at}.
 {data}
 
 Train it again, or see what differs: `driftline models reproduce {manifest.model} {manifest.version}`.
-Who made it serve, and when: `driftline models history {manifest.model}`.
+Who made it serve, when and why: `driftline models show {manifest.model} {manifest.version}`.
 
 ## How good it is
 {measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f} (standard error, {measured.n} rows).

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from retrain.administration import Administration
+from retrain.approvals import approvals
 from retrain.audit_trail import trail
 from retrain.difference import differences
 from retrain.tables import Table
 from serving.history import LOOP
-from streams.errors import DriftlineError, WrongSetting
+from streams.errors import DriftlineError, MissingInput, WrongSetting
 from streams.events import rfc3339
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
 from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features
@@ -94,6 +95,64 @@ def test_a_state_of_an_older_release_has_no_change_and_is_read(loop: Loop, tmp_p
     path.write_bytes(msgspec.json.encode(loop.state))
     assert loop.repository.history("loans")[0].change is None
     assert trail(loop.repository.history("loans"), [])[0].by == "unknown"
+
+
+# Who approved a version ------------------------------------------------------------------------------------------
+
+
+def test_whoever_approved_a_version_is_known_with_its_manifest(loop: Loop) -> None:
+    """A person in mode approve, bound to the very manifest that was approved, which does not change for it."""
+    loop.administration.set_mode("loans", "approve")
+    loop.live(changed=True)
+    run = loop.alerted()
+    with pytest.raises(Waiting):
+        loop.retrainer().execute(run, lambda: None, waiting)
+    before = loop.repository.manifest_hash("loans", 2)
+    assert approvals(loop.repository.history("loans"), "2") == []
+    person(loop).approve("loans", 2, "ticket 12")
+    (approval,) = approvals(loop.repository.history("loans"), "2")
+    assert (approval.by, approval.what, approval.reason) == ("ada@desk", "approved", "ticket 12")
+    assert approval.at == rfc3339(loop.now_ms)
+    assert approval.manifest_sha256 == before == loop.repository.manifest_hash("loans", 2)
+
+
+def test_the_loop_approves_with_the_comparison_as_its_reason(loop: Loop) -> None:
+    """In mode auto nobody else did; a version that returns is approved once more, and a freeze in between is none."""
+    loop.live(changed=True)
+    run = loop.finish(loop.alerted())
+    (approval,) = approvals(loop.repository.history("loans"), "2")
+    assert (approval.by, approval.what, approval.reason) == (LOOP, "promoted", run.verdict)
+    person(loop).freeze("loans", True)
+    person(loop).rollback("loans", reason="we were too fast")
+    first = approvals(loop.repository.history("loans"), "1")
+    assert [(a.by, a.what, a.reason) for a in first] == [
+        ("somebody", "registered", None),
+        ("ada@desk", "rolledback", "we were too fast"),
+    ]
+
+
+def test_one_version_is_shown_with_its_card_and_who_approved_it(loop: Loop, tmp_path: Path) -> None:
+    """For people the card, for programs the manifest; a version that never served has no approval."""
+    again(loop)
+    person(loop).promote("loans", 2, "ticket 12")
+    shown = command(tmp_path, "models", "show", "loans", "2")
+    assert "# loans, version 2" in shown
+    assert f"{rfc3339(START_MS)} ada@desk: promoted. ticket 12" in " ".join(shown.split())
+    again(loop)
+    assert "nobody: it has never been the champion" in command(tmp_path, "models", "show", "loans", "3")
+    plain = json.loads(command(tmp_path, "models", "show", "loans", "2", "--json"))
+    assert plain["manifest"]["version"] == 2
+    assert [each["by"] for each in plain["approvals"]] == ["ada@desk"]
+    with pytest.raises(MissingInput, match="no version 9"):
+        command(tmp_path, "models", "show", "loans", "9")
+
+
+class Waiting(Exception):
+    """A run waits for a person."""
+
+
+def waiting(_: float) -> None:
+    raise Waiting
 
 
 # Rollback and reject ----------------------------------------------------------------------------------------------
