@@ -119,7 +119,9 @@ def _loop(
         active.renew()
         if time.monotonic() >= look_at:
             retrainer.look(labels)
-            active.start(retrainer.unfinished())
+            unfinished = retrainer.unfinished()
+            metrics.at_work(unfinished)
+            active.start(unfinished)
             active.watch(retrainer.on_probation())
             look_at = time.monotonic() + LOOK_S
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client import disable_created_metrics as _disable_created_metrics
 
@@ -44,9 +46,24 @@ class RetrainMetrics:
             "driftline_retrain_active", "1 while a run of the model is under way here.", ["model"],
             registry=self.registry,
         )  # fmt: skip
+        self._steps = Gauge(
+            "driftline_retrain_step_timestamp_seconds",
+            "When the run of the model at work, here or elsewhere, took its last step.", ["model", "state"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._at_work: set[tuple[str, str]] = set()
         self.alerts = Counter("driftline_retrain_alerts", "Alerts read, by result.", ["result"], registry=self.registry)
         for result in ("triggered", "ignored", "undecodable"):
             self.alerts.labels(result)
+
+    def at_work(self, runs: Iterable[Run]) -> None:
+        """These runs, one a model, are on their way; whatever else was is no longer, or not in that state."""
+        now = {(run.model, run.state): run.updated_ms / 1000 for run in runs}
+        for known in self._at_work - now.keys():
+            self._steps.remove(*known)
+        for labels, updated_s in now.items():
+            self._steps.labels(*labels).set(updated_s)
+        self._at_work = set(now)
 
     def started(self, model: str) -> None:
         """A run of the model is under way."""

@@ -14,6 +14,7 @@ from retrain.champion import problem_of
 from retrain.child import ChildFailed, Job, Kept, perform_in_child
 from retrain.contest import Contest
 from retrain.lease import Leases
+from retrain.lifecycle import move
 from retrain.metrics import RetrainMetrics
 from retrain.retrainer import Retrainer
 from retrain.run import Stage
@@ -257,3 +258,18 @@ def test_what_a_run_fails_with_is_not_swallowed(loop: Loop) -> None:
         return True
 
     eventually(reaped)
+
+
+def test_metrics_tell_since_when_a_run_is_in_its_state(tmp_path: Path) -> None:
+    """Whoever works on it: a rule tells of the one that takes no step. What has moved on or ended is no longer told."""
+    loop, metrics = new_loop(tmp_path), RetrainMetrics()
+    run = loop.alerted()
+    metrics.at_work([run])
+    name = "driftline_retrain_step_timestamp_seconds"
+    labels = {"model": "loans", "state": "triggered"}
+    assert metrics.registry.get_sample_value(name, labels) == run.updated_ms / 1000
+    metrics.at_work([move(run, "collecting", run.updated_ms + 5_000)])
+    assert metrics.registry.get_sample_value(name, labels) is None
+    assert metrics.registry.get_sample_value(name, {**labels, "state": "collecting"}) == run.updated_ms / 1000 + 5
+    metrics.at_work([])
+    assert metrics.registry.get_sample_value(name, {**labels, "state": "collecting"}) is None
