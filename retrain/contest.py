@@ -197,6 +197,9 @@ class _Ring:
         tested = blocks(self._fresh, len(dataset), settings.test_share, BLOCKS)
         if not tested:
             return [], ["no row is left to test on"]
+        if not self._tells(tested[0][0]):
+            only = self._problem.classes[int(dataset.target[-1])]
+            return [], [f"the outcomes to test on have one class only, {only!r}: does the feed report the others?"]
         made: list[_Candidate] = []
         refused: list[str] = []
         choices = [each for each in sources(len(dataset), change, settings.recent_rows) if each.start < tested[0][0]]

@@ -89,8 +89,32 @@ def test_a_class_that_is_hardly_reported_stops() -> None:
     target[0] = 0
     (reason,) = unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference())
     assert "class 0 has 1 of 400 outcomes" in reason
-    target[:10] = 0  # rare, but reported: it may have become rare
+    target[::40] = 0  # rare, but reported: it may have become rare
     assert unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference()) == []
+
+
+def test_a_class_that_is_no_longer_reported_stops() -> None:
+    """The older rows have it: that hides nothing. Half of the predictions were of it, and none of 100 outcomes is."""
+    target = fresh().target.copy()
+    target[-100:] = 1
+    (reason,) = unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference())
+    assert reason.startswith("class 0 has none of the newest 100 outcomes, ")
+    assert reason.endswith("% were expected: does the feed still report it?")
+    target[-1] = 0
+    assert unsound(dataclasses.replace(fresh(), target=target), PROBLEM, reference()) == []
+
+
+def test_a_rare_class_may_be_missing_for_longer() -> None:
+    """One in twenty: 200 rows without it are chance."""
+    rows = features(1_000, seed=3)
+    chosen = (np.arange(1_000) % 20 == 0).astype(np.float64)
+    known = reference_profile(rows, PROBLEM.features, PROBLEM.classes, np.column_stack([1 - chosen, chosen]), 1)
+    target = (np.arange(ROWS) % 20 == 0).astype(np.float64)
+    target[-200:] = 0
+    assert unsound(dataclasses.replace(fresh(), target=target), PROBLEM, known) == []
+    target[130:] = 0
+    (reason,) = unsound(dataclasses.replace(fresh(), target=target), PROBLEM, known)
+    assert "class 1 has none of the newest 270 outcomes, 5% were expected" in reason
 
 
 def test_labels_that_have_nothing_to_do_with_their_rows_stop() -> None:
