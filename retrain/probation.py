@@ -46,6 +46,7 @@ class Probation:
 
     def __init__(self, tools: Retrainer, run: Run, check: Callable[[], None]) -> None:
         self._tools = tools
+        self._settings = tools.settings_of(run.model)
         self._record = tools.record(run, check)
         self._check = check
         self._rows = ShadowRows(run.model, str(run.version), _seen_ms(run))
@@ -105,19 +106,19 @@ class Probation:
             raise Blocked(f"version {champion} took its place")
         if self._look():
             return
-        if self._compared >= tools.settings.probation_rows:
+        if self._compared >= self._settings.probation_rows:
             self._record.move("confirmed", reason=f"no worse on {self._compared} rows", probation=self._findings())
         elif self._over():
             raise Blocked(
-                f"{self._compared} of {tools.settings.probation_rows} rows could be compared within"
-                f" {tools.settings.probation_s:g} s, and it was not found worse on them"
+                f"{self._compared} of {self._settings.probation_rows} rows could be compared within"
+                f" {self._settings.probation_s:g} s, and it was not found worse on them"
             )
 
     def _look(self) -> bool:
         """Read to the end of the log as it is → whether the version was found worse."""
         if self._feed is None:
             self._feed = self._tools.log.labelled(_seen_ms(self.run))
-        while self._compared < self._tools.settings.probation_rows:
+        while self._compared < self._settings.probation_rows:
             self._check()
             records = self._feed.poll()
             for record in records:
@@ -132,7 +133,7 @@ class Probation:
 
     def _compare(self) -> bool:
         tools, shadows = self._tools, self._opened()
-        limit = min(BATCH_ROWS, tools.settings.probation_rows - self._compared)
+        limit = min(BATCH_ROWS, self._settings.probation_rows - self._compared)
         taken = self._rows.take(limit)
         errors = score(taken, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
         self._compared += len(errors)
@@ -172,7 +173,7 @@ class Probation:
 
     def _open(self) -> _Shadows:
         """The versions, loaded. One that cannot be, or that answers something else, is nothing to go back to."""
-        run, settings, repository = self.run, self._tools.settings, self._tools.repository
+        run, settings, repository = self.run, self._settings, self._tools.repository
         manifest = repository.manifest(run.model, int(run.version or 0))
         problem = problem_of(manifest)
         others: dict[str, Answers] = {}
@@ -198,7 +199,7 @@ class Probation:
 
     def _over(self) -> bool:
         began_ms = self.run.promoted_ms or self.run.updated_ms
-        return self._tools.now_ms() >= began_ms + int(self._tools.settings.probation_s * 1000)
+        return self._tools.now_ms() >= began_ms + int(self._settings.probation_s * 1000)
 
     def _findings(self) -> dict[str, Any]:
         """The evidence against each shadow, as the run keeps it."""

@@ -98,7 +98,7 @@ class Retrainer:
 
     def cooldown(self, model: str) -> str | None:
         """Why nothing of a model is promoted automatically just now; None if a rollback does not forbid it."""
-        end_ms = cooldown_end_ms(self.runs.of(model), self.settings.rollback_cooldown_s)
+        end_ms = cooldown_end_ms(self.runs.of(model), self.settings_of(model).rollback_cooldown_s)
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
 
     def _known_change(self, run: Run) -> int | None:

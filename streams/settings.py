@@ -256,6 +256,13 @@ class ModelRetrainSettings(_Section):
     significance: float | None = Field(None, gt=0, lt=0.5)
     minimum_gain: float | None = Field(None, ge=0, lt=1)
     max_promotions_per_week: int | None = Field(None, ge=0)
+    groups: list[str] | None = None
+    group_loss: float | None = Field(None, ge=0)
+    group_difference: float | None = Field(None, ge=0, le=1)
+    probation_rows: int | None = Field(None, ge=1)
+    probation_s: float | None = Field(None, gt=0)
+    probation_significance: float | None = Field(None, gt=0, lt=0.5)
+    rollback_cooldown_s: float | None = Field(None, ge=0)
 
 
 class ModelSettings(_Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +11,19 @@ import numpy as np
 import pytest
 
 from retrain.announce import republish
+from retrain.labels import LabelCounts
 from retrain.lifecycle import Run
-from retrain.probation import Probation
+from retrain.probation import Probation, probation
 from retrain.promotion import cooldown_end_ms, shadows_of
+from retrain.retrainer import Retrainer
 from retrain.tables import Table
 from retrain.training import Floats
 from serving.history import Change
 from streams.errors import Unavailable
 from streams.events import Drift, Mode, ModelEvent, ModelState, rfc3339
+from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
-from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features
+from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
 
 HOUR_MS = 3_600_000
@@ -87,6 +91,70 @@ def test_labels_of_one_class_only_promote_nothing(tmp_path: Path) -> None:
     ended = loop.finish(loop.alerted())
     assert ended.state == "rejected"
     assert "one class only" in (ended.reason or "")
+    assert loop.state.aliases == {"champion": "1"}
+
+
+class Waiting(Exception):
+    """A run or a probation waits for rows."""
+
+
+def waiting(_: float) -> None:
+    raise Waiting
+
+
+def play(loop: Loop, retrainer: Retrainer, counts: LabelCounts, rows: int, wrong: bool, seed: int) -> None:
+    """So many rows go by with their labels, and the loop does what it does of its own accord."""
+    loop.serve(rows, wrong_labels=wrong, seed=seed)
+    loop.now_ms += rows * 1_000
+    counts.add(loop.log.records[-1])
+    retrainer.look(counts)
+    for run in retrainer.unfinished():
+        with contextlib.suppress(Waiting):
+            retrainer.execute(run, lambda: None, waiting)
+    for run in retrainer.on_probation():
+        with contextlib.suppress(Waiting):
+            probation(retrainer, run, lambda: None, waiting)
+
+
+@pytest.mark.parametrize("labels", [0, 500])
+def test_2000_wrong_labels_after_a_false_alarm_do_no_lasting_harm(tmp_path: Path, labels: int) -> None:
+    """With the loop's own settings, runs by labels or not: what learnt them is taken back within its probation."""
+    loop, counts = new_loop(tmp_path), LabelCounts()
+    changed = {"trees": 10, "depth": 3, "parity_rows": 500, "labels": labels}
+    retrainer = loop.retrainer(settings=RetrainSettings().model_copy(update=changed))
+    assert retrainer.trigger(alert()) is not None
+    for hundred in range(20):
+        play(loop, retrainer, counts, 100, wrong=True, seed=100 + hundred)
+    poisonous = [run for run in loop.runs.of("loans") if run.promoted_ms is not None]
+    assert poisonous, "labels that are wrong alike look like a change, and nothing can tell before they end"
+    for hundred in range(6):
+        play(loop, retrainer, counts, 100, wrong=False, seed=200 + hundred)
+    assert loop.state.aliases["champion"] == "1"
+    (rolled_back,) = [run for run in loop.runs.of("loans") if run.state == "rolled_back"]
+    compared = rolled_back.probation["1"]["rows"]
+    assert compared < RetrainSettings().probation_rows
+    assert "does worse than version 1 would have done" in (rolled_back.reason or "")
+    assert loop.announcer.events[-1].reason == rolled_back.reason
+
+
+def test_a_feed_that_loses_a_class_promotes_nothing(tmp_path: Path) -> None:
+    """From some row on only defaults are reported. The older rows have both classes, which must not hide it."""
+    loop, counts = new_loop(tmp_path), LabelCounts()
+    retrainer = loop.retrainer(settings=SETTINGS.model_copy(update={"labels": 300, "cooldown_s": 1.0}))
+    play(loop, retrainer, counts, 250, wrong=False, seed=100)
+    for hundred in range(8):
+        loop.serve(100, seed=200 + hundred)
+        whole = loop.log.records.pop()
+        loop.log.records.append(labelled([row for row in whole.rows() if row.outcome == 1]))
+        loop.now_ms += 100_000
+        counts.add(loop.log.records[-1])
+        retrainer.look(counts)
+        for run in retrainer.unfinished():
+            with contextlib.suppress(Waiting):
+                retrainer.execute(run, lambda: None, waiting)
+    ended = loop.runs.of("loans")
+    assert [run.state for run in ended] == ["rejected"] * len(ended)
+    assert "class 0 has none of the newest 100 outcomes" in (ended[-1].reason or "")
     assert loop.state.aliases == {"champion": "1"}
 
 
@@ -291,6 +359,24 @@ def test_a_run_that_was_waiting_does_not_promote_within_the_cooldown(poisoned: t
     assert ended.state == "rejected"
     assert "a version was rolled back: no automatic promotion before" in (ended.reason or "")
     assert loop.state.aliases["champion"] == "1"
+
+
+def test_a_model_may_have_its_own_probation_and_cooldown(tmp_path: Path) -> None:
+    """200 rows are enough for this one, and after a rollback its alerts wait a minute, not six hours."""
+    loop, run = poison(new_loop(tmp_path))
+    own = {"loans": SETTINGS.model_copy(update={"rollback_cooldown_s": 60.0, "probation_rows": 200})}
+    loop.serve(200)
+    assert loop.watch(run, own_settings=own).state == "rolled_back"
+    drift = Drift("adwin", change_at=rfc3339(START_MS), version="1")
+    loop.now_ms += 60_000
+    assert loop.retrainer().trigger(alert(fingerprint="f2", drift=drift)) is None
+    second = loop.retrainer(own_settings=own).trigger(alert(fingerprint="f2", drift=drift))
+    assert second is not None
+    loop.live(changed=True, rows=900, seed=13)
+    promoted = loop.finish(second, own_settings=own)
+    loop.serve(200, wrong_labels=True, seed=14)
+    ended = loop.watch(promoted, own_settings=own)
+    assert (ended.state, ended.reason) == ("confirmed", "no worse on 200 rows")
 
 
 def test_people_are_not_kept_waiting(poisoned: tuple[Loop, Run]) -> None:
