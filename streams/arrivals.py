@@ -12,7 +12,10 @@ from streams.records import Summary
 
 
 class Moments(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """Errors of a regression in one record and minute; ``place`` fixes the order in which floats are added."""
+    """Errors of a regression in one record and minute; ``place`` fixes the order in which floats are added.
+
+    ``cohort`` is the minute in which the predictions arrived, or the hour's or day's first; −1 is unknown.
+    """
 
     place: tuple[int, int, int, int, int]
     version: str
@@ -21,6 +24,7 @@ class Moments(msgspec.Struct, array_like=True, frozen=True, order=True):
     sum_abs: float
     sum_sq: float
     sum_err: float
+    cohort: int = -1
 
 
 class Moved(msgspec.Struct, array_like=True, frozen=True):
@@ -34,15 +38,22 @@ class Moved(msgspec.Struct, array_like=True, frozen=True):
     prediction: Value
     was: Value
     now: Value
+    cohort: int = -1
 
 
 class Minute(msgspec.Struct, array_like=True):
-    """All that the records say of one minute; the same in whatever order they came."""
+    """All that the records say of one minute; the same in whatever order they came.
+
+    ``cells`` are by version, segment, predicted label and outcome; ``classes`` are predictions by version and predicted
+    label; ``cohorts`` are (outcomes, wrong ones) by version, cohort and predicted label.
+    """
 
     cells: dict[tuple[str, str, str, str], int] = {}
     moments: list[Moments] = []
     corrections: list[Moved] = []
     predictions: dict[str, int] = {}
+    classes: dict[tuple[str, str], int] = {}
+    cohorts: dict[tuple[str, int, str], tuple[int, int]] = {}
 
     @property
     def outcomes(self) -> bool:
@@ -84,21 +95,29 @@ class Arrivals:
         metric: Metric = "mae" if summary.task == "regression" else "accuracy"
         for index, part in enumerate(summary.versions):
             version, segment = part.version, part.segment
-            for minute, _, predicted, outcome, n in part.cells:
-                cells = self._at(minute).cells
-                cell = (version, segment, label_text(predicted), label_text(outcome))
-                cells[cell] = cells.get(cell, 0) + n
-            for number, (minute, _, n, sum_abs, sum_sq, sum_err) in enumerate(part.moments):
-                moments = Moments((*record, index, number), version, segment, n, sum_abs, sum_sq, sum_err)
+            for minute, cohort, predicted, outcome, n in part.cells:
+                held = self._at(minute)
+                was, came = label_text(predicted), label_text(outcome)
+                cell = (version, segment, was, came)
+                held.cells[cell] = held.cells.get(cell, 0) + n
+                of = (version, cohort, was)
+                labelled, wrong = held.cohorts.get(of, (0, 0))
+                held.cohorts[of] = labelled + n, wrong + (n if was != came else 0)
+            for number, (minute, cohort, n, sum_abs, sum_sq, sum_err) in enumerate(part.moments):
+                moments = Moments((*record, index, number), version, segment, n, sum_abs, sum_sq, sum_err, cohort)
                 self._at(minute).moments.append(moments)
             for number, move in enumerate(part.corrections):
-                moved = Moved(
-                    (*record, index, number), version, segment, metric, move.minute, move.prediction, move.was, move.now
-                )
+                place = (*record, index, number)
+                of_pair = version, segment, metric, move.minute, move.prediction, move.was, move.now
+                moved = Moved(place, *of_pair, move.cohort_minute)
                 self._at(move.second // 60).corrections.append(moved)
             for minute, n in part.predictions.items():
                 predictions = self._at(minute).predictions
                 predictions[version] = predictions.get(version, 0) + n
+            for minute, predicted, n in part.classes:
+                classes = self._at(minute).classes
+                of_class = (version, label_text(predicted))
+                classes[of_class] = classes.get(of_class, 0) + n
 
     def _at(self, minute: int) -> Minute:
         self._changed.add(minute)

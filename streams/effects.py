@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from streams.events import Value
 from streams.records import DeadReason
 from streams.rows import Rows, with_whole_row
-from streams.values import Codes, Ints
+from streams.values import Codes, Floats, Ints, Kinds
 
 MINUTE_MS = 60_000
 
@@ -54,12 +54,13 @@ class Dead:
 class Effects:
     """Everything that the records since the last checkpoint did.
 
-    ``pairs`` are rows of :data:`PAIR`. ``predicted`` are (ref, minute) of new predictions. ``removed`` are the offsets
-    of rows that the store has and that no longer wait, a list an input; ``expired`` those of predictions that expired.
+    ``pairs`` are rows of :data:`PAIR`. ``predicted`` are (ref, minute of arrival, kind, number) of new predictions.
+    ``removed`` are the offsets of rows that the store has and that no longer wait, a list an input; ``expired`` those
+    of predictions that expired.
     """
 
     pairs: list[Rows] = field(default_factory=list)
-    predicted: list[tuple[Codes, Ints]] = field(default_factory=list)
+    predicted: list[tuple[Codes, Ints, Kinds, Floats]] = field(default_factory=list)
     corrected: list[Corrected] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
     removed: tuple[list[Ints], list[Ints]] = field(default_factory=lambda: ([], []))

@@ -179,7 +179,8 @@ class PartitionJoin:
         new[repeated] = False
         fresh = told.fresh if new.all() else told.fresh[new]
         if len(fresh):
-            self.effects.predicted.append((side.refs[fresh], side.at_ms[fresh] // MINUTE_MS))
+            minutes = side.at_ms[fresh] // MINUTE_MS
+            self.effects.predicted.append((side.refs[fresh], minutes, side.kinds[fresh], side.numbers[fresh]))
         self._apply_replaced(told.replaced[new & (told.replaced >= 0)])
 
     def _kill_prediction(self, side: Stretch, index: int, catalog: Catalog) -> None:

@@ -11,6 +11,7 @@ from detectors.policy import Condition, Episode, Identity, Policy, PolicySetting
 from streams import rules
 from streams.alerts import OUTCOMES_MISSING, OUTCOMES_SLOW
 from streams.arrivals import Minute
+from streams.cohort_watch import CohortState, CohortWatch
 from streams.settings import MonitorSettings
 
 CHAMPION_MINUTES = 60
@@ -31,6 +32,8 @@ class LabelState(msgspec.Struct):
     waiting_since: int = -1
     hours: dict[int, Hour] = {}
     """What arrived of the champion, by hour."""
+    cohorts: CohortState = msgspec.field(default_factory=CohortState)
+    """The champion's cohorts."""
 
 
 class LabelWatch:
@@ -38,6 +41,7 @@ class LabelWatch:
 
     def __init__(self, model: str, settings: MonitorSettings, policy: PolicySettings, state: LabelState) -> None:
         self.state = state
+        self.cohorts = CohortWatch(state.cohorts)
         self._model = model
         self._settings = settings
         # Apart from the model's other alerts: a promotion resolves what its champion did, but brings no outcomes back.
@@ -71,6 +75,7 @@ class LabelWatch:
         hour = minute // HOUR_MINUTES
         labelled = arrived.outcomes_of(champion)
         at.hours[hour] = at.hours.get(hour, Hour()).plus(arrived.predictions.get(champion, 0), labelled)
+        self.cohorts.fold(arrived, minute, champion)
 
     def forget(self, minute: int) -> None:
         """Let go of what a minute that is over does not need any more."""
@@ -82,7 +87,8 @@ class LabelWatch:
 
     def start_afresh(self) -> None:
         """Another version is champion: what is usual of its outcomes is not known."""
-        self.state.hours = {}
+        self.state.hours, self.state.cohorts = {}, CohortState()
+        self.cohorts = CohortWatch(self.state.cohorts)
 
     # --------------------------------------------------------------------------------------------------- asking
 
@@ -157,4 +163,4 @@ class LabelWatch:
     def restore(self, state: LabelState) -> None:
         """Take over a state; raises SnapshotError if its bytes are damaged or newer."""
         self._missing.restore(state.missing)
-        self.state = state
+        self.state, self.cohorts = state, CohortWatch(state.cohorts)

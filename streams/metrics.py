@@ -100,9 +100,28 @@ class WorkerMetrics:
         )
         self.accuracy = gauge("windowed_accuracy_ratio", "Share of right predictions.", "model", "version", "window")
         self.error = gauge("windowed_absolute_error", "Mean absolute error.", "model", "version", "window")
+        self.mature = gauge(
+            "mature_accuracy_ratio",
+            "Share of right predictions among those so old that nearly all their outcomes have come.",
+            "model",
+            "window",
+        )
+        self.mature_error = gauge("mature_absolute_error", "The same, mean absolute error.", "model", "window")
+        self.coverage = gauge(
+            "label_coverage_ratio",
+            "Labelled share of a day's mature predictions of the champion, by predicted class (20 at most).",
+            "model",
+            "predicted",
+        )
+        self.label_delay = gauge(
+            "label_delay_seconds",
+            "Within this time so many outcomes of the last week arrived, rounded up.",
+            "model",
+            "quantile",
+        )
         self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
         self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
-        self._series: dict[int, set[tuple[Gauge, tuple[str, str, str]]]] = {}
+        self._series: dict[int, set[tuple[Gauge, tuple[str, ...]]]] = {}
         self._alerted: dict[int, set[tuple[str, str]]] = {}
         self._counted: dict[int, dict[str, int]] = {}
         self._bounds: dict[int, tuple[int, int]] = {}
@@ -163,18 +182,37 @@ class WorkerMetrics:
         """A monitor partition wrote its checkpoint: export its windows; series of versions that are gone go away."""
         self.watermark.labels(str(partition)).set(watermark_ms / 1000)
         self.written("monitor", partition)
-        series: set[tuple[Gauge, tuple[str, str, str]]] = set()
+        series: set[tuple[Gauge, tuple[str, ...]]] = set()
         for report in reports:
             for version in report.versions:
                 for window, tally in version.windows.items():
                     gauge, value = (self.accuracy, tally.accuracy) if tally.mae is None else (self.error, tally.mae)
                     if value is not None:
-                        labels = (report.model, version.version, window)
+                        labels: tuple[str, ...] = (report.model, version.version, window)
                         gauge.labels(*labels).set(value)
                         series.add((gauge, labels))
+            for gauge, name, value in self._about_labels(report):
+                gauge.labels(report.model, name).set(value)
+                series.add((gauge, (report.model, name)))
         for gauge, labels in self._series.get(partition, set()) - series:
             _remove(gauge, *labels)
         self._series[partition] = series
+
+    def _about_labels(self, report: ModelReport) -> Iterator[tuple[Gauge, str, float]]:
+        """(gauge, its label beside the model, value)."""
+        found = report.labels
+        if found is None:
+            return
+        for share, seconds in found.delays_s.items():
+            yield self.label_delay, f"{share:g}", float(seconds)
+        gauge, best = (self.mature, 1.0) if report.champion_metric == "accuracy" else (self.mature_error, 0.0)
+        for name, window in found.windows.items():
+            if window.total.outcomes:
+                yield gauge, name, abs(best - window.total.loss / window.total.outcomes)
+        day = found.windows.get("24h")
+        for label, count in day.counts.items() if day is not None else ():
+            if count.share is not None:
+                yield self.coverage, label, count.share
 
     def unwatched(self, partitions: Iterable[int]) -> None:
         """Series of monitor partitions that are not ours any more go away."""

@@ -19,6 +19,7 @@ from detectors.windows import SPAN_MINUTES
 from streams import alerts, monitor_stored
 from streams.alerts import EncodedAlert, Raised
 from streams.catalog import Catalog
+from streams.cohort_watch import LabelReport
 from streams.detecting import Detecting
 from streams.errors import StateMismatch
 from streams.monitor_stored import Layout
@@ -110,6 +111,13 @@ class ModelReport:
     champion: str
     versions: list[VersionReport]
     alerts: list[ActiveAlert]
+    labels: LabelReport | None = None
+    """How outcomes of the champion come."""
+
+    @property
+    def champion_metric(self) -> str:
+        """What its errors are: accuracy or mae."""
+        return next((version.metric for version in self.versions if version.champion), "accuracy")
 
 
 class MonitorPartition:
@@ -288,7 +296,7 @@ class MonitorPartition:
             ActiveAlert(episode.identity.alertname, episode.state.value, episode.severity, 1000 * episode.started_at_s)
             for episode in watch.open_episodes
         ]
-        return ModelReport(model, watch.champion, versions, active)
+        return ModelReport(model, watch.champion, versions, active, watch.labels(self.fed_s // 60 - 1))
 
 
 def decode_checkpoint(input_partition: int, offset: int, value: bytes) -> Take | Cut | Gap:

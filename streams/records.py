@@ -127,10 +127,11 @@ class VersionPart(msgspec.Struct):
 
     ``seconds`` (uint32), ``offsets`` (int64) and ``errors`` have one entry a pair, little-endian, sorted by (second,
     outcome offset): stream second of completion, the outcome's offset, and 0/1 (uint8, classification) or prediction −
-    outcome (float64, ``fractions``). ``cells`` count pairs by (minute of completion, minute of prediction, predicted,
-    outcome); for a regression they are ``moments``: (minute of completion, minute of prediction, n, Σ|e|, Σe², Σe).
-    ``predictions`` counts predictions by minute of arrival; ``delays`` counts pairs by label delay, in powers of two
-    seconds.
+    outcome (float64, ``fractions``). ``cells`` count pairs by (minute of completion, cohort, predicted, outcome); for a
+    regression they are ``moments``: (minute of completion, cohort, n, Σ|e|, Σe², Σe). A cohort is the minute in which
+    the prediction arrived, :func:`detectors.cohorts.rounded` to the hour or day if it is old.
+    ``predictions`` counts predictions by minute of arrival, ``classes`` by (minute of arrival, predicted);
+    ``delays`` counts pairs by label delay (by the events' own times), in powers of two seconds.
     """
 
     version: str
@@ -144,6 +145,7 @@ class VersionPart(msgspec.Struct):
     corrections: list[Correction] = []
     predictions: dict[int, int] = {}
     delays: dict[int, int] = {}
+    classes: list[tuple[int, Value, int]] = []
 
     @classmethod
     def of(

@@ -20,6 +20,7 @@ from streams.catalog import Catalog
 from streams.codec import Undecodable, alert_decoder, model_event_decoder
 from streams.events import Alert, ModelState, Silence, Task, rfc3339
 from streams.kafka import TopicReader
+from streams.label_status import LabelStatus, told
 from streams.records import Cut, MonitorCut
 from streams.settings import RedisSettings, Settings
 from streams.silence import current
@@ -46,6 +47,7 @@ class MonitorReport(msgspec.Struct):
     champion: str = ""
     versions: list[VersionReport] = []
     watermark_ms: int = 0
+    labels: LabelStatus | None = None
 
 
 class ModelStatus(msgspec.Struct):
@@ -66,6 +68,7 @@ class ModelStatus(msgspec.Struct):
     windows: dict[str, Measures]
     watermark_ms: int
     silence: Silence | None = None
+    labels: LabelStatus | None = None
 
 
 class ActiveAlert(msgspec.Struct):
@@ -194,6 +197,7 @@ def _model(name: str, state: ModelState | None, report: MonitorReport, silence: 
         windows=version.windows,
         watermark_ms=report.watermark_ms,
         silence=silence,
+        labels=report.labels,
     )
 
 
@@ -310,6 +314,8 @@ def render(status: Status, console: Console) -> None:
     console.print(_models_table(status.models) if status.models else "no models yet: publish a prediction")
     _windows(status.models, console)
     for model in status.models:
+        for line in told(model.labels) if model.labels is not None else ():
+            console.print(f"{escape(model.model)}: {escape(line)}", soft_wrap=True)
         if model.silence is not None:
             console.print(
                 f"[yellow]silenced[/] {escape(model.model)} until {model.silence.ends_at}: "

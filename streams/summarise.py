@@ -9,12 +9,13 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.cohorts import rounded
 from streams.columns import Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
 from streams.events import Value
 from streams.records import Correction, Labelled, VersionPart
 from streams.rows import Rows, one_behind_the_other
-from streams.values import INT, TEXT, Codes, Ints, Kinds, Places, as_value, as_values, localised
+from streams.values import INT, TEXT, Codes, Floats, Ints, Kinds, Places, as_value, as_values, localised
 
 SUMMARY_ROWS = 20_000
 """Pairs in one summary record: at most 20 bytes each, so a record stays below 512 kB."""
@@ -40,20 +41,21 @@ def version_parts(
     """
     pairs = _in_order(pairs)
     bounds = _bounds(pairs["ref"])
-    predicted = _predicted(effects)
+    arrived = Arrived.of(effects)
     corrected: dict[int, list[Corrected]] = {}
     for each in effects.corrected:
         corrected.setdefault(each.ref, []).append(each)
-    refs = sorted(bounds.keys() | predicted.keys() | corrected.keys())
+    refs = sorted(bounds.keys() | arrived.present | corrected.keys())
     classes = {ref for ref in refs if is_classes(ref)}
     found = _parts(pairs, bounds, classes)
     as_classes, as_numbers = _apart(pairs, bounds.keys(), classes)
     cells, moments = _cells(as_classes, texts), _moments(as_numbers)
     delays = _delays(pairs)
+    by_minute, by_class = _predicted(arrived, classes, texts)
     for ref in refs:
         first = found.setdefault(ref, [VersionPart.of("", "", [], [], np.empty(0, dtype=np.uint8))])[0]
         first.cells, first.moments, first.delays = cells.get(ref, []), moments.get(ref, []), delays.get(ref, {})
-        first.predictions = predicted.get(ref, {})
+        first.predictions, first.classes = by_minute.get(ref, {}), by_class.get(ref, [])
         first.corrections = [_correction(each) for each in corrected.get(ref, ())]
     return found
 
@@ -85,16 +87,57 @@ def _bounds(refs: Codes) -> dict[int, tuple[int, int]]:
     return {ref: (start, end) for ref, start, end in zip(refs[starts].tolist(), starts.tolist(), ends, strict=True)}
 
 
-def _predicted(effects: Effects) -> dict[int, dict[int, int]]:
-    """ref → minute of arrival → predictions."""
-    if not effects.predicted:
-        return {}
-    refs = np.concatenate([refs for refs, _ in effects.predicted])
-    minutes = np.concatenate([minutes for _, minutes in effects.predicted])
-    found: dict[int, dict[int, int]] = {}
-    for (ref, minute), n in _counted(refs, minutes):
-        found.setdefault(ref, {})[minute] = n
-    return found
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """New predictions, a row each."""
+
+    refs: Codes
+    minutes: Ints
+    kinds: Kinds
+    numbers: Floats
+
+    @classmethod
+    def of(cls, effects: Effects) -> Arrived:
+        """Those since the last checkpoint."""
+        if not effects.predicted:
+            none = np.empty(0, dtype=np.int64)
+            return cls(none.astype(np.int32), none, none.astype(np.uint8), none.astype(np.float64))
+        return cls(*map(np.concatenate, zip(*effects.predicted, strict=True)))
+
+    @property
+    def present(self) -> Set[int]:
+        """The refs that occur."""
+        return set(np.flatnonzero(np.bincount(self.refs)).tolist()) if len(self.refs) else set()
+
+    def where(self, rows: NDArray[np.bool_]) -> Arrived:
+        """Some of them."""
+        return Arrived(self.refs[rows], self.minutes[rows], self.kinds[rows], self.numbers[rows])
+
+
+Classes = list[tuple[int, Value, int]]
+
+
+def _predicted(
+    arrived: Arrived, classes: Set[int], texts: Sequence[str]
+) -> tuple[dict[int, dict[int, int]], dict[int, Classes]]:
+    """(ref → minute of arrival → predictions, ref → (minute of arrival, predicted class, predictions))."""
+    by_minute: dict[int, dict[int, int]] = {}
+    by_class: dict[int, Classes] = {}
+    present = arrived.present
+    if present <= classes:
+        of_classes, of_numbers = arrived, None
+    else:
+        chosen = np.isin(arrived.refs, list(classes))
+        of_classes, of_numbers = arrived.where(chosen), arrived.where(~chosen)
+    columns = of_classes.refs, of_classes.minutes, _classes(of_classes.kinds, of_classes.numbers)
+    for (ref, minute, predicted), n in _counted(*columns):
+        by_class.setdefault(ref, []).append((minute, _class(predicted, texts), n))
+        minutes = by_minute.setdefault(ref, {})
+        minutes[minute] = minutes.get(minute, 0) + n
+    if of_numbers is not None:
+        for (ref, minute), n in _counted(of_numbers.refs, of_numbers.minutes):
+            by_minute.setdefault(ref, {})[minute] = n
+    return by_minute, by_class
 
 
 def _parts(pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int]) -> dict[int, list[VersionPart]]:
@@ -165,6 +208,12 @@ def _class(code: int, texts: Sequence[str]) -> Value:
     return as_value(TEXT if code & 1 else INT, code >> 1, texts)
 
 
+def _minutes(pairs: Rows) -> tuple[Ints, Ints]:
+    """(the minutes in which pairs became complete, their cohorts)."""
+    joined, made = pairs["joined_ms"] // MINUTE_MS, pairs["at_ms"] // MINUTE_MS
+    return joined, rounded(made, joined)
+
+
 Cells = list[tuple[int, int, Value, Value, int]]
 Moments = list[tuple[int, int, int, float, float, float]]
 
@@ -172,8 +221,7 @@ Moments = list[tuple[int, int, int, float, float, float]]
 def _cells(pairs: Rows, texts: Sequence[str]) -> dict[int, Cells]:
     rows = _counted(
         pairs["ref"],
-        pairs["joined_ms"] // MINUTE_MS,
-        pairs["event_ms"] // MINUTE_MS,
+        *_minutes(pairs),
         _classes(pairs["kind"], pairs["number"]),
         _classes(pairs["outcome_kind"], pairs["outcome"]),
     )
@@ -188,8 +236,7 @@ def _moments(pairs: Rows) -> dict[int, Moments]:
     found: dict[int, Moments] = {}
     if not len(pairs):
         return found
-    columns = pairs["ref"], pairs["joined_ms"] // MINUTE_MS, pairs["event_ms"] // MINUTE_MS
-    coded = reduce(_together, map(_coded, columns))
+    coded = reduce(_together, map(_coded, (pairs["ref"], *_minutes(pairs))))
     errors = pairs["number"] - pairs["outcome"]
     counts = np.bincount(coded.codes)
     absolute, squared, signed = (np.bincount(coded.codes, weights=w) for w in (np.abs(errors), errors * errors, errors))
@@ -213,7 +260,7 @@ def _correction(each: Corrected) -> Correction:
     return Correction(
         each.at_ms // 1000,
         each.joined_ms // MINUTE_MS,
-        each.event_ms // MINUTE_MS,
+        each.prediction_ms // MINUTE_MS,
         each.prediction,
         each.was,
         each.now,

@@ -28,6 +28,7 @@ from detectors.windows import SPAN_MINUTES
 from streams import rules
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, PROMOTED, Evidence, Raised
 from streams.arrivals import Arrivals
+from streams.cohort_watch import LabelReport
 from streams.events import ModelState
 from streams.label_watch import ABOUT_LABELS, HOUR_MINUTES, LabelState, LabelWatch
 from streams.model_windows import ModelWindows, Series
@@ -37,7 +38,7 @@ from streams.settings import MonitorSettings
 from streams.silence import Span
 from streams.version_watch import VersionWatch
 
-FORMAT = 2
+FORMAT = 3
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
 MAX_EVIDENCE = 8
 STALE_S = 60 * (LONGEST_MINUTES + 1_440)
@@ -117,6 +118,10 @@ class ModelWatch:
     def open_episodes(self) -> list[Episode]:
         """The alerts that are pending or firing."""
         return sorted([*self._policy.episodes(), *self._labels.episodes], key=lambda episode: episode.identity)
+
+    def labels(self, minute: int) -> LabelReport:
+        """How outcomes of the champion come, when a minute is over."""
+        return self._labels.cohorts.report(minute)
 
     # --------------------------------------------------------------------------------------------------- taking in
 

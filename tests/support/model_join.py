@@ -45,6 +45,7 @@ class Told:
     moments: dict[tuple[str, str, str, int, int], list[float]] = field(default_factory=dict)
     corrections: list[tuple[str, str, str, int, int, int, Value, Value, Value]] = field(default_factory=list)
     predictions: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
+    classes: Counter[tuple[str, str, str, int, Value]] = field(default_factory=Counter)
     delays: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)
     labelled: list[tuple[int, int, int, int, str, str, Value]] = field(default_factory=list)
     dead: list[tuple[int, int, str]] = field(default_factory=list)
@@ -64,6 +65,8 @@ class Told:
             self.corrections += [(*ref, *msgspec.structs.astuple(each)) for each in part.corrections]
             for minute, n in part.predictions.items():
                 self.predictions[(*ref, minute)] += n
+            for minute, predicted, n in part.classes:
+                self.classes[(*ref, minute, predicted)] += n
             for bucket, n in part.delays.items():
                 self.delays[(*ref, bucket)] += n
 
@@ -182,6 +185,8 @@ class Oracle:
                 return None
         self.expired = [row for row in self.expired if row.id != event.prediction_id]
         self.told.predictions[(*_ref(event), at_ms // MINUTE_MS)] += 1
+        if self.models[event.model].task != "regression":
+            self.told.classes[(*_ref(event), at_ms // MINUTE_MS, event.prediction)] += 1
         row = _Row(event.prediction_id, at_ms, offset, prediction=event)
         for early in [r for r in self.waiting if r.id == event.prediction_id]:
             self.waiting.remove(early)
@@ -228,7 +233,9 @@ class Oracle:
         prediction, outcome = predicted.prediction, observed.outcome
         ref = _ref(prediction)
         made_ms, seen_ms = _event_ms(prediction.predicted_at, predicted), _event_ms(outcome.observed_at, observed)
-        minute, cohort = at_ms // MINUTE_MS, made_ms // MINUTE_MS
+        minute, cohort = at_ms // MINUTE_MS, predicted.at_ms // MINUTE_MS
+        for kept, larger in ((180, 60), (4 * 1_440, 1_440)):
+            cohort -= cohort % larger if minute - cohort >= kept else 0
         self.told.counters.joined += 1
         error: float
         if self.models[prediction.model].task == "regression":
@@ -255,10 +262,7 @@ class Oracle:
         self.told.counters.corrections += 1
         was, now = pair.outcome.outcome, new.outcome.outcome
         if was != now:
-            made_ms = (
-                pair.prediction_ms if pair.prediction.predicted_at is None else _as_ms(pair.prediction.predicted_at)
-            )
-            place = (at_ms // 1000, pair.at_ms // MINUTE_MS, made_ms // MINUTE_MS)
+            place = (at_ms // 1000, pair.at_ms // MINUTE_MS, pair.prediction_ms // MINUTE_MS)
             self.told.corrections.append((*_ref(pair.prediction), *place, pair.prediction.prediction, was, now))
             self.label(pair.prediction_offset, pair.prediction_ms, pair.prediction, new.offset, at_ms, now)
             pair.outcome = new.outcome

@@ -93,7 +93,9 @@ def test_summaries_count_what_the_pairs_say(found: Drawn) -> None:
         moments: dict[tuple[int, int], list[float]] = {}
         delays: Counter[int] = Counter()
         for row, (predicted, outcome) in mine:
-            minute, cohort = int(row["joined_ms"]) // 60_000, int(row["event_ms"]) // 60_000
+            minute, cohort = int(row["joined_ms"]) // 60_000, int(row["at_ms"]) // 60_000
+            for kept, larger in ((180, 60), (4 * 1_440, 1_440)):
+                cohort -= cohort % larger if minute - cohort >= kept else 0
             delays[(max(0, int(row["outcome_event_ms"]) - int(row["event_ms"])) // 1000).bit_length()] += 1
             if ref != PRICE:
                 cells[minute, cohort, predicted, outcome] += 1
@@ -184,9 +186,18 @@ def test_corrections_come_behind_the_pairs_and_in_their_version() -> None:
 def test_predictions_are_counted_by_minute_of_arrival() -> None:
     """Also of a version that has no pair yet."""
     refs, minutes = np.array([0, 2, 0, 2, 2], dtype=np.int32), np.array([7, 7, 7, 9, 10**9], dtype=np.int64)
-    effects = Effects(predicted=[(refs[:3], minutes[:3]), (refs[3:], minutes[3:])])
-    parts = version_parts(np.zeros(0, dtype=PAIR), effects, [], lambda _: True)
+    said = as_values([1, "a", 0, "b", True])
+    batches = [np.s_[:3], np.s_[3:]]
+    effects = Effects(predicted=[(refs[at], minutes[at], said.kinds[at], said.numbers[at]) for at in batches])
+    parts = version_parts(np.zeros(0, dtype=PAIR), effects, said.texts, lambda _: True)
     assert {ref: own[0].predictions for ref, own in parts.items()} == {0: {7: 2}, 2: {7: 1, 9: 1, 10**9: 1}}
+    assert {ref: sorted(own[0].classes, key=repr) for ref, own in parts.items()} == {
+        0: [(7, 0, 1), (7, 1, 1)],
+        2: [(10**9, 1, 1), (7, "a", 1), (9, "b", 1)],
+    }
+    mixed = version_parts(np.zeros(0, dtype=PAIR), effects, said.texts, lambda ref: ref == 2)
+    assert {ref: own[0].predictions for ref, own in mixed.items()} == {0: {7: 2}, 2: {7: 1, 9: 1, 10**9: 1}}
+    assert mixed[0][0].classes == []
 
 
 def test_many_classes_over_a_long_time_are_counted_as_few_are() -> None:
@@ -196,14 +207,14 @@ def test_many_classes_over_a_long_time_are_counted_as_few_are() -> None:
     pairs = np.zeros(5_000, dtype=PAIR)
     pairs["kind"] = pairs["outcome_kind"] = TEXT
     pairs["number"], pairs["outcome"] = random.integers(0, 700, (2, len(pairs)))
-    pairs["event_ms"] = random.integers(0, 10**13, len(pairs))
     pairs["joined_ms"] = np.sort(random.integers(0, 10**13, len(pairs)))
+    pairs["at_ms"] = pairs["joined_ms"] - random.integers(0, 180 * 60_000 - 60_000, len(pairs))
     parts = parts_of(pairs, texts)
     found = {cell[:4]: cell[4] for cell in parts[0][0].cells}
     expected = Counter(
         (
             int(row["joined_ms"]) // 60_000,
-            int(row["event_ms"]) // 60_000,
+            int(row["at_ms"]) // 60_000,
             as_value(TEXT, row["number"], texts.items),
             as_value(TEXT, row["outcome"], texts.items),
         )

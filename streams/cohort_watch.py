@@ -1,0 +1,139 @@
+"""The champion's predictions by when they were made: coverage by class, delays of outcomes, mature accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from detectors.cohorts import ALL, DAY_MINUTES, Cohorts, Count, Counts, Mature
+from detectors.label_delay import DAYS, bucket, mature_after, quantile, together
+from detectors.windows import SPAN_MINUTES
+from streams.arrivals import Minute, Moved
+from streams.catalog import label_text
+
+QUANTILES = (0.5, 0.95)
+
+
+class CohortState(msgspec.Struct):
+    """What is stored of it. ``tiers`` as :class:`~detectors.cohorts.Cohorts` has them; ``delays``: day of arrival →
+    predicted class → bucket → outcomes.
+    """
+
+    tiers: list[dict[int, Counts]] = []
+    since: int = -1
+    delays: dict[int, dict[str, dict[int, int]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """A window of mature cohorts: predictions of minutes ``first`` to ``end`` whose outcomes have nearly all come."""
+
+    first: int
+    end: int
+    counts: Mapping[str, Count]
+    total: Count
+
+    @classmethod
+    def of(cls, mature: Mature) -> Coverage:
+        return cls(mature.first, mature.end, mature.counts, mature.total)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """How outcomes come. Delays are upper bounds, from the minute of a prediction to that of its outcome's arrival.
+
+    ``delays_s`` by quantile; ``mature_after_s`` is None while too few outcomes are known. ``windows`` by name.
+    """
+
+    delays_s: Mapping[float, int]
+    mature_after_s: int | None
+    windows: Mapping[str, Coverage]
+
+
+class CohortWatch:
+    """The cohorts of one version. ``state`` is brought up to date by :meth:`fold`."""
+
+    def __init__(self, state: CohortState) -> None:
+        self.state = state
+        self.cohorts = Cohorts(state.tiers or None, state.since)
+        state.tiers = self.cohorts.tiers
+        self._reported: tuple[int, LabelReport] | None = None
+
+    def fold(self, arrived: Minute, minute: int, version: str) -> None:
+        """Let what arrived in a minute count."""
+        cohorts, self._reported = self.cohorts, None
+        cohorts.advance(minute)
+        self.state.since = cohorts.since
+        unclassed = arrived.predictions.get(version, 0)
+        for (of_version, label), n in sorted(arrived.classes.items()):
+            if of_version == version:
+                cohorts.add(minute, minute, label, Count(n))
+                unclassed -= n
+        if unclassed > 0:
+            cohorts.add(minute, minute, ALL, Count(unclassed))
+        for cohort, label, count in _labelled(arrived, version):
+            cohorts.add(minute, cohort, label, count)
+            self._delayed(minute, label, minute - cohort, count.outcomes)
+        for move in arrived.corrections:
+            if move.version == version and move.cohort >= 0:
+                label = label_text(move.prediction) if move.metric == "accuracy" else ALL
+                cohorts.add(minute, move.cohort, label, Count(loss=_change(move)))
+
+    def _delayed(self, minute: int, label: str, delay_minutes: int, outcomes: int) -> None:
+        day = minute // DAY_MINUTES
+        for old in [old for old in self.state.delays if old < day - DAYS]:
+            del self.state.delays[old]
+        known = self.state.delays.setdefault(day, {}).setdefault(label, {})
+        number = bucket(delay_minutes)
+        known[number] = known.get(number, 0) + outcomes
+
+    def mature_minutes(self) -> int | None:
+        """After how many minutes a cohort is mature; None while too few outcomes are known."""
+        labels = sorted({label for classes in self.state.delays.values() for label in classes})
+        return mature_after({label: together(self._delays(label)) for label in labels})
+
+    def _delays(self, label: str) -> Iterator[Mapping[int, int]]:
+        return (classes[label] for classes in self.state.delays.values() if label in classes)
+
+    def mature(self, minute: int, span_minutes: int) -> Coverage | None:
+        """The newest mature cohorts of a span when a minute is over; None if none is known."""
+        delay = self.mature_minutes()
+        found = None if delay is None else self.cohorts.mature(minute, delay, span_minutes)
+        return None if found is None else Coverage.of(found)
+
+    def report(self, minute: int) -> LabelReport:
+        """How outcomes come when a minute is over; worked out once for each, as it is asked for every second."""
+        if self._reported is None or self._reported[0] != minute:
+            self._reported = minute, self._report(minute)
+        return self._reported[1]
+
+    def _report(self, minute: int) -> LabelReport:
+        delays = together(each for classes in self.state.delays.values() for each in classes.values())
+        found = {share: quantile(delays, share) for share in QUANTILES}
+        delay = self.mature_minutes()
+        windows = {name: self.mature(minute, span) for name, span in SPAN_MINUTES.items()}
+        return LabelReport(
+            {share: 60 * (minutes + 1) for share, minutes in found.items() if minutes is not None},
+            None if delay is None else 60 * (delay + 1),
+            {name: each for name, each in windows.items() if each is not None},
+        )
+
+
+def _labelled(arrived: Minute, version: str) -> Iterator[tuple[int, str, Count]]:
+    """(cohort, predicted class, count) of outcomes that arrived, always in the same order."""
+    for (of_version, cohort, label), (n, wrong) in sorted(arrived.cohorts.items()):
+        if of_version == version:
+            yield cohort, label, Count(0, n, float(wrong))
+    for each in arrived.moments:
+        if each.version == version and each.cohort >= 0:
+            yield each.cohort, ALL, Count(0, each.n, each.sum_abs)
+
+
+def _change(move: Moved) -> float:
+    """What a correction adds to the loss."""
+    if move.metric == "accuracy":
+        predicted = label_text(move.prediction)
+        return float(predicted != label_text(move.now)) - float(predicted != label_text(move.was))
+    return abs(float(move.prediction) - float(move.now)) - abs(float(move.prediction) - float(move.was))

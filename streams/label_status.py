@@ -1,0 +1,68 @@
+"""How a model's outcomes come, as the monitor reports it in the store and `driftline status` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+DAY = "24h"
+SHOWN_CLASSES = 4
+
+
+class MatureWindow(msgspec.Struct):
+    """Predictions of a time whose outcomes have nearly all come: all that the accuracy of it will ever be.
+
+    ``share`` of them are labelled, ``shares`` by predicted class ("" for a regression).
+    """
+
+    begins_at: str
+    ends_at: str
+    predictions: int
+    outcomes: int
+    share: float | None = None
+    shares: dict[str, float | None] = {}
+    accuracy: float | None = None
+    mae: float | None = None
+
+
+class LabelStatus(msgspec.Struct):
+    """``delays_s``: by quantile, as text, the seconds within which so many outcomes came over the last week, rounded
+    up to a minute and to a quarter more at most. A cohort is mature ``mature_after_s`` after it was predicted.
+    """
+
+    delays_s: dict[str, int] = {}
+    mature_after_s: int | None = None
+    windows: dict[str, MatureWindow] = {}
+
+
+def told(found: LabelStatus) -> Iterator[str]:
+    """A line or two for people; nothing while nothing is known."""
+    if not found.delays_s:
+        return
+    half, most = (duration(found.delays_s.get(share)) for share in ("0.5", "0.95"))
+    yield f"outcomes come within {half} (half of them) and {most} (95 %)"
+    name = (
+        DAY if DAY in found.windows else min(found.windows, key=lambda each: found.windows[each].begins_at, default="")
+    )
+    window = found.windows.get(name)
+    if window is None or window.share is None:
+        return
+    shares = sorted(((share, label) for label, share in window.shares.items() if share is not None))
+    by_class = ", ".join(f"{label} {share:.1%}" for share, label in shares[:SHOWN_CLASSES] if label)
+    right = "" if window.accuracy is None else f", accuracy {window.accuracy:.1%}"
+    right = right if window.mae is None else f", mean absolute error {window.mae:.4g}"
+    yield (
+        f"mature up to {window.ends_at[:16]}Z: of {window.predictions:,} predictions ({name}) {window.share:.1%} are "
+        f"labelled{f' (predicted {by_class})' if by_class else ''}{right}"
+    )
+
+
+def duration(seconds: int | None) -> str:
+    """Seconds in the unit that fits; a delay that is unknown is a dash."""
+    if seconds is None:
+        return "–"
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds} s"
