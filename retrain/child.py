@@ -14,7 +14,7 @@ from typing import Any
 
 from retrain.champion import answers_of, fresh_ms
 from retrain.contest import Archived, Contest, contest
-from retrain.data_checks import require_sound
+from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
 from retrain.run import Stage
 from retrain.training import Refused
@@ -77,7 +77,8 @@ class Job:
 def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """Do the job in this process. Raises :class:`retrain.training.Refused`."""
     if job.trains:
-        require_sound(job.dataset, job.problem, job.champion.manifest)
+        tolerated = DataPolicy(label_errors=job.settings.label_errors)
+        require_sound(job.dataset, job.problem, job.champion.manifest, job.fresh, tolerated)
     return contest(
         job.dataset,
         job.problem,

@@ -17,6 +17,8 @@ from retrain.training import Floats, Refused
 from serving.manifest import FeatureProfile, Manifest, ReferenceProfile
 from streams.events import Baseline
 
+SUSPECTED = "suspected_labels"
+"""A manifest's metric: of the rows that the version was trained on, the share of labels that are probably wrong."""
 MINIMUM_ROWS = 100
 """Of fewer, a share says nothing."""
 JUDGED_ROWS = 300
@@ -30,8 +32,10 @@ FOLDS = 5
 DEPTH = 6
 LEAF_ROWS = 5
 """Of the trees that judge labels: coarse ones, which a few wrong labels do not sway."""
-SURE = 0.9
-"""How sure a tree that has not seen a row must be of another class before the row's label is suspected."""
+JUDGED_MOST = 2_000
+"""Newest rows that are looked at for wrong labels: more cost more, and say no more."""
+DEVIATIONS = 4.0
+"""By so many standard deviations the share of suspected labels must exceed what is tolerated."""
 TELLING = 0.5
 """Of a champion that gets half of what always saying the commonest class gets wrong: its features tell the labels."""
 WIDER = 10.0
@@ -45,23 +49,51 @@ class DataPolicy:
     ``missing``: of one feature's values, above the share that the reference misses. ``out_of_range``: of one feature's
     values, far beyond the reference's. ``class_share``: a class of two that the reference predicts at least ten times
     as often must be labelled at least so often. ``newest``: the rows that the labels are judged by, since older ones
-    may be of another concept.
+    may be of another concept. ``label_errors``: labels that are probably wrong, beyond the champion's own rows' share.
     """
 
     missing: float = 0.5
     out_of_range: float = 0.5
     class_share: float = 0.005
     newest: float = 0.3
+    label_errors: float = 0.2
 
 
 POLICY = DataPolicy()
 
 
-def require_sound(dataset: Dataset, problem: Problem, champion: Manifest | None, policy: DataPolicy = POLICY) -> None:
-    """Raise :class:`Refused` with every reason why these rows must not be learnt from. See :func:`unsound`."""
+def require_sound(
+    dataset: Dataset, problem: Problem, champion: Manifest | None, fresh: int = 0, policy: DataPolicy = POLICY
+) -> None:
+    """Raise :class:`Refused` with every reason why these rows must not be learnt from. See :func:`unsound`.
+
+    ``fresh`` is the first row that is new to the champion: from there on labels are looked at one by one.
+    """
     profile, measured = (champion.profile, champion.baseline) if champion is not None else (None, None)
-    if reasons := unsound(dataset, problem, profile, measured, policy):
+    reasons = unsound(dataset, problem, profile, measured, policy)
+    if not reasons and champion is not None:
+        reasons = _suspected(dataset, problem, champion.metrics.get(SUSPECTED), fresh, policy)
+    if reasons:
         raise Refused("the rows are not fit to be learnt from: " + "; ".join(reasons))
+
+
+def _suspected(dataset: Dataset, problem: Problem, before: float | None, fresh: int, policy: DataPolicy) -> list[str]:
+    """More labels that are probably wrong than can be told by the champion's own rows, where ``before`` were."""
+    if before is None or problem.task == "regression" or policy.label_errors >= 1.0:
+        return []
+    start = max(0, min(fresh, len(dataset) - JUDGED_ROWS))
+    labels = dataset.target[start:].astype(np.int64)
+    found = suspected_share(dataset.features[start:], labels)
+    judged = min(len(labels), JUDGED_MOST)
+    allowed = before + policy.label_errors
+    if found is None or found <= allowed + DEVIATIONS * math.sqrt(allowed * max(0.0, 1.0 - allowed) / judged):
+        return []
+    return [
+        f"{found:.0%} of the newest {judged} labels are probably wrong: models fitted on the others say another class"
+        f" as surely as they are right elsewhere. Of the champion's own rows it was {before:.0%}, and"
+        f" {policy.label_errors:.0%} more are tolerated (retrain.label_errors). Look at who labels since when; if the"
+        " world did become so much harder to tell, raise the setting for this model"
+    ]
 
 
 def unsound(
@@ -191,14 +223,30 @@ def _gain_over(commonest: float, accuracy: float) -> float:
 
 
 def suspect_labels(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which labels are probably wrong: a tree that has not seen the row is nearly sure of another class.
+    """Which labels are probably wrong: trees that have not seen the row are as sure of another class as they usually
+    are of rows that are labelled so, and not of its own.
 
-    After Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels" (2021).
+    Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels" (2021). Rows are in time
+    order, and the trees know it: where a concept changed at some row, the labels on either side do not contradict each
+    other. A class that no row has is nobody's.
     """
-    probabilities = out_of_fold(rows, labels)
-    return np.asarray(
-        (np.argmax(probabilities, axis=1) != labels) & (probabilities.max(axis=1) >= SURE), dtype=np.bool_
-    )
+    order = np.arange(len(rows), dtype=np.float32)
+    told = out_of_fold(np.column_stack([rows, order]), labels)
+    own = labels[:, None] == np.arange(told.shape[1])
+    usual = np.array([told[here, k].mean() if here.any() else np.inf for k, here in enumerate(own.T)])
+    sure = np.where(told >= usual, told, -1.0)
+    return np.asarray((sure.max(axis=1) >= 0.0) & (np.argmax(sure, axis=1) != labels), dtype=np.bool_)
+
+
+def suspected_share(rows: Floats, labels: npt.NDArray[np.int64]) -> float | None:
+    """Of the newest 2,000 labels at most, the share that is probably wrong; None of fewer than 300, or of one class.
+
+    A hard concept has such a share too: what it says is by how much it has grown.
+    """
+    rows, labels = rows[-JUDGED_MOST:], labels[-JUDGED_MOST:]
+    if len(rows) < JUDGED_ROWS or len(np.unique(labels)) < 2:
+        return None
+    return float(np.mean(suspect_labels(rows, labels)))
 
 
 def out_of_fold(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from retrain.data_checks import SUSPECTED
 from retrain.dataset import Problem
 from retrain.export import INPUT
 from retrain.reproduction import parameters_of, versions_here
@@ -24,6 +25,8 @@ def metrics_of(challenger: Challenger) -> dict[str, float]:
         "train_rows": float(challenger.train_rows),
         "test_rows": float(challenger.test_rows),
     }
+    if challenger.suspected is not None:
+        metrics[SUSPECTED] = challenger.suspected
     if (comparison := challenger.comparison) is not None:
         metrics[f"champion_{measured.metric}"] = comparison.champion
         metrics["p_value"] = comparison.p_value
@@ -110,6 +113,11 @@ def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSetting
     data = "\n".join(f"- {key}: {value}" for key, value in manifest.trained_from.items())
     verdict = comparison.describe() if comparison else "a first version: there was no champion to compare with"
     parity = challenger.parity
+    suspected = (
+        "How many of its labels are probably wrong is not told of so few rows, of one class, or of numbers."
+        if challenger.suspected is None
+        else f"{challenger.suspected:.1%} of the labels it was trained on are probably wrong, or cannot be told."
+    )
     missing = "Any feature may be null: a missing value." if challenger.accepts_missing else "No feature may be null."
     classes = ", ".join(str(label) for label in manifest.classes)
     return f"""# {manifest.model}, version {manifest.version}
@@ -132,6 +140,7 @@ Who made it serve, when and why: `driftline models show {manifest.model} {manife
 ## How good it is
 {measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f} (standard error, {measured.n} rows).
 Against the champion: {verdict}.
+{suspected}
 
 ## Is the exported model the trained one?
 {parity.describe()}: {parity.real_rows} real, {parity.threshold_rows} at a split's threshold,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrain.comparison import Comparison, MetricName, baseline
+from retrain.data_checks import suspected_share
 from retrain.dataset import Dataset, Problem
 from retrain.export import export, outputs
 from retrain.parity import Parity
@@ -48,6 +49,8 @@ class Challenger:
     """It was trained on ``train_rows`` rows from ``first_row`` on, those before ``change_row`` with less weight."""
     source: str = ""
     """Which rows it was trained on, of several choices."""
+    suspected: float | None = None
+    """Of its rows, the share of labels that are probably wrong; None where that is not told."""
 
 
 def recipe(settings: RetrainSettings) -> Recipe:
@@ -133,7 +136,12 @@ def finished(
         first_row=start,
         change_row=change,
         source=source,
+        suspected=_suspected(rows, dataset.target[start:end], problem),
     )
+
+
+def _suspected(rows: Floats, target: npt.NDArray[np.float64], problem: Problem) -> float | None:
+    return None if problem.task == "regression" else suspected_share(rows, target.astype(np.int64))
 
 
 def absolute_errors(

@@ -217,6 +217,12 @@ class RetrainSettings(_Section):
     test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
     significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
     minimum_gain: float = Field(0.0, ge=0, lt=1, description="accuracy (or share of the MAE) that it must gain")
+    label_errors: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="share of labels that look wrong, beyond the champion's own rows', that stops a run; 1: none does",
+    )
     recent_rows: list[int] = Field(
         [1_000, 2_000, 4_000], description="challengers are trained on so many newest rows, one each"
     )
@@ -255,6 +261,7 @@ class ModelRetrainSettings(_Section):
     maximum_rows: int | None = Field(None, ge=100)
     significance: float | None = Field(None, gt=0, lt=0.5)
     minimum_gain: float | None = Field(None, ge=0, lt=1)
+    label_errors: float | None = Field(None, gt=0, le=1)
     max_promotions_per_week: int | None = Field(None, ge=0)
     groups: list[str] | None = None
     group_loss: float | None = Field(None, ge=0)

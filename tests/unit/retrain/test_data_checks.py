@@ -5,14 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from retrain.data_checks import require_sound, suspect_labels, unsound
+from retrain import data_checks
+from retrain.data_checks import (
+    SUSPECTED,
+    DataPolicy,
+    out_of_fold,
+    require_sound,
+    suspect_labels,
+    suspected_share,
+    unsound,
+)
 from retrain.dataset import Dataset, Problem
 from retrain.profile import reference_profile
-from retrain.training import Refused
-from serving.manifest import ReferenceProfile
+from retrain.training import Floats, Refused
+from serving.manifest import Manifest, ReferenceProfile, Signature
 from streams.events import Baseline
 from tests.unit.retrain.rows import PROBLEM, concept, dataset, features
 
@@ -145,6 +155,84 @@ def test_suspects_are_the_labels_that_are_wrong() -> None:
     suspected = suspect_labels(rows, np.where(flipped, 1 - labels, labels))
     assert np.mean(suspected[flipped]) > 0.8
     assert np.mean(suspected[~flipped]) < 0.05
+
+
+def noisy(rows: int, wrong: float, *, changed: bool = False, seed: int = 8) -> Dataset:
+    """A concept with a share of wrong labels."""
+    made = features(rows, seed)
+    labels = concept(made, changed=changed)
+    flipped = np.random.default_rng(seed + 1).random(rows) < wrong
+    return dataset(made, np.where(flipped, 1 - labels, labels))
+
+
+def champion_of(noise: float) -> Manifest:
+    """A champion whose own rows had that share of labels that cannot be told."""
+    made = noisy(1_000, noise, seed=20)
+    share = suspected_share(made.features, made.target.astype(np.int64))
+    assert share is not None
+    assert share == pytest.approx(noise, abs=0.04)
+    return Manifest(
+        model="loans",
+        version=1,
+        sha256="",
+        size_bytes=0,
+        created_at="",
+        task="binary",
+        signature=Signature(list(PROBLEM.features)),
+        classes=list(PROBLEM.classes),
+        profile=reference(),
+        baseline=Baseline("accuracy", 1.0 - noise, 300),
+        metrics={SUSPECTED: share},
+    )
+
+
+@pytest.mark.parametrize("rows", [300, 2_000])
+@pytest.mark.parametrize("changed", [False, True])
+def test_many_wrong_labels_stop_with_the_share_and_what_to_do(rows: int, changed: bool) -> None:
+    """Of the old concept and of a new one: the judge has learnt from the rows themselves."""
+    with pytest.raises(Refused, match=r"of the newest \d+ labels are probably wrong") as refusal:
+        require_sound(noisy(rows, 0.4, changed=changed), PROBLEM, champion_of(0.02))
+    assert "20% more are tolerated (retrain.label_errors)" in str(refusal.value)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_concept_that_was_always_hard_to_tell_passes(noise: float, changed: bool) -> None:
+    """Its champion's rows had the same share, before and after a real change of the concept."""
+    for rows in (300, 1_000):
+        require_sound(noisy(rows, noise, changed=changed), PROBLEM, champion_of(noise))
+
+
+def test_a_change_within_the_rows_is_no_wrong_label() -> None:
+    """Half of the rows contradict the other half, and each half agrees with itself."""
+    made = noisy(1_000, 0.02)
+    target = np.where(np.arange(1_000) < 500, made.target, 1 - made.target)
+    require_sound(dataclasses.replace(made, target=target), PROBLEM, champion_of(0.02))
+
+
+def test_only_rows_that_are_new_to_the_champion_are_suspected() -> None:
+    """Wrong labels of long ago do not stop again; a champion that does not tell its share is nothing to go by."""
+    old, new = noisy(1_700, 0.4), noisy(300, 0.02, seed=30)
+    both = dataset(np.concatenate([old.features, new.features]), np.concatenate([old.target, new.target]))
+    require_sound(both, PROBLEM, champion_of(0.02), fresh=1_700)
+    with pytest.raises(Refused, match="of the newest 2000 labels are probably wrong"):
+        require_sound(both, PROBLEM, champion_of(0.02), fresh=0, policy=DataPolicy(label_errors=0.1))
+    require_sound(old, PROBLEM, msgspec.structs.replace(champion_of(0.02), metrics={}))
+    require_sound(old, PROBLEM, champion_of(0.02), policy=DataPolicy(label_errors=1.0))
+
+
+def test_the_look_at_labels_costs_no_more_for_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest 2,000 are judged, of however many."""
+    judged = []
+
+    def counted(rows: Floats, labels: Any) -> Any:
+        judged.append(len(rows))
+        return out_of_fold(rows, labels)
+
+    monkeypatch.setattr(data_checks, "out_of_fold", counted)
+    require_sound(noisy(6_000, 0.0), PROBLEM, msgspec.structs.replace(champion_of(0.02), baseline=None))
+    assert judged == [1_000, 2_000]
+    assert suspected_share(features(299), np.zeros(299, dtype=np.int64)) is None
 
 
 @pytest.mark.parametrize(

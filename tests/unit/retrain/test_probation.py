@@ -158,6 +158,27 @@ def test_a_feed_that_loses_a_class_promotes_nothing(tmp_path: Path) -> None:
     assert loop.state.aliases == {"champion": "1"}
 
 
+def test_labels_that_are_wrong_at_random_stop_the_run(tmp_path: Path) -> None:
+    """A person who clicks through: every third label is wrong. The reason says so, and that a setting allows it."""
+    loop = new_loop(tmp_path)
+    loop.serve(1_000)
+    whole = loop.log.records.pop()
+    wrong = np.random.default_rng(1).random(1_000) < 0.3
+    rows = whole.rows()
+    for row in np.flatnonzero(wrong):
+        rows[row].outcome = 1 - int(rows[row].outcome)
+    loop.log.records.append(labelled(rows))
+    run = loop.alerted()
+    ended = loop.finish(run)
+    assert ended.state == "rejected"
+    assert "of the newest 1000 labels are probably wrong" in (ended.reason or "")
+    assert loop.announcer.events[-1].reason == ended.reason
+    assert loop.state.aliases == {"champion": "1"}
+    again = loop.alerted(fingerprint="f2")
+    allowed = loop.finish(again, settings=SETTINGS.model_copy(update={"label_errors": 1.0}))
+    assert "probably wrong" not in (allowed.reason or "")
+
+
 def test_late_labels_of_the_old_version_count(poisoned: tuple[Loop, Run]) -> None:
     """Outcomes are late: the first ones after the promotion are of rows that the old version predicted."""
     loop, run = poisoned

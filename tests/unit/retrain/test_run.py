@@ -79,6 +79,20 @@ def test_the_card_says_where_it_came_from(task: TrainedTask) -> None:
         assert f"## {heading}" in card or heading in card
 
 
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_the_manifest_tells_how_many_labels_are_probably_wrong(task: TrainedTask) -> None:
+    """Of the rows it was trained on: what later rows are held against. Numbers have no classes to confuse."""
+    made, manifest = first(task)
+    if task == "regression":
+        assert "suspected_labels" not in manifest.metrics
+        assert "probably wrong is not told" in card_of(manifest, made, SETTINGS)
+        return
+    assert manifest.metrics["suspected_labels"] < 0.05
+    assert f"{made.suspected:.1%} of the labels it was trained on are probably wrong" in card_of(
+        manifest, made, SETTINGS
+    )
+
+
 def test_training_never_sees_the_newest_rows() -> None:
     """Garbage in the held-out rows changes the verdict, not the model."""
     data = rows_of("binary", changed=True, seed=1)
