@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -111,17 +112,23 @@ def warm_up() -> multiprocessing.context.ForkServerContext:
 def perform_in_child(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
     """Do the job in a child process; blocks, calling ``check`` (which may raise to abort) several times a second.
 
-    Raises :class:`retrain.training.Refused` and :class:`ChildFailed`. The child never outlives the call.
+    Raises :class:`retrain.training.Refused`, also for a training that takes longer than ``retrain.training_s``, and
+    :class:`ChildFailed`. The child never outlives the call.
     """
     context = warm_up()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, theirs), name=f"train-{job.problem.model}", daemon=True)
     process.start()
+    ends = time.monotonic() + job.settings.training_s
     theirs.close()  # so that the end of the child is the end of the pipe
     try:
         while True:
             check()
             if not ours.poll(POLL_S):
+                if time.monotonic() >= ends:
+                    raise Refused(
+                        f"training was not over after {job.settings.training_s:g} s (retrain.training_s), and was ended"
+                    )
                 continue
             kind, content = _receive(ours, process)
             if kind == "stage":

@@ -14,7 +14,7 @@ import msgspec
 import typer
 from rich.table import Table as RichTable
 
-from retrain.training import Algorithm, Refused, TrainedTask
+from retrain.training import BuiltIn, Refused, TrainedTask
 from streams.cli import session, stderr, stdout
 from streams.errors import MissingInput, WrongSetting
 from streams.events import Mode
@@ -104,7 +104,8 @@ def train(
     label: Annotated[str | None, typer.Option(help="Column of the label; the last one unless said.")] = None,
     task: Annotated[TrainedTask | None, typer.Option(help="Guessed from the label unless said.")] = None,
     positive: Annotated[str | None, typer.Option(help="Positive class of a binary model.")] = None,
-    algorithm: Annotated[Algorithm | None, typer.Option(help="Instead of the setting's.")] = None,
+    algorithm: Annotated[BuiltIn | None, typer.Option(help="Instead of the setting's.")] = None,
+    estimator: Annotated[str | None, typer.Option(help="Your own, by entry point, instead.")] = None,
     mode: Annotated[Mode | None, typer.Option(help="What the loop may do to the model.")] = None,
     no_publish: NoPublish = False,
     json: Json = False,
@@ -112,9 +113,11 @@ def train(
     """Train a version from a labelled table and register it; the first one becomes the champion."""
     from retrain.tables import read, table
 
-    settings = session(ctx).settings.retrain
+    settings = session(ctx).settings.retrain_of(model)
     if algorithm is not None:
-        settings = settings.model_copy(update={"algorithm": algorithm})
+        settings = settings.model_copy(update={"algorithm": algorithm, "estimator": ""})
+    if estimator is not None:
+        settings = settings.model_copy(update={"estimator": estimator})
     console = stderr()
     with console.status(f"reading {file}") as status, _administration(ctx, publish=not no_publish) as administration:
         found = table(read(file, rows), model, label=label, task=task, positive=positive)

@@ -20,6 +20,7 @@ from retrain.active import ActiveRuns
 from retrain.announce import KafkaAnnouncer, republish
 from retrain.child import Job, perform_in_child, warm_up
 from retrain.contest import Contest
+from retrain.estimators import find
 from retrain.labels import LabelCounts
 from retrain.lease import Leases
 from retrain.log import KafkaLog, LabelledFeed
@@ -27,6 +28,7 @@ from retrain.metrics import RetrainMetrics
 from retrain.retrainer import Perform, Retrainer
 from retrain.run import Stage
 from retrain.runs import RunStore
+from retrain.training import Refused
 from serving.repository import Repository
 from streams.codec import Undecodable, alert_decoder
 from streams.configuration import masked
@@ -76,6 +78,7 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
             now_ms=now_ms,
             own_settings={model: settings.retrain_of(model) for model in settings.models},
         )
+        tell_missing_estimators(retrainer, repository)
         labels = LabelCounts()
         feed = retrainer.log.labelled(retrainer.labels_from_ms(labels))
         stack.callback(feed.close)
@@ -87,6 +90,17 @@ def retrain(settings: Settings, ready_file: Path | None = None) -> None:
             ready_file.write_text(url)
         log.info("waiting for alerts", metrics=url, repository=masked(settings.repository))
         _loop(stop, alerts, retrainer, active, metrics, feed, labels)
+
+
+def tell_missing_estimators(retrainer: Retrainer, repository: Repository) -> None:
+    """A run would say so too, but perhaps in the middle of the night."""
+    for model in repository.models():
+        name = retrainer.settings_of(model).estimator
+        try:
+            if name:
+                find(name)
+        except Refused as reason:
+            log.error("runs of this model will be rejected", model=model, reason=str(reason))
 
 
 def _loop(

@@ -36,6 +36,18 @@ def require_convertible(native: Any, task: TrainedTask, rows: Floats | None = No
         raise Refused(f"{kind} is not known to convert to ONNX exactly: use XGBoost or a random forest")
 
 
+def require_no_scaled_trees(native: Any) -> None:
+    """Raise :class:`Refused` for a pipeline that ends in trees: behind a scaler they convert wrongly and silently."""
+    steps = getattr(native, "steps", None)
+    if not steps or len(steps) < 2:
+        return
+    last = steps[-1][1]
+    trees = hasattr(last, "tree_") or type(last).__module__.partition(".")[0] in ("xgboost", "lightgbm", "catboost")
+    ensemble = np.ravel(np.asarray(getattr(last, "estimators_", []), dtype=object))
+    if trees or any(hasattr(member, "tree_") for member in ensemble) or "gradient_boosting" in type(last).__module__:
+        raise Refused(f"a pipeline before {type(last).__name__} converts wrongly and silently: trees need no scaling")
+
+
 def require_opset(opset: int) -> None:
     """Raise :class:`Refused` for a target that the tree operators do not convert to."""
     if opset > CORE_OPSET:

@@ -9,6 +9,7 @@ import msgspec
 
 from retrain.data_checks import SUSPECTED
 from retrain.dataset import Problem
+from retrain.estimators import packages
 from retrain.export import INPUT
 from retrain.reproduction import parameters_of, versions_here
 from retrain.run import Challenger, recipe
@@ -77,7 +78,7 @@ def manifest_of(
         metrics=metrics_of(challenger),
         parity=parity_of(challenger),
         parameters=parameters_of(recipe(settings), challenger.first_row, end, challenger.change_row),
-        libraries=versions_here(),
+        libraries=versions_here(settings.estimator),
         trigger=trigger,
         parent=parent,
     )
@@ -89,6 +90,12 @@ def _source(trigger: dict[str, str]) -> str:
     if "alertname" in trigger:
         return f"alert {trigger['alertname']} `{trigger.get('fingerprint')}`, episode of {trigger.get('startsAt')}"
     return {"labels": "new labels", "schedule": "the schedule"}.get(trigger.get("kind", ""), "a person's command")
+
+
+def _recipe(settings: RetrainSettings) -> str:
+    if settings.estimator:
+        return f"The estimator {settings.estimator} of {' '.join(next(iter(packages(settings.estimator).items()), ()))}"
+    return f"{settings.algorithm}, {settings.trees} trees of depth {settings.depth}"
 
 
 def _trained(challenger: Challenger) -> str:
@@ -129,7 +136,7 @@ Made {manifest.created_at}.
 {source}; its parent is {f"version {manifest.parent}" if manifest.parent else "none"}.
 
 ## How it was made
-{settings.algorithm}, {settings.trees} trees of depth {settings.depth}, seed {settings.seed}.
+{_recipe(settings)}, seed {settings.seed}.
 {_trained(challenger)}
 
 {data}

@@ -13,6 +13,7 @@ import numpy as np
 from retrain.champion import problem_of
 from retrain.dataset import Dataset, Problem, References, gather
 from retrain.difference import Difference
+from retrain.estimators import packages
 from retrain.export import export
 from retrain.log import Log
 from retrain.sources import Source
@@ -36,17 +37,23 @@ class Reproduction(msgspec.Struct, frozen=True):
     differences: list[Difference]
 
 
-def versions_here() -> dict[str, str]:
-    """Python, the libraries that a training's bytes depend on, and ours."""
+def versions_here(estimator: str = "") -> dict[str, str]:
+    """Python, the libraries that a training's bytes depend on, and ours; with a user's own estimator its package too.
+
+    Raises :class:`Refused` for an estimator that is not installed.
+    """
     ours = {name: importlib.metadata.version(name) for name in (*LIBRARIES, "driftline")}
-    return {"python": platform.python_version(), **ours}
+    own = packages(estimator) if estimator else {}
+    return {"python": platform.python_version(), **own, **ours}
 
 
 def parameters_of(recipe: Recipe, start: int, end: int, change: int) -> dict[str, Any]:
     """How a version was trained, as its manifest carries it: on rows ``start`` to ``end`` of the data set, those before
     row ``change`` with less weight."""
+    own = {"estimator": recipe.estimator} if recipe.estimator else {}
     return {
         "algorithm": recipe.algorithm,
+        **own,
         "trees": recipe.trees,
         "depth": recipe.depth,
         "seed": recipe.seed,
@@ -62,7 +69,7 @@ def reproduce(manifest: Manifest, dataset: Dataset) -> Reproduction:
     if not manifest.parameters:
         raise Refused(f"the manifest of version {manifest.version} does not say how it was trained: an older release's")
     content = _trained_again(manifest, dataset, problem_of(manifest))
-    here = versions_here()
+    here = versions_here(manifest.parameters.get("estimator", ""))
     compared = [
         ("model.onnx sha256", manifest.sha256, sha256(content)),
         ("rows", manifest.trained_from.get("rows"), len(dataset)),
@@ -86,7 +93,7 @@ def _trained_again(manifest: Manifest, dataset: Dataset, problem: Problem) -> by
         len(problem.classes),
         dataset.features[start:end],
         target[start:end],
-        Recipe(said["algorithm"], said["trees"], said["depth"], said["seed"]),
+        Recipe(said["algorithm"], said["trees"], said["depth"], said["seed"], said.get("estimator", "")),
         Source("", start, int(said["change_row"])).weights(end),
     )
     return export(trained, model=manifest.model, version=manifest.version, data_sha256=dataset.sha256)

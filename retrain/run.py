@@ -17,7 +17,7 @@ from retrain.parity import Parity
 from retrain.parity import check as check_parity
 from retrain.profile import reference_profile
 from retrain.scoring import decide
-from retrain.training import Floats, Recipe, Refused, Trained, train
+from retrain.training import Algorithm, Floats, Recipe, Refused, Trained, train
 from serving.manifest import ReferenceProfile
 from streams.events import Baseline
 from streams.settings import RetrainSettings
@@ -55,7 +55,8 @@ class Challenger:
 
 def recipe(settings: RetrainSettings) -> Recipe:
     """How the settings want a challenger trained."""
-    return Recipe(settings.algorithm, settings.trees, settings.depth, settings.seed)
+    algorithm: Algorithm = "estimator" if settings.estimator else settings.algorithm
+    return Recipe(algorithm, settings.trees, settings.depth, settings.seed, settings.estimator)
 
 
 def split(rows: int, test_share: float) -> int:
@@ -128,7 +129,7 @@ def finished(
         train_rows=end - start,
         test_rows=len(errors),
         accepts_missing=trained.takes_nan,
-        outputs=outputs(trained),
+        outputs=outputs(onnx),
         profile=reference_profile(
             rows, problem.features, problem.classes, trained.predict(rows), problem.positive_index
         ),

@@ -1,4 +1,4 @@
-"""Trains a challenger: boosted trees or a random forest on float32 rows. Pure given the arrays and the seed."""
+"""Trains a challenger on float32 rows: boosted trees, a forest, or a user's own. Pure given the arrays and the seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Algorithm = Literal["xgboost", "random_forest"]
+BuiltIn = Literal["xgboost", "random_forest"]
+Algorithm = BuiltIn | Literal["estimator"]
+"""``estimator`` is a user's own: see :mod:`retrain.estimators`."""
 TrainedTask = Literal["binary", "multiclass", "regression"]
 
 OBJECTIVES: dict[TrainedTask, str] = {
@@ -30,12 +32,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train."""
+    """How to train. ``estimator`` names the user's own; trees and depth say nothing to it."""
 
     algorithm: Algorithm
     trees: int
     depth: int
     seed: int
+    estimator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,23 @@ class Trained:
     features: int
     classes: int
     native: Any
+    estimator: str = ""
 
     @property
     def takes_nan(self) -> bool:
         """Whether NaN is a missing value to it; a forest trained with NaN converts wrongly and silently."""
+        if self.algorithm == "estimator":
+            from retrain import estimators
+
+            return estimators.takes_nan(self.native)
         return self.algorithm == "xgboost"
 
     def predict(self, rows: Floats) -> Doubles:
         """n × classes probabilities, or n values of a regression."""
+        if self.algorithm == "estimator":
+            from retrain import estimators
+
+            return estimators.predict(self.estimator, self.native, self.task, self.classes, rows)
         if self.algorithm == "random_forest":
             if self.task == "regression":
                 return np.asarray(self.native.predict(rows), dtype=np.float64)
@@ -66,6 +78,10 @@ class Trained:
 
     def thresholds(self) -> list[Floats]:
         """Per feature the values at which some tree splits, ascending: where a conversion goes wrong first."""
+        if self.algorithm == "estimator":
+            from retrain import estimators
+
+            return estimators.thresholds(self.estimator, self.native, self.features)
         found: list[list[float]] = [[] for _ in range(self.features)]
         if self.algorithm == "xgboost":
             frame = self.native.trees_to_dataframe()
@@ -105,9 +121,25 @@ def train(
             raise Refused("the training rows have one class only")
         if seen[0] < 0 or seen[-1] >= classes:
             raise Refused(f"class indices {seen[0]}–{seen[-1]} do not fit {classes} classes")
-    train_native = _forest if recipe.algorithm == "random_forest" else _boost
+    train_native = {"random_forest": _forest, "xgboost": _boost, "estimator": _own}[recipe.algorithm]
     native = train_native(task, classes, rows, target, recipe, weights)
-    return Trained(task, recipe.algorithm, rows.shape[1], 0 if task == "regression" else classes, native)
+    answers = 0 if task == "regression" else classes
+    return Trained(task, recipe.algorithm, rows.shape[1], answers, native, recipe.estimator)
+
+
+def _own(
+    task: TrainedTask,
+    classes: int,
+    rows: Floats,
+    target: npt.NDArray[Any],
+    recipe: Recipe,
+    weights: Doubles | None,
+) -> Any:
+    from retrain import estimators  # here, not above: it needs what this module defines
+
+    return estimators.fit(
+        recipe.estimator, task, 0 if task == "regression" else classes, rows, target, weights, recipe.seed
+    )
 
 
 def _boost(
