@@ -10,7 +10,7 @@ delta, so that it can be read by itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -406,25 +406,29 @@ def _load_predictions(
 def _pairs(memory: Sequence[Remembered], texts: Places[str]) -> Rows:
     """The remembered pairs in the order of their completion, with their last outcomes."""
     chunks: list[Rows] = []
-    places: dict[int, tuple[int, int]] = {}
+    corrected: dict[int, Value] = {}
     for each in memory:
         rows = np.frombuffer(each.pairs, dtype=PAIR_ROW).copy()
         _respell(rows["kind"], rows["number"], each.texts, texts)
         _respell(rows["outcome_kind"], rows["outcome"], each.texts, texts)
         chunks.append(rows)
-        if each.corrected:
-            places = {
-                int(offset): (number, row)
-                for number, chunk in enumerate(chunks)
-                for row, offset in enumerate(chunk["offset"])
-            }
-        for offset, value in each.corrected:
-            if (at := places.get(offset)) is not None:
-                values = as_values([value])
-                chunk = chunks[at[0]]
-                _respell(values.kinds, values.numbers, values.texts, texts)
-                chunk["outcome"][at[1]], chunk["outcome_kind"][at[1]] = values.numbers[0], values.kinds[0]
-    return one_behind_the_other(chunks, PAIR_ROW)
+        corrected.update(each.corrected)
+    rows = one_behind_the_other(chunks, PAIR_ROW)
+    _correct(rows, corrected, texts)
+    return rows
+
+
+def _correct(pairs: Rows, corrected: Mapping[int, Value], texts: Places[str]) -> None:
+    """Replace outcomes by the offsets of their predictions; those of forgotten pairs are passed over."""
+    if not len(pairs) or not corrected:
+        return
+    offsets = np.fromiter(corrected, dtype=np.int64, count=len(corrected))
+    values = as_values(list(corrected.values()))
+    _respell(values.kinds, values.numbers, values.texts, texts)
+    order = np.argsort(pairs["offset"])
+    at = order[np.searchsorted(pairs["offset"], offsets, sorter=order).clip(max=len(pairs) - 1)]
+    there = pairs["offset"][at] == offsets
+    pairs["outcome"][at[there]], pairs["outcome_kind"][at[there]] = values.numbers[there], values.kinds[there]
 
 
 def _kept(chunks: Sequence[Rows], removed: Sequence[bytes]) -> Rows:

@@ -121,6 +121,25 @@ def test_corrections_push_nothing_out_of_the_stored_memory(ceilings_always: None
     assert (closed.cut.counters.duplicates, closed.cut.pending) == (3, 0)
 
 
+def test_corrections_of_any_checkpoint_are_loaded(ceilings_always: None) -> None:
+    """The last one of each pair counts, whichever checkpoint it came in; those of forgotten pairs are passed over."""
+    limits = msgspec.structs.replace(LIMITS, dedupe_rows=5)
+    names = [f"p{n}" for n in range(8)]
+    models = {"word": Declared("multiclass", ("a", "b", "c"))}
+    predictions = [Prediction(name, "word", "1", "a") for name in names]
+    outcomes = [Outcome(name, "a") for name in names[:6]]
+    outcomes += [Outcome("p2", "b"), Outcome("p1", "c"), Outcome("p2", "c"), Outcome("p5", "b")]
+    outcomes += [Outcome("p6", "a"), Outcome("p7", "b"), Outcome("p4", "c"), Outcome("p5", "a")]
+    made = [logged(n, 0, event) for n, event in enumerate(predictions)]
+    at = Driver((made, [logged(n, 1_000 + n, event) for n, event in enumerate(outcomes)]), limits, catalog_of(models))
+    for taken in (6, 1, 1, 2, 2, 1, 1):
+        step(at, 8 if not at.part.owned.number else 0, taken)
+    known = remembered(at.part.join)
+    at.crash()
+    assert remembered(at.part.join) == known
+    assert [outcome for *_, outcome in known][-4:] == ["c", "a", "a", "b"]
+
+
 def test_the_stored_memory_ends_where_the_limit_does(ceilings_always: None) -> None:
     """Deltas that newer ones push out, and those past the window, are dropped whole."""
     limits = msgspec.structs.replace(LIMITS, dedupe_rows=4)
