@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+
 import msgspec
 
 from detectors.baseline import Metric
@@ -86,6 +88,8 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.minutes: dict[int, Minute] = {}
+        self._order: list[int] = []
+        """A heap of their numbers: a catch-up may have thousands open, and asks for the first at each step."""
         self._stored: set[int] = set()
         self._changed: set[int] = set()
 
@@ -121,17 +125,21 @@ class Arrivals:
 
     def _at(self, minute: int) -> Minute:
         self._changed.add(minute)
-        return self.minutes.setdefault(minute, Minute())
+        if (held := self.minutes.get(minute)) is None:
+            held = self.minutes[minute] = Minute()
+            heappush(self._order, minute)
+        return held
 
     @property
     def first(self) -> int | None:
         """The first minute that waits."""
-        return min(self.minutes, default=None)
+        return self._order[0] if self._order else None
 
     def take(self, minute: int) -> list[tuple[int, Minute]]:
         """The minutes up to and including one that is over, oldest first, floats in an order of their own."""
         taken = []
-        for number in sorted(number for number in self.minutes if number <= minute):
+        while self._order and self._order[0] <= minute:
+            number = heappop(self._order)
             held = self.minutes.pop(number)
             held.moments.sort()
             held.corrections.sort(key=lambda move: move.place)
@@ -204,5 +212,7 @@ class Arrivals:
 
     def load(self, minute: int, value: bytes) -> None:
         """Take over a stored minute."""
+        if minute not in self.minutes:
+            heappush(self._order, minute)
         self.minutes[minute] = msgspec.msgpack.decode(value, type=Minute)
         self._stored.add(minute)

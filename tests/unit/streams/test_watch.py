@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detectors.tally import Tally
 from streams import silence
-from streams.arrivals import Arrivals
+from streams.arrivals import Arrivals, Minute
 from streams.catalog import Catalog
 from streams.events import Alert, Baseline, ModelEvent, ModelState
 from streams.monitor import MonitorPartition
@@ -462,6 +465,26 @@ def test_a_regressions_correction_is_shown_too_unless_its_pair_is_older_than_the
     arrivals.add(Summary(0, 1, 1, "loan", "regression", [part]))
     assert arrivals.tally("1", "", 0) == Tally(1, {}, 1.0, 1.0, 1.0)
     assert arrivals.tally("1", "", 2) == Tally(1, {}, 2.0, 4.0, 2.0)
+
+
+@given(st.lists(st.integers(0, 30)), st.lists(st.integers(0, 30)), st.lists(st.integers(0, 30), unique=True))
+def test_minutes_are_taken_in_their_order(first: list[int], then: list[int], stored: list[int]) -> None:
+    """Whenever they came: those up to a minute, oldest first; what comes later for one of them opens it again."""
+    arrivals = Arrivals()
+    for minute in stored:
+        arrivals.load(minute, msgspec.msgpack.encode(Minute(predictions={"1": 1})))
+    expected = Counter(stored)
+    for minutes, until in ((first, 14), (then, 40)):
+        for minute in minutes:
+            part = VersionPart.of("1", "", [], [], np.empty(0, dtype=np.uint8), predictions={minute: 1})
+            arrivals.add(Summary(0, 1, 1, "loan", "binary", [part]))
+        expected.update(minutes)
+        assert arrivals.first == min(expected, default=None)
+        over = sorted(minute for minute in expected if minute <= until)
+        assert [(at, held.predictions["1"]) for at, held in arrivals.take(until)] == [
+            (at, expected.pop(at)) for at in over
+        ]
+    assert arrivals.first is None
 
 
 def test_segments_have_windows_up_to_a_bound() -> None:
