@@ -11,6 +11,7 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -76,20 +77,22 @@ class EventDecoder(Generic[T]):
         self._check = check
         self.decode = self._decoder.decode
 
-    def decode_columns(self, values: Sequence[bytes | None]) -> list[tuple[Any, ...]] | None:
-        """The fields of every event, a tuple a field, if all values are plain JSON; None: look at each by itself.
+    def decode_columns(self, values: Sequence[bytes | None]) -> list[list[Any]] | None:
+        """The fields of every event, a list a field, if all values are plain JSON; None: look at each by itself.
 
         Bounds are not checked: :attr:`streams.columns.Events.within_bounds` tells them for all at once. No event is
-        kept: thousands of them at a time are slow to make and to let go.
+        kept, nor its tuple: thousands of them at a time are slow to make and to let go.
         """
         plain = cast(Sequence[bytes], values)
         try:
             if not plain or max(map(len, plain)) > MAX_VALUE_BYTES:
                 return None
             events = map(self._decoder.decode, plain)
-            return list(zip(*map(msgspec.structs.astuple, events), strict=True))  # type: ignore[arg-type]  # T is a struct
+            fields = list(chain.from_iterable(map(msgspec.structs.astuple, events)))  # type: ignore[arg-type]  # T is a struct
         except (TypeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None  # a TypeError is a tombstone, which has no length
+        width = len(fields) // len(plain)
+        return [fields[at::width] for at in range(width)]
 
     def decode_any(self, value: bytes | None, headers: Headers = ()) -> T:
         """The event in ``value``, whatever its encoding.

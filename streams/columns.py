@@ -100,14 +100,14 @@ def fields_of(side: int, events: Sequence[Prediction | Outcome | None]) -> list[
 
 
 def prediction_columns(
-    fields: Sequence[tuple[Any, ...]],
+    fields: Sequence[Sequence[Any]],
     at_ms: Ints,
     offsets: Ints,
     original: Original,
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
-    """Predictions as columns, from the fields of :class:`~streams.events.Prediction`, a tuple a field."""
+    """Predictions as columns, from the fields of :class:`~streams.events.Prediction`, a sequence a field."""
     ids, models, versions, values, times, scores, segments = fields
     parts = [_places(models), _places(versions), _places(segments)]
     if all(len(distinct) == 1 for _, distinct in parts):
@@ -130,14 +130,14 @@ def prediction_columns(
 
 
 def outcome_columns(
-    fields: Sequence[tuple[Any, ...]],
+    fields: Sequence[Sequence[Any]],
     at_ms: Ints,
     offsets: Ints,
     original: Original,
     end_offset: int,
     bad: dict[int, tuple[DeadReason, str]] | None = None,
 ) -> Events:
-    """Outcomes as columns, from the fields of :class:`~streams.events.Outcome`, a tuple a field."""
+    """Outcomes as columns, from the fields of :class:`~streams.events.Outcome`, a sequence a field."""
     ids, values, times, models, *_ = fields
     codes, named = _places(models)
     if None in named:
