@@ -12,18 +12,20 @@ rows than it could spare itself, what this way of training is worth now.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from retrain.comparison import Comparison, MetricName, compare
 from retrain.dataset import Dataset, Problem
-from retrain.gates import groups_of, require_cheap, require_fair
+from retrain.gates import Group, groups_of, require_cheap, require_fair
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
 from retrain.scoring import decide
+from retrain.segments import Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
 from retrain.training import Refused, Trained, train
+from serving.manifest import Slice
 from streams.settings import RetrainSettings
 
 BLOCKS = 4
@@ -65,10 +67,11 @@ class Contest:
 
     @property
     def verdict(self) -> str:
-        """One line for a person: the winner's comparison, or the best one's of those that did not win."""
-        if self.rivals:
+        """One line for a person: the winner's comparison; if nobody won, the best one's and why others were refused."""
+        if self.challenger is not None or self.archived is not None:
             return self.rivals[0].describe()
-        return "; ".join(self.refused) or "there was nobody to compare with"
+        told = [rival.describe() for rival in self.rivals[:1]] + list(self.refused)
+        return "; ".join(told) or "there was nobody to compare with"
 
 
 def contest(
@@ -93,14 +96,23 @@ def contest(
     """
     stage("training")
     ring = _Ring(dataset, problem, settings, champion, fresh)
-    old = ring.archived(archive, archive_significance)
-    if (best := _best(old)) is not None:
+    refused: list[str] = []
+    returning = ring.archived(archive, archive_significance)
+    old = [rival for rival, _ in returning]
+    while (best := _best(old)) is not None:
+        try:
+            ring.require_no_loser(next(errors for rival, errors in returning if rival is best))
+        except Refused as refusal:
+            refused.append(f"{best.name}: {refusal}")
+            old.remove(best)
+            continue
         stage("exporting")
         stage("verifying")
-        return Contest(_first(best, old), archived=int(best.name.split()[-1]))
+        return Contest(_first(best, old), tuple(refused), archived=int(best.name.split()[-1]))
     if not trains:
-        return Contest(tuple(_ranked(old)))
-    found, refused = ring.trained(change, significance)
+        return Contest(tuple(_ranked(old)), tuple(refused))
+    found, untrained = ring.trained(change, significance)
+    refused += untrained
     if not found and not old:
         raise Refused("; ".join(dict.fromkeys(refused)) or "no row is left to test on")
     rivals = [rival for rival, _ in found]
@@ -108,6 +120,7 @@ def contest(
     while (best := _best(rivals)) is not None:
         candidate = next(each for rival, each in found if rival is best)
         try:
+            segments = ring.require_no_loser(candidate.errors)
             challenger = finished(
                 dataset,
                 problem,
@@ -123,6 +136,7 @@ def contest(
                 change=candidate.source.change,
             )
             require_cheap(challenger.onnx, dataset.features, settings)
+            groups: list[Group] = []
             if settings.groups:
                 rows, target = dataset.features[candidate.end :], dataset.target[candidate.end :]
                 answered = decide(challenger.onnx, rows)
@@ -132,7 +146,8 @@ def contest(
             refused.append(f"{best.name}: {refusal}")
             rivals.remove(best)
             continue
-        return Contest(_first(best, [*rivals, *old]), tuple(refused), challenger=challenger)
+        told = replace(challenger, segments=_by_segment(segments), groups=_by_group(groups))
+        return Contest(_first(best, [*rivals, *old]), tuple(refused), challenger=told)
     stage("verifying")
     if not rivals and not old:
         raise Refused("; ".join(refused))
@@ -172,7 +187,14 @@ class _Ring:
     def _compared(self, champion: Errors, rival: Errors, significance: float) -> Comparison:
         return compare(self._metric, champion, rival, significance, self._settings.minimum_gain)
 
-    def archived(self, archive: Sequence[Archived], significance: float) -> list[Rival]:
+    def require_no_loser(self, errors: Errors) -> list[Segment]:
+        """The segments of the rows that ``errors`` are of, the newest. Raises :class:`Refused` for one that loses."""
+        names = self._dataset.segments[-len(errors) :]
+        found = segments_of(names, self._champion[-len(errors) :], errors, self._metric)
+        require_no_loser(found, self._metric, self._settings.segment_loss)
+        return found
+
+    def archived(self, archive: Sequence[Archived], significance: float) -> list[tuple[Rival, Errors]]:
         """Every version that has not been trained on all of the rows, on those that it has not been trained on.
 
         None on outcomes of one class: a feed that has lost the others would bring back whoever always says that one.
@@ -184,9 +206,12 @@ class _Ring:
             if len(errors) and self._tells(start):
                 found.append((each.version, errors))
         return [
-            Rival(
-                f"version {version}",
-                self._compared(self._champion[-len(errors) :], errors, significance / len(found)),
+            (
+                Rival(
+                    f"version {version}",
+                    self._compared(self._champion[-len(errors) :], errors, significance / len(found)),
+                ),
+                errors,
             )
             for version, errors in found
         ]
@@ -231,6 +256,14 @@ class _Ring:
             answers = said.reshape(end - start) if task == "regression" else np.argmax(said, axis=1)
             errors.append(absolute_errors(self._metric, answers, dataset.target[start:end]))
         return _Candidate(source, model, tested[-1][0], np.concatenate(errors))
+
+
+def _by_segment(segments: Sequence[Segment]) -> dict[str, Slice]:
+    return {each.name: Slice(each.rows, each.challenger, each.champion) for each in segments}
+
+
+def _by_group(groups: Sequence[Group]) -> dict[str, Slice]:
+    return {each.name: Slice(each.rows, each.challenger, each.champion, each.selected, each.found) for each in groups}
 
 
 def _ranked(rivals: Sequence[Rival]) -> list[Rival]:

@@ -158,7 +158,8 @@ class Dataset:
     """Rows in time order, oldest first.
 
     ``target``: class indices, or numbers. ``served``: what the live model had answered, encoded alike (NaN where it
-    cannot be). ``dropped``: reason → rows. ``offsets``: partition → scanned range of `predictions`.
+    cannot be). ``dropped``: reason → rows. ``offsets``: partition → scanned range of `predictions`. ``segments``: one a
+    row, "" for a row without; empty if no row has one.
     """
 
     features: Floats
@@ -167,6 +168,7 @@ class Dataset:
     complete_ms: npt.NDArray[np.int64]
     dropped: dict[str, int]
     offsets: dict[int, tuple[int, int]]
+    segments: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -212,6 +214,7 @@ def gather(
     rows: list[list[float] | None] = [None] * len(references)
     target = np.full(len(references), np.nan)
     served = np.full(len(references), np.nan)
+    segments = [""] * len(references)
     dropped: dict[str, int] = {}
     unseen = set(position)
     for partition in sorted(offsets):
@@ -225,6 +228,7 @@ def gather(
                 dropped[usable] = dropped.get(usable, 0) + 1
                 continue
             rows[i], target[i], served[i] = usable
+            segments[i] = prediction.segment or ""
     if unseen:
         dropped["prediction_gone"] = len(unseen)
     kept = [i for i, row in enumerate(rows) if row is not None]
@@ -236,6 +240,7 @@ def gather(
         complete_ms=np.asarray([references[i].complete_ms for i in kept], dtype=np.int64),
         dropped=dropped,
         offsets=offsets,
+        segments=tuple(segments[i] for i in kept) if any(segments[i] for i in kept) else (),
     )
 
 

@@ -76,6 +76,8 @@ def manifest_of(
         profile=challenger.profile,
         trained_from=trained_from,
         metrics=metrics_of(challenger),
+        segments=dict(challenger.segments),
+        groups=dict(challenger.groups),
         parity=parity_of(challenger),
         parameters=parameters_of(recipe(settings), challenger.first_row, end, challenger.change_row),
         libraries=versions_here(settings.estimator),
@@ -110,6 +112,25 @@ def _trained(challenger: Challenger) -> str:
         "each block by a model that was trained in the same way on what came before it. The last of these models,\n"
         "which has not seen the newest block, is this one; it was not fitted again."
     )
+
+
+def _for_whom(challenger: Challenger) -> str:
+    """Its errors by segment and by group, beside the champion's; nothing if there are neither."""
+    found = [("segment", name, each) for name, each in challenger.segments.items()]
+    found += [("group", name, each) for name, each in challenger.groups.items()]
+    if not found:
+        return ""
+    what = "share wrong" if challenger.baseline.metric == "accuracy" else "mean absolute error"
+    lines = [
+        "",
+        f"| by | which | rows | {what} | the champion's | selected | positives found |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for by, name, each in found:
+        numbers = (each.error, each.champion_error, each.selected, each.found)
+        shown = " | ".join("–" if number is None else f"{number:.4f}" for number in numbers)
+        lines.append(f"| {by} | {name.replace('|', '/')} | {each.rows} | {shown} |")
+    return "\n".join(lines) + "\n"
 
 
 def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSettings) -> str:
@@ -148,7 +169,7 @@ Who made it serve, when and why: `driftline models show {manifest.model} {manife
 {measured.metric} {measured.value:.4f} ± {measured.standard_error:.4f} (standard error, {measured.n} rows).
 Against the champion: {verdict}.
 {suspected}
-
+{_for_whom(challenger)}
 ## Is the exported model the trained one?
 {parity.describe()}: {parity.real_rows} real, {parity.threshold_rows} at a split's threshold,
 {parity.nan_rows} with missing values, {parity.unseen_rows} beyond every range, the others perturbed real ones;

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from retrain.parity import check as check_parity
 from retrain.profile import reference_profile
 from retrain.scoring import decide
 from retrain.training import Algorithm, Floats, Recipe, Refused, Trained, train
-from serving.manifest import ReferenceProfile
+from serving.manifest import ReferenceProfile, Slice
 from streams.events import Baseline
 from streams.settings import RetrainSettings
 
@@ -51,6 +51,9 @@ class Challenger:
     """Which rows it was trained on, of several choices."""
     suspected: float | None = None
     """Of its rows, the share of labels that are probably wrong; None where that is not told."""
+    segments: Mapping[str, Slice] = field(default_factory=dict)
+    groups: Mapping[str, Slice] = field(default_factory=dict)
+    """How it did on parts of the test rows, beside the champion."""
 
 
 def recipe(settings: RetrainSettings) -> Recipe:

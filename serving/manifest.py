@@ -73,13 +73,27 @@ class ReferenceProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     predicted: dict[str, int] = {}
 
 
+class Slice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a version did on a part of the rows that it was tested on: its share wrong, or its mean absolute error.
+
+    ``champion_error`` is the error of the version that it was compared with. Of a group of a binary model, ``selected``
+    is the share that it puts into the positive class, and ``found`` the share of the positive rows that it puts there.
+    """
+
+    rows: int
+    error: float
+    champion_error: float | None = None
+    selected: float | None = None
+    found: float | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Everything about one immutable version.
 
     ``sha256`` and ``size_bytes`` are of ``model.onnx``; ``created_at`` is RFC 3339. ``trained_from`` names the source:
     a file and its rows, or ranges of offsets by topic and partition. ``parameters`` (with the seed) and ``libraries``
     (with Python and Driftline) are what it takes to train the same bytes again. ``trigger`` is the alert's fingerprint
-    and start.
+    and start. ``segments`` and ``groups`` are metrics by the events' segment and by the features in ``retrain.groups``.
     """
 
     format: int = FORMAT
@@ -96,6 +110,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     profile: ReferenceProfile | None = None
     trained_from: dict[str, Any] = {}
     metrics: dict[str, float] = {}
+    segments: dict[str, Slice] = {}
+    groups: dict[str, Slice] = {}
     parity: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     libraries: dict[str, str] = {}

@@ -239,6 +239,11 @@ class RetrainSettings(_Section):
     group_difference: float = Field(
         1.0, ge=0, le=1, description="between groups, of selection rates and of true positive rates, at most"
     )
+    segment_loss: float = Field(
+        0.05,
+        ge=0,
+        description="accuracy (or share of the MAE) that a segment of the events may lose, where it surely does",
+    )
     parity_rows: int = Field(10_000, ge=100, description="rows on which ONNX must agree with the original")
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
@@ -271,6 +276,7 @@ class ModelRetrainSettings(_Section):
     max_promotions_per_week: int | None = Field(None, ge=0)
     groups: list[str] | None = None
     group_loss: float | None = Field(None, ge=0)
+    segment_loss: float | None = Field(None, ge=0)
     group_difference: float | None = Field(None, ge=0, le=1)
     probation_rows: int | None = Field(None, ge=1)
     probation_s: float | None = Field(None, gt=0)
