@@ -20,10 +20,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.detection_champions import recall_drop, recorded_streams
+from bench.detection_champions import recorded_streams
 from bench.detection_measure import PER, frozen, name_of
 from bench.detection_optimum import optimum
 from bench.detection_peers import RUN_LENGTH, Runner, adwin, always, e_detector, focus, page_hinkley, stepd
+from bench.detection_recall import recall_drop
 from bench.detection_robust import FULL, QUICK, Size, cells
 from detectors.adwin import Adwin
 from detectors.contract import Detector

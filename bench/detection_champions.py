@@ -1,4 +1,4 @@
-"""Drifts that are known: recorded streams with a frozen champion, and a recall that falls."""
+"""Drifts that are known: recorded streams with a frozen champion."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import numpy as np
 import pandas as pd
 from xgboost import XGBClassifier
 
-from bench.detection_measure import FalseAlarms
 from bench.detection_optimum import optimum
 from bench.detection_peers import RUN_LENGTH, e_detector
 from bench.detection_processes import Errors, Stream
-from detectors.e_detector import EDetector
-from detectors.four_rates import FourRates, Truths
-from detectors.reference import Reference
 
 TRAINING = 2_500
 REFERENCE = 5_000
@@ -125,62 +121,3 @@ def recorded_streams(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
                 "drifts": entries,
             },
         )
-
-
-PREVALENCE = 0.005
-RECALL = (0.8, 0.4)
-FALSE_POSITIVES = 0.005
-RATES_AND_ACCURACY = 5
-LEARNING = 150_000
-HORIZON = 100_000
-
-
-def classified(rng: np.random.Generator, n: int, recall: float) -> tuple[Truths, Truths]:
-    """(predicted, actual) of a rare class."""
-    actual = rng.random(n) < PREVALENCE
-    predicted = np.where(actual, rng.random(n) < recall, rng.random(n) < FALSE_POSITIVES)
-    return predicted, actual
-
-
-def recall_drop(streams: int, seed: int) -> dict[str, object]:
-    """Recall falls from .8 to .4 at a prevalence of .5 %: delays of the four rates, and of the error rate beside.
-
-    The budget, one false alarm in 100,000 outcomes, is shared by the error rate and the four rates.
-    """
-    run_length = RUN_LENGTH * RATES_AND_ACCURACY
-    predicted_share = PREVALENCE * RECALL[0] + (1.0 - PREVALENCE) * FALSE_POSITIVES
-    shares = {"tpr": PREVALENCE, "ppv": predicted_share}
-    positives: list[float] = []
-    outcomes: list[float] = []
-    accuracy: list[float] = []
-    alarms = quiet = 0
-    for number in range(streams):
-        rng = np.random.default_rng([seed, number])
-        rates = FourRates(run_length, shares)
-        rates.update_many(*classified(rng, LEARNING, RECALL[0]))
-        predicted, actual = classified(rng, 2 * HORIZON, RECALL[0])
-        alarms += len(rates.update_many(predicted, actual))
-        quiet += len(predicted)
-        errors = EDetector(run_length, reference=Reference.of_errors((predicted != actual).astype(np.float64)))
-        predicted, actual = classified(rng, HORIZON, RECALL[1])
-        found = [each for each in rates.update_many(predicted, actual) if each.rate == "tpr"]
-        outcomes.append(found[0].index + 1 if found else math.inf)
-        positives.append(float(actual[: found[0].index + 1].sum()) if found else math.inf)
-        seen = errors.update_many((predicted != actual).astype(np.float64))
-        accuracy.append(seen[0].index + 1 if seen else math.inf)
-    rate = FalseAlarms(alarms, quiet)
-    return {
-        "found": sum(map(math.isfinite, outcomes)),
-        "of": streams,
-        "delay_positives": float(np.median(positives)),
-        "delay_outcomes": float(np.median(outcomes)),
-        "accuracy": {"found": sum(map(math.isfinite, accuracy)), "delay_outcomes": finite(float(np.median(accuracy)))},
-        "fa_per_10k": rate.rate,
-        "fa_upper": rate.upper,
-        "budget": 0.1,
-    }
-
-
-def finite(value: float) -> float | None:
-    """None for what was never reached."""
-    return value if math.isfinite(value) else None

@@ -3,126 +3,157 @@
 Wang and Abraham, "Concept drift detection for streaming data", IJCNN 2015: a change of concept shows in the true
 positive rate, true negative rate, positive or negative predictive value, when accuracy may hardly move. Theirs tests
 each with a Monte Carlo bound; here each is a stream of errors from 0 to 1 that has the e-detector's guarantee.
+
+An outcome is a *code*: 1 if it was positive, plus 2 if positive was predicted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.e_detector import LEAST_RUN_LENGTH, EDetector
-from detectors.reference import WINDOW, Reference
-from detectors.snapshot import SnapshotError, fields_of, seal
-from detectors.verdict import Detection
+from detectors.part_watch import PartDetection, PartState, PartWatch, divided
+from detectors.snapshot import SnapshotError
+from detectors.tally import Tally
 
-FORMAT = 1
-REFERENCE_OUTCOMES = WINDOW
-"""Outcomes of its own that a rate learns its reference from: at a prevalence of .5 % they are 100,000 outcomes."""
+ACTUAL, PREDICTED = 1, 2
+OTHER = 4
+"""The code of an outcome that is not of two classes; the rates do not take it."""
+UNKNOWN = 8
+"""The code of an outcome of which nobody has said what was predicted."""
 
-Truths = NDArray[np.bool_]
+Codes = NDArray[np.uint8]
 
-RATES: Mapping[str, str] = MappingProxyType(
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One of the four: of the outcomes with a bit set (or not), the share whose other bit is the same."""
+
+    title: str
+    means: str
+    """What it is the share of."""
+    outcomes: str
+    """What it counts."""
+    bit: int
+    positive: bool
+
+    @property
+    def wrong(self) -> int:
+        """The code of its errors."""
+        return self.bit if self.positive else (ACTUAL | PREDICTED) ^ self.bit
+
+
+RATES: Mapping[str, Rate] = MappingProxyType(
     {
-        "tpr": "share of the positives that were predicted (recall)",
-        "tnr": "share of the negatives that were predicted (specificity)",
-        "ppv": "share of the predicted positives that are (precision)",
-        "npv": "share of the predicted negatives that are",
+        "recall": Rate("recall", "the share of the positives that it finds", "positives", ACTUAL, True),
+        "specificity": Rate(
+            "specificity", "the share of the negatives that it leaves alone", "negatives", ACTUAL, False
+        ),
+        "precision": Rate(
+            "precision", "the share of its predicted positives that are right", "predicted positives", PREDICTED, True
+        ),
+        "npv": Rate(
+            "negative predictive value",
+            "the share of its predicted negatives that are right",
+            "predicted negatives",
+            PREDICTED,
+            False,
+        ),
     }
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RateDetection:
-    """A rate fell. `index` is the outcome in the batch; the detection's own numbers count outcomes of that rate."""
-
-    rate: str
-    index: int
-    detection: Detection
+def counted(name: str, tally: Tally, positive: str) -> tuple[int, int]:
+    """(errors, outcomes) of a rate in a window."""
+    rate = RATES[name]
+    errors = outcomes = 0
+    for (predicted, outcome), n in tally.confusion.items():
+        code = ACTUAL * (outcome == positive) | PREDICTED * (predicted == positive)
+        if bool(code & rate.bit) == rate.positive:
+            outcomes += n
+            errors += n * (code == rate.wrong)
+    return errors, outcomes
 
 
 @dataclass(frozen=True, slots=True)
 class FourRatesState:
+    """`count`: outcomes of two classes that came."""
+
     count: int
-    detectors: dict[str, bytes]
+    parts: dict[str, PartState]
 
 
 class FourRates:
-    """Watches all four; a fall of any is a detection.
+    """Watches the rates `names`, which share a budget; a fall of any is a detection.
 
-    `run_length` is the least expected number of *outcomes* between false alarms of each of the four; that of all
-    together is at least a quarter of it. A rate that concerns a share s of the outcomes (`shares`, by name; without
-    one, all) gets s times that as the threshold of its detector, which counts its own outcomes. `references` are
-    those that are known; any other rate learns its own from its first 500 outcomes.
+    Each learns from the first `learning` outcomes, longer if they hold fewer than 500 of its own.
     """
 
-    def __init__(
-        self,
-        run_length: float,
-        shares: Mapping[str, float] | None = None,
-        references: Mapping[str, Reference] | None = None,
-    ) -> None:
-        shares, references = shares or {}, references or {}
-        unknown = sorted((set(shares) | set(references)) - set(RATES))
-        if unknown:
-            raise ValueError(f"there is no rate {unknown[0]!r}: choose of {', '.join(RATES)}")
-        for name, share in shares.items():
-            if not 0.0 < share <= 1.0:
-                raise ValueError(f"the share of {name} is {share}: give a number above 0, up to 1")
+    def __init__(self, names: Sequence[str], false_alarms_a_week: float, learning: int) -> None:
         self.count = 0
-        self._detectors = {
-            name: EDetector(
-                threshold=max(LEAST_RUN_LENGTH, run_length * shares.get(name, 1.0)),
-                reference_outcomes=REFERENCE_OUTCOMES,
-                reference=references.get(name),
-            )
-            for name in RATES
-        }
+        self._learning = learning
+        parts = divided(false_alarms_a_week, _known(names))
+        self.parts = {name: PartWatch(name, budget, learning) for name, budget in parts.items()}
 
-    def update_many(self, predicted: Truths, actual: Truths) -> list[RateDetection]:
-        """Feed outcomes, oldest first; detections come in the order of their outcomes, then of the rates.
+    @property
+    def missing(self) -> int:
+        """Outcomes of two classes still to learn from before any rate pages."""
+        return max(0, self._learning - self.count)
 
-        However a stream is cut into batches, they are the same. Raises ValueError if the two differ in length.
+    def allow(self, false_alarms_a_week: float) -> None:
+        """Another budget for all of them together."""
+        for name, budget in divided(false_alarms_a_week, list(self.parts)).items():
+            self.parts[name].allow(budget)
+
+    def start_afresh(self) -> None:
+        """Forget what the detectors saw, not what the rates were when nothing was wrong."""
+        for part in self.parts.values():
+            part.start_afresh()
+
+    def update_many(self, seconds: NDArray[np.int64], codes: Codes) -> list[PartDetection]:
+        """Feed outcomes of codes 0 to 3, oldest first; detections come in the order of their outcomes, then of the
+        rates.
+
+        Batches end with a second; how the stream is cut into them makes no other difference. Raises ValueError if the
+        two differ in length.
         """
-        if predicted.shape != actual.shape or predicted.ndim != 1:
-            raise ValueError(f"there are {predicted.shape} predictions and {actual.shape} outcomes: give one of each")
-        found: list[RateDetection] = []
-        for name, concerned, wrong in (
-            ("tpr", actual, ~predicted),
-            ("tnr", ~actual, predicted),
-            ("ppv", predicted, ~actual),
-            ("npv", ~predicted, actual),
-        ):
-            places = np.flatnonzero(concerned)
-            for each in self._detectors[name].update_many(wrong[places]):
-                found.append(RateDetection(name, int(places[each.index]), each))
-        self.count += len(predicted)
-        order = list(RATES)
-        return sorted(found, key=lambda each: (each.index, order.index(each.rate)))
+        if seconds.shape != codes.shape or codes.ndim != 1:
+            raise ValueError(f"there are {seconds.shape} seconds and {codes.shape} codes: give one of each")
+        found: list[PartDetection] = []
+        for name, part in self.parts.items():
+            rate = RATES[name]
+            places = np.flatnonzero(codes & rate.bit if rate.positive else ~codes & rate.bit)
+            wrong = (codes[places] == rate.wrong).astype(np.float64)
+            for each in part.update_many(seconds[places], wrong, self.count + 1 + places):
+                place = int(places[each.index])
+                found.append(PartDetection(each.stream, place, each.detection, each.change_s, each.allotted))
+        self.count += len(codes)
+        return sorted(found, key=lambda each: each.index)
 
-    def counts(self) -> dict[str, int]:
-        """Outcomes that each rate has seen."""
-        return {name: detector.count for name, detector in self._detectors.items()}
+    @property
+    def state(self) -> FourRatesState:
+        """The whole state, to be stored."""
+        return FourRatesState(self.count, {name: part.state for name, part in self.parts.items()})
 
-    def snapshot(self) -> bytes:
-        """The whole state."""
-        return seal(FORMAT, FourRatesState(self.count, {n: each.snapshot() for n, each in self._detectors.items()}))
+    def restore(self, state: FourRatesState) -> None:
+        """Take over a stored state, keeping one's own budget; a rate that it does not have begins to learn.
 
-    def restore(self, sealed: bytes) -> None:
-        """Take over a snapshot's state, keeping one's own thresholds.
-
-        Raises SnapshotError, having changed nothing, if the bytes are damaged, newer, or of other rates.
+        Raises SnapshotError if a part of it is damaged or newer.
         """
-        state = fields_of(sealed, FORMAT, FourRatesState)
-        if set(state.detectors) != set(RATES):
-            raise SnapshotError(f"the snapshot is of the rates {sorted(state.detectors)}, not of {sorted(RATES)}")
-        before = {name: detector.snapshot() for name, detector in self._detectors.items()}
-        try:
-            for name, detector in self._detectors.items():
-                detector.restore(state.detectors[name])
-        except SnapshotError:
-            for name, detector in self._detectors.items():
-                detector.restore(before[name])
-            raise
+        if unknown := sorted(set(state.parts) - set(RATES)):
+            raise SnapshotError(f"the snapshot has the rate {unknown[0]!r}: upgrade before reading it")
+        for name, part in self.parts.items():
+            if name in state.parts:
+                self.parts[name] = PartWatch(name, part.budget, self._learning, state.parts[name])
         self.count = state.count
+
+
+def _known(names: Sequence[str]) -> Sequence[str]:
+    if not names:
+        raise ValueError("no rate is named: choose of " + ", ".join(RATES))
+    for name in names:
+        if name not in RATES:
+            raise ValueError(f"there is no rate {name!r}: choose of {', '.join(RATES)}")
+    return names

@@ -38,7 +38,7 @@ class Pagers:
         outcomes_per_s: float,
     ) -> None:
         self._names = tuple(names)
-        self._budget = false_alarms_a_week
+        self.budget = false_alarms_a_week
         self._reference = reference
         self._scaling = scaling
         self.spread = reference.spread
@@ -50,7 +50,7 @@ class Pagers:
     def _allot(self, outcomes_per_s: float) -> list[Allotted]:
         rate = self._reference.rate
         watched = [Watched(ALL_OUTCOMES, name, 1.0, rate) for name in self._names]
-        return allot(self._budget, outcomes_per_s, watched) if watched else []
+        return allot(self.budget, outcomes_per_s, watched) if watched else []
 
     def _made(self, allotted: Allotted) -> Detector:
         name = allotted.watched.detector
@@ -58,8 +58,10 @@ class Pagers:
         detector = make_detector(name, **allotted.parameters, **known)
         return detector if self._scaling is None else ScaledDetector(detector, self._scaling)
 
-    def recalibrate(self, outcomes_per_s: float) -> None:
-        """Let the budget hold at this rate of outcomes from the next error on."""
+    def recalibrate(self, outcomes_per_s: float, false_alarms_a_week: float | None = None) -> None:
+        """Let the budget, or another, hold at this rate of outcomes from the next error on."""
+        if false_alarms_a_week is not None:
+            self.budget = false_alarms_a_week
         self.allotted = self._allot(outcomes_per_s)
         for place, allotted in enumerate(self.allotted):
             before, self._detectors[place] = self._detectors[place], self._made(allotted)

@@ -12,6 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 from detectors import incident as incidents
+from detectors.four_rates import RATES
+from detectors.pagers import ALL_OUTCOMES
 from detectors.policy import Scalar, Transition
 from streams import codec
 from streams.events import ALERT_TYPE, Alert, Drift, Incident, IncidentMember, rfc3339
@@ -37,7 +39,9 @@ class Evidence(msgspec.Struct, frozen=True):
     ``outcomes_seen`` numbers the outcome that fired among the version's outcomes, from 1. ``change_offsets`` maps an
     input partition to the first outcome offset that may belong to the time after the estimated change.
     ``false_alarms_per_week`` is the detector's part of the model's budget, ``run_length`` the outcomes between false
-    alarms that this means; both are None for a detector that runs beside those that page.
+    alarms that this means; both are None for a detector that runs beside those that page. ``stream``: ``errors``, or
+    the rate that fell (1 − error): ``before``, ``after``, ``outcomes_since_change`` and ``run_length`` are of its own
+    outcomes then.
     """
 
     detector: str
@@ -55,6 +59,12 @@ class Evidence(msgspec.Struct, frozen=True):
     outcomes_since_change: int
     false_alarms_per_week: float | None = None
     run_length: float | None = None
+    stream: str = ALL_OUTCOMES
+
+    @property
+    def of_rate(self) -> bool:
+        """Whether it is of one of the four rates."""
+        return self.stream in RATES
 
     def as_json(self) -> dict[str, Any]:
         """The evidence with times in RFC 3339 and partitions as text, as JSON wants its keys."""
@@ -96,7 +106,7 @@ def alert(raised: Raised) -> Alert:
         summary, description = _resolved(raised), f"Nothing to do. It had been: {summary}"
     else:
         description = f"{_again(transition)}{description}"
-    metric = _METRICS[_text(transition.condition.evidence, "metric") or "accuracy"]
+    metric = _METRICS.get(_text(transition.condition.evidence, "metric"), _METRICS["accuracy"])
     expression = f"{metric}{{model={json.dumps(identity.model)}}}"
     return Alert(
         status=transition.status,
@@ -216,16 +226,13 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
         return f"{_who(raised)} has been wrong more often since {since}.", _next_steps(raised)
     first = raised.evidence[0]
     change = rfc3339(first.change_s * 1000)
-    if first.metric == "mae":
-        lost = f"its mean absolute error rose from {first.before:.4g} to {first.after:.4g}"
-    else:
-        lost = (
-            f"its accuracy fell from {1 - first.before:.1%} to {1 - first.after:.1%}, "
-            f"{100 * (first.after - first.before):.1f} points lost"
-        )
+    lost = _lost(first)
+    for each in {each.stream: each for each in reversed(raised.evidence) if each.stream != first.stream}.values():
+        lost += f"; {_lost(each)}, since {rfc3339(each.change_s * 1000)}"
     paged = "; ".join(_detection(each) for each in raised.evidence if each.run_length is not None)
     beside = "; ".join(_detection(each) for each in raised.evidence if each.run_length is None)
-    summary = f"{_who(raised)} has been wrong more often since about {change}: {lost}."
+    how = "has become worse" if first.of_rate else "has been wrong more often"
+    summary = f"{_who(raised)} {how} since about {change}: {lost}."
     certainty = f"Detected by {paged}. {_budget(raised.evidence)}" if paged else ""
     others = f"Beside it, {beside}." if beside else ""
     said = (
@@ -237,20 +244,37 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
     return summary, " ".join(each for each in said if each)
 
 
-def _detection(found: Evidence) -> str:
+def _lost(found: Evidence) -> str:
+    """What became worse, from what to what."""
+    if found.metric == "mae":
+        return f"its mean absolute error rose from {found.before:.4g} to {found.after:.4g}"
+    what, of = "accuracy", ""
+    if found.of_rate:
+        rate = RATES[found.stream]
+        what, of = f"{rate.title} ({rate.means})", f" in {found.outcomes_since_change:,} {rate.outcomes}"
     return (
-        f"{found.detector} at outcome {found.outcomes_seen} ({rfc3339(found.detected_s * 1000)}, partition "
+        f"its {what} fell from {1 - found.before:.1%} to {1 - found.after:.1%}{of}, "
+        f"{100 * (found.after - found.before):.1f} points lost"
+    )
+
+
+def _detection(found: Evidence) -> str:
+    on = f" on {RATES[found.stream].title}" if found.of_rate else ""
+    outcomes = RATES[found.stream].outcomes if found.of_rate else "outcomes"
+    return (
+        f"{found.detector}{on} at outcome {found.outcomes_seen} ({rfc3339(found.detected_s * 1000)}, partition "
         f"{found.detected_partition}, offset {found.detected_offset}), statistic {found.statistic:.4g} over "
-        f"{found.threshold:.4g}, {found.outcomes_since_change} outcomes after the estimated change"
+        f"{found.threshold:.4g}, {found.outcomes_since_change} {outcomes} after the estimated change"
     )
 
 
 def _budget(evidence: Iterable[Evidence]) -> str:
     """How sure it is, as the operator stated it."""
     first = next(each for each in evidence if each.run_length is not None)
+    outcomes = RATES[first.stream].outcomes if first.of_rate else "outcomes"
     return (
-        f"While nothing changes, that happens once in {first.run_length:,.0f} outcomes, which at this model's rate is "
-        f"{first.false_alarms_per_week:.3g} times a week."
+        f"While nothing changes, that happens once in {first.run_length:,.0f} {outcomes}, which at this model's rate "
+        f"is {first.false_alarms_per_week:.3g} times a week."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from streams.events import Label, ModelEvent, ModelState, Silence, Task, Value
 
@@ -49,6 +50,42 @@ class Catalog:
 def guess_task(prediction: Value) -> Task:
     """The task of a model that nobody declared, from the JSON type of its first prediction."""
     return "regression" if isinstance(prediction, float) else "classification"
+
+
+@dataclass(frozen=True, slots=True)
+class Positive:
+    """The positive class of a model, by its spelling. ``declared``: somebody said so; else labels other than 0 and 1
+    prove it wrong.
+    """
+
+    label: Label
+    declared: bool
+
+    @property
+    def text(self) -> str:
+        """As windows spell it."""
+        return label_text(self.label)
+
+
+ASSUMED = Positive(1, declared=False)
+
+
+def positive_class(state: ModelState | None) -> Positive | None:
+    """What is declared as ``positive``; else 1 of the labels 0 and 1 (false and true); else none.
+
+    A classification of which no classes are known is one of 0 and 1 until another label is seen.
+    """
+    if state is None:
+        return ASSUMED
+    if not is_classification(state.task):
+        return None
+    if state.positive is not None:
+        return Positive(state.positive, declared=True)
+    if state.task == "multiclass":
+        return None
+    if state.classes is None:
+        return ASSUMED
+    return ASSUMED if {label_text(each) for each in state.classes} == {"0", "1"} else None
 
 
 def is_classification(task: Task) -> bool:

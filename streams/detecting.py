@@ -26,11 +26,30 @@ class Paging(msgspec.Struct, frozen=True):
     threshold: float
 
 
+class RateDetecting(msgspec.Struct, frozen=True):
+    """One of the four rates, whose error is 1 − rate. ``outcomes`` of its own have come.
+
+    ``missing`` outcomes of the version and ``missing_own`` of its own are still to be learnt from; ``normal`` is None
+    until then. ``acceptable`` and ``threshold`` (a run length in its own outcomes) are None until its first outcome
+    after that.
+    """
+
+    rate: str
+    false_alarms_per_week: float
+    outcomes_per_s: float
+    outcomes: int
+    missing: int
+    missing_own: int
+    normal: Normal | None = None
+    acceptable: float | None = None
+    threshold: float | None = None
+
+
 class Detecting(msgspec.Struct, frozen=True):
     """How a version is watched now. ``missing`` outcomes are still to be learnt from; ``normal`` is None until then.
 
     ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
-    is wrong.
+    is wrong. ``rates`` are those of a binary model; ``pagers_per_week`` is what they leave of the budget.
     """
 
     false_alarms_per_week: float
@@ -40,3 +59,5 @@ class Detecting(msgspec.Struct, frozen=True):
     normal: Normal | None = None
     acceptable: float | None = None
     pagers: list[Paging] = []
+    rates: list[RateDetecting] = []
+    pagers_per_week: float | None = None

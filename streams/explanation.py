@@ -11,13 +11,16 @@ import redis
 
 from detectors.budget import WEEK_S, Watched, explained
 from detectors.delay import expected_delay
-from streams.detecting import Detecting, Normal, Paging
+from detectors.four_rates import RATES
+from streams.detecting import Detecting
 from streams.errors import MissingInput
 from streams.settings import RedisSettings
 from streams.store_client import connect, store_failure
 
 FACTORS = (1.5, 2.0, 4.0)
 """Times the usual error whose delays are told."""
+POINTS_LOST = (0.05, 0.1, 0.4)
+"""By which a rate falls, whose delays are told."""
 WORST = 0.99
 DAY_S = 86_400
 LONGEST_DAYS = 365
@@ -90,13 +93,23 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
         week = found.outcomes_per_s * WEEK_S
         yield f"outcomes: {found.outcomes_per_s:.4g} a second are {week:,.0f} a week"
         yield f"learning what is normal: {found.missing:,} outcomes to go; nothing pages until then"
+        yield from _rates(found)
         return
     normal = found.normal
     watched = [Watched(each.stream, each.detector, each.share, normal.error / found.scale) for each in found.pagers]
     if not watched:
         yield "monitor.detectors is empty: nothing pages on drift"
         return
-    yield from explained(found.false_alarms_per_week, found.outcomes_per_s, watched)
+    budget = found.false_alarms_per_week if found.pagers_per_week is None else found.pagers_per_week
+    arithmetic = explained(budget, found.outcomes_per_s, watched)
+    if budget < found.false_alarms_per_week:
+        names = ", ".join(RATES[each.rate].title for each in found.rates)
+        yield (
+            f"budget: {found.false_alarms_per_week:g} false alarms a week for the model: {budget:g} for the errors of "
+            f"all outcomes, {found.false_alarms_per_week - budget:g} for {names}"
+        )
+        arithmetic = arithmetic[1:]
+    yield from arithmetic
     what = "mean absolute error" if version.metric == "mae" else "error rate"
     yield (
         f"normal: {what} {normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} outcomes; "
@@ -109,16 +122,51 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
         for factor in FACTORS:
             rate = factor * normal.error
             if rate / found.scale < WORST:
-                yield f"delay to × {factor:g} ({rate:.4g}): {_delay(found, each, normal, rate)}"
+                level, per_s = found.acceptable / found.scale, found.outcomes_per_s * each.share
+                told_delay = _delay(level, normal.dispersion, each.threshold, rate / found.scale, per_s)
+                yield f"delay to × {factor:g} ({rate:.4g}): {told_delay}"
+    yield from _rates(found)
 
 
-def _delay(found: Detecting, pager: Paging, normal: Normal, error: float) -> str:
-    level = (found.acceptable or 0.0) / found.scale
-    outcomes = expected_delay(level, normal.dispersion, pager.threshold, error / found.scale)
-    seconds = outcomes / (found.outcomes_per_s * pager.share)
+def _rates(found: Detecting) -> Iterator[str]:
+    """Of the four rates, what is normal, the threshold, and how soon a fall is found."""
+    for each in found.rates:
+        rate, normal = RATES[each.rate], each.normal
+        share = each.outcomes_per_s / found.outcomes_per_s if found.outcomes_per_s else 0.0
+        head = f"{rate.title} ({rate.means}): {share:.3g} of the outcomes are {rate.outcomes}"
+        if normal is None:
+            wanted = max(each.missing_own, math.ceil(each.missing * share))
+            per_s = each.outcomes_per_s
+            left = f", {_duration(wanted / per_s)}" if per_s else ""
+            yield f"{head}; learning what is normal: about {wanted:,} of them to go{left}; it pages from then on"
+            continue
+        yield (
+            f"{head}; normal {1 - normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} of them; "
+            f"dispersion {normal.dispersion:.3g}, wander {normal.wander:.2g}"
+        )
+        if each.acceptable is None or each.threshold is None:
+            continue
+        yield (
+            f"  {each.outcomes_per_s:.4g} {rate.outcomes} a second × {WEEK_S:,} s / {each.false_alarms_per_week:g} = "
+            f"one false alarm in {each.threshold:,.0f} of them; acceptable: down to {1 - each.acceptable:.4g}"
+        )
+        for lost in POINTS_LOST:
+            error = normal.error + lost
+            if error < WORST:
+                delay = _delay(
+                    each.acceptable, normal.dispersion, each.threshold, error, each.outcomes_per_s, rate.outcomes
+                )
+                yield f"  delay to {1 - error:.4g}, {100 * lost:.0f} points less: {delay}"
+
+
+def _delay(
+    level: float, dispersion: float, threshold: float, error: float, per_s: float, what: str = "outcomes"
+) -> str:
+    outcomes = expected_delay(level, dispersion, threshold, error)
+    seconds = outcomes / per_s
     if math.isinf(outcomes) or seconds > LONGEST_DAYS * DAY_S:
         return "not within a year: it is acceptable, or hardly more"
-    return f"about {outcomes:,.0f} outcomes, {_duration(seconds)}"
+    return f"about {outcomes:,.0f} {what}, {_duration(seconds)}"
 
 
 def _duration(seconds: float) -> str:

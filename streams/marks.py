@@ -43,5 +43,14 @@ class Marks:
     def locate(self, number: int) -> tuple[int, dict[int, int]]:
         """(second, input partition → first outcome offset that may be later) of outcome ``number``, from 1."""
         index = min(bisect.bisect_left(self.marks, number, key=lambda mark: mark.count), len(self.marks) - 1)
+        return self.marks[index].second, self._from(index)
+
+    def offsets_at(self, second: int) -> dict[int, int]:
+        """Input partition → first outcome offset that may be of ``second`` or later."""
+        return self._from(
+            min(bisect.bisect_left(self.marks, second, key=lambda mark: mark.second), len(self.marks) - 1)
+        )
+
+    def _from(self, index: int) -> dict[int, int]:
         earlier = self.marks[index - 1].offsets if index else {}
-        return self.marks[index].second, {partition: offset + 1 for partition, offset in sorted(earlier.items())}
+        return {partition: offset + 1 for partition, offset in sorted(earlier.items())}

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.four_rates import UNKNOWN, Codes
 from streams.errors import StateMismatch
 from streams.records import Cut, Gap, Summary, Take
 
@@ -368,12 +369,16 @@ def _parse(name: str) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Errors in order, one entry each: second of completion, input partition, outcome offset, the error itself."""
+    """Errors in order, one entry each: second of completion, input partition, outcome offset, the error itself.
+
+    ``codes`` are those of :mod:`detectors.four_rates`; None for a model without a positive class.
+    """
 
     seconds: Ints
     partitions: Ints
     offsets: Ints
     errors: Floats
+    codes: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -381,7 +386,8 @@ class Errors:
     def slice(self, start: int, end: int) -> Errors:
         """Entries start..end, without copying."""
         at = np.s_[start:end]
-        return Errors(self.seconds[at], self.partitions[at], self.offsets[at], self.errors[at])
+        codes = self.codes[at] if self.codes is not None else None
+        return Errors(self.seconds[at], self.partitions[at], self.offsets[at], self.errors[at], codes)
 
 
 class OrderedErrors:
@@ -393,11 +399,11 @@ class OrderedErrors:
         self.first_second: int | None = None
         """The second of the first error that waits."""
 
-    def add(self, partition: int, seconds: Ints, offsets: Ints, errors: Floats) -> None:
+    def add(self, partition: int, seconds: Ints, offsets: Ints, errors: Floats, codes: Codes | None = None) -> None:
         """Take in errors, ``seconds`` rising."""
         if not len(seconds):
             return
-        self._added.append(Errors(seconds, np.full(len(seconds), partition), offsets, errors))
+        self._added.append(Errors(seconds, np.full(len(seconds), partition), offsets, errors, codes))
         first = int(seconds[0])
         self.first_second = first if self.first_second is None else min(self.first_second, first)
 
@@ -423,4 +429,18 @@ class OrderedErrors:
         offsets = np.concatenate([chunk.offsets for chunk in chunks])
         errors = np.concatenate([chunk.errors for chunk in chunks])
         order = np.lexsort((offsets, partitions, seconds))
-        return Errors(seconds[order], partitions[order], offsets[order], errors[order])
+        codes = _codes(chunks)
+        return Errors(
+            seconds[order],
+            partitions[order],
+            offsets[order],
+            errors[order],
+            codes[order] if codes is not None else None,
+        )
+
+
+def _codes(chunks: list[Errors]) -> Codes | None:
+    """The codes of chunks one behind the other; None if none has any."""
+    if all(chunk.codes is None for chunk in chunks):
+        return None
+    return np.concatenate([np.full(len(c), UNKNOWN, dtype=np.uint8) if c.codes is None else c.codes for c in chunks])

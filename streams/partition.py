@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from streams import stored, summarise
-from streams.catalog import Catalog, is_classification
+from streams.catalog import Catalog, is_classification, positive_class
 from streams.codec import (
     MAX_VALUE_BYTES,
     EventDecoder,
@@ -301,7 +301,13 @@ class InputPartition:
                 raise LookupError(f"model {names[ref][0]!r} left the catalog")
             return state.task
 
-        found = version_parts(pairs, effects, self.join.texts.items, lambda ref: is_classification(task(ref)))
+        found = version_parts(
+            pairs,
+            effects,
+            self.join.texts.items,
+            lambda ref: is_classification(task(ref)),
+            lambda ref: positive_class(catalog.get(names[ref][0])),
+        )
         by_model: dict[str, list[int]] = {}
         for ref in found:
             by_model.setdefault(names[ref][0], []).append(ref)

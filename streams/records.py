@@ -131,7 +131,9 @@ class VersionPart(msgspec.Struct):
     regression they are ``moments``: (minute of completion, cohort, n, Σ|e|, Σe², Σe). A cohort is the minute in which
     the prediction arrived, :func:`detectors.cohorts.rounded` to the hour or day if it is old.
     ``predictions`` counts predictions by minute of arrival, ``classes`` by (minute of arrival, predicted);
-    ``delays`` counts pairs by label delay (by the events' own times), in powers of two seconds.
+    ``delays`` counts pairs by label delay (by the events' own times), in powers of two seconds. ``codes`` (uint8,
+    one entry a pair) are those of :mod:`detectors.four_rates`; empty where the model has no positive class, and in
+    records of older releases.
     """
 
     version: str
@@ -146,6 +148,7 @@ class VersionPart(msgspec.Struct):
     predictions: dict[int, int] = {}
     delays: dict[int, int] = {}
     classes: list[tuple[int, Value, int]] = []
+    codes: bytes = b""
 
     @classmethod
     def of(
@@ -178,6 +181,11 @@ class VersionPart(msgspec.Struct):
     def last_second(self) -> int:
         """The second of its last pair, -1 if it has none."""
         return int(np.frombuffer(self.seconds[-4:], dtype="<u4")[0]) if self.seconds else -1
+
+    @property
+    def coded(self) -> NDArray[np.uint8] | None:
+        """The codes of the pairs; None if there are none."""
+        return np.frombuffer(self.codes, dtype="u1") if self.codes else None
 
     def columns(self) -> tuple[Ints, Ints, NDArray[np.float64]]:
         """(seconds, outcome offsets, errors), one entry a pair."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from detectors.baseline import Baseline
 from detectors.burn_rate import ErrorBudget, Pair, burning
 from detectors.effect import Effect, Prices
+from detectors.episode import SEVERITIES
+from detectors.four_rates import counted
 from detectors.labels import Labelling
 from detectors.policy import Condition, Scalar
 from detectors.tally import Tally
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, Evidence
 
 NO_PRICES = Prices()
+HOUR_MINUTES = 60
+LEAST_OUTCOMES, LEAST_ERRORS = 50, 20
+"""Of a rate's own, before a window tells whether it is still low."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,45 @@ def _effect(metric: str, healthy: float, recent: float, since: Tally, a_minute: 
     return Effect.measured(metric, healthy, recent, errors, since.n, a_minute)
 
 
+def of_stream(found: Evidence, recently: Recently, positive: str) -> Recently:
+    """Of the outcomes that a detection is about: all, or those that one of the four rates counts.
+
+    A rate's window is a tally of right and wrong ones among its own.
+    """
+    if not found.of_rate:
+        return recently
+
+    def window(minutes: int) -> Tally:
+        errors, n = counted(found.stream, recently.window(minutes), positive)
+        cells = {("right", "right"): n - errors, ("wrong", "right"): errors}
+        return Tally(n, {cell: count for cell, count in cells.items() if count})
+
+    lately = recently.window(HOUR_MINUTES).n
+    share = window(HOUR_MINUTES).n / lately if lately else 0.0
+    return Recently(window, share * recently.a_minute)
+
+
+def enough_minutes(recently: Recently, minutes: int, since_minutes: int, error: float) -> int:
+    """How far back a window must reach to tell an error from another, but not behind the change: what is rare comes
+    slowly.
+    """
+    least = max(LEAST_OUTCOMES, LEAST_ERRORS / max(error, 1e-6))
+    span = minutes
+    while span < since_minutes and recently.window(span).n < least:
+        span *= 2
+    return max(minutes, min(span, since_minutes))
+
+
+def together(found: Iterable[Condition | None]) -> Condition | None:
+    """What several detections of one drift say: it lasts while any of them does, and is over when all are."""
+    known = [each for each in found if each is not None]
+    if not known:
+        return None
+    worst = max(known, key=lambda each: (each.active, SEVERITIES.index(each.severity)))
+    active = any(each.active for each in known)
+    return replace(worst, active=active, cleared=not active and all(each.clean for each in known))
+
+
 def concept_drift(found: Evidence, version: str, prices: Prices = NO_PRICES, a_minute: float = 0.0) -> Condition:
     """A detection as the policy takes it."""
     after, n = found.after, found.outcomes_since_change
@@ -104,16 +148,20 @@ def still_drifted(
     prices: Prices = NO_PRICES,
 ) -> Condition | None:
     """Whether errors of the last ``minutes`` are nearer to those after the change than to those before; None without
-    outcomes. They heal three quarters of the way back. What is lost is counted since so many minutes.
+    outcomes. They heal three quarters of the way back. What is lost is counted since so many minutes. For a rate that
+    sees few outcomes the minutes are more.
 
     A detector fires once; this is what keeps its alert open while the model stays as bad as it became.
     """
+    if first.of_rate:
+        middle = (first.before + max(first.before, first.after)) / 2
+        minutes = enough_minutes(recently, minutes, since_minutes, middle)
     tally = recently.window(minutes)
     if baseline.metric == "mae":
         # A detector clips large errors and a window does not, so a healthy window may be above the detector's mean.
         before, recent, healthy = max(first.before, baseline.value), tally.mae, baseline.value
     else:
-        before, healthy = first.before, 1.0 - baseline.value
+        before, healthy = first.before, first.before if first.of_rate else 1.0 - baseline.value
         recent = None if tally.accuracy is None else 1.0 - tally.accuracy
     if recent is None:
         return None

@@ -115,6 +115,10 @@ class MonitorSettings(_Section):
     evidence: list[str] = Field(
         ["adwin", "page_hinkley"], description="others that run beside them: what they find is shown in the alert"
     )
+    rates: list[Literal["recall", "specificity", "precision", "npv"]] = Field(
+        ["recall", "specificity", "precision", "npv"],
+        description="rates of binary models that page too, on half of false_alarms_per_week; none: []",
+    )
     minimum_accuracy: float = Field(
         0.90, ge=0, le=1, description="accuracy below it pages; what is left to 1 is the error budget"
     )
@@ -146,6 +150,13 @@ class MonitorSettings(_Section):
         for name in _distinct(names):
             if name not in CALIBRATED:
                 raise ValueError(f"nobody knows how often {name} alarms falsely: name it in monitor.evidence instead")
+        return names
+
+    @field_validator("rates")
+    @classmethod
+    def _are_distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a rate is named twice")
         return names
 
     @field_validator("evidence")

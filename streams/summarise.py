@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cohorts import rounded
+from detectors.four_rates import ACTUAL, OTHER, PREDICTED
+from streams.catalog import Positive
 from streams.columns import Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
 from streams.events import Value
 from streams.records import Correction, Labelled, VersionPart
-from streams.rows import Rows, one_behind_the_other
+from streams.rows import Rows, States, one_behind_the_other
+from streams.stretch import Mask
 from streams.values import INT, TEXT, Codes, Floats, Ints, Kinds, Places, as_value, as_values, localised
 
 SUMMARY_ROWS = 20_000
@@ -33,9 +36,15 @@ def all_pairs(effects: Effects) -> Rows:
 
 
 def version_parts(
-    pairs: Rows, effects: Effects, texts: Sequence[str], is_classes: Callable[[int], bool]
+    pairs: Rows,
+    effects: Effects,
+    texts: Sequence[str],
+    is_classes: Callable[[int], bool],
+    positive_of: Callable[[int], Positive | None] = lambda _: None,
 ) -> dict[int, list[VersionPart]]:
     """The summary of each ref that something happened to, in parts of at most ``SUMMARY_ROWS`` pairs.
+
+    ``positive_of`` gives the positive class of a ref of classes.
 
     All refs are counted in one pass: each call of numpy costs microseconds, and there may be hundreds of refs.
     """
@@ -47,7 +56,8 @@ def version_parts(
         corrected.setdefault(each.ref, []).append(each)
     refs = sorted(bounds.keys() | arrived.present | corrected.keys())
     classes = {ref for ref in refs if is_classes(ref)}
-    found = _parts(pairs, bounds, classes)
+    positives = {ref: positive for ref in bounds if ref in classes and (positive := positive_of(ref)) is not None}
+    found = _parts(pairs, bounds, classes, _codes(pairs, bounds, positives, texts), positives.keys())
     as_classes, as_numbers = _apart(pairs, bounds.keys(), classes)
     cells, moments = _cells(as_classes, texts), _moments(as_numbers)
     delays = _delays(pairs)
@@ -140,8 +150,10 @@ def _predicted(
     return by_minute, by_class
 
 
-def _parts(pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int]) -> dict[int, list[VersionPart]]:
-    """Ref → its pairs in one or more parts; version, segment and counts are not set."""
+def _parts(
+    pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int], codes: States, coded: Set[int]
+) -> dict[int, list[VersionPart]]:
+    """Ref → its pairs in one or more parts; version, segment and counts are not set. ``coded`` refs have codes."""
     seconds, offsets = (pairs["joined_ms"] // 1000).astype("<u4"), pairs["outcome_offset"].astype("<i8")
     wrong, off = _wrong(pairs), pairs["number"] - pairs["outcome"]
     found: dict[int, list[VersionPart]] = {}
@@ -149,7 +161,47 @@ def _parts(pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int]
         errors = wrong if ref in classes else off
         slices = [np.s_[at : min(end, at + SUMMARY_ROWS)] for at in range(start, end, SUMMARY_ROWS)]
         found[ref] = [VersionPart.of("", "", seconds[at], offsets[at], errors[at]) for at in slices]
+        if ref in coded:
+            for part, at in zip(found[ref], slices, strict=True):
+                part.codes = codes[at].tobytes()
     return found
+
+
+def _codes(
+    pairs: Rows, bounds: Mapping[int, tuple[int, int]], positives: Mapping[int, Positive], texts: Sequence[str]
+) -> States:
+    """The code of each pair (:mod:`detectors.four_rates`), in one pass over all refs; without meaning for a ref that
+    has no positive class.
+    """
+    if not positives:
+        return np.empty(0, dtype=np.uint8)
+    wanted, text, free = _wanted(bounds, positives, texts)
+    codes, other = np.zeros(len(pairs), dtype=np.uint8), np.zeros(len(pairs), dtype=np.bool_)
+    for number, kind, bit in (("outcome", "outcome_kind", ACTUAL), ("number", "kind", PREDICTED)):
+        values, is_text = pairs[number], pairs[kind] == TEXT
+        codes |= ((values == wanted) & (is_text == text)) * np.uint8(bit)
+        other |= ((values != 0.0) & (values != 1.0)) | is_text
+    codes[free & other] = OTHER
+    return codes
+
+
+def _wanted(
+    bounds: Mapping[int, tuple[int, int]], positives: Mapping[int, Positive], texts: Sequence[str]
+) -> tuple[NDArray[np.float64], Mask, Mask]:
+    """Of each pair the number of its positive class, whether that is a text, and whether it is only assumed."""
+    columns: list[tuple[float, bool, bool]] = []
+    for ref in bounds:
+        positive = positives.get(ref)
+        if positive is None:
+            columns.append((np.nan, False, False))
+        elif isinstance(positive.label, str):
+            place = texts.index(positive.label) if positive.label in texts else np.nan  # nan: nobody has said it yet
+            columns.append((place, True, False))
+        else:
+            columns.append((float(positive.label), False, not positive.declared))
+    lengths = [end - start for start, end in bounds.values()]
+    numbers, is_text, free = (np.repeat(column, lengths) for column in zip(*columns, strict=True))
+    return numbers, is_text, free
 
 
 def _wrong(pairs: Rows) -> NDArray[np.uint8]:

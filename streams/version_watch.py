@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.baseline import Baseline, BaselineLearner, Metric
 from detectors.budget import Allotted
 from detectors.contract import Detector
+from detectors.four_rates import RATES
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
-from detectors.pagers import Pagers
+from detectors.pagers import ALL_OUTCOMES, Pagers
+from detectors.part_watch import PartDetection
 from detectors.reference import LEAST_OUTCOMES, Reference
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import decode, seal, unseal
 from detectors.verdict import Detection
 from streams.alerts import Evidence
+from streams.binary_rates import BinaryRates, BinaryRatesState
 from streams.detecting import Detecting, Normal, Paging
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
 from streams.settings import MonitorSettings
 
-FORMAT = 2
+FORMAT = 3
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Format 1 had a scale, which follows from the baseline, and no rate."""
+    """Format 1 had a scale, which follows from the baseline, and no rate of outcomes; format 2 had no four rates.
+
+    ``last`` is the newest outcome: second, partition, offset.
+    """
 
     metric: Metric
     count: int
@@ -38,16 +47,20 @@ class _State:
     marks: list[Mark]
     registered: Baseline | None
     rate: OutcomeRateState = field(default_factory=OutcomeRateState)
+    binary: BinaryRatesState = field(default_factory=BinaryRatesState)
+    last: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A detection at an index of the batch; evidence has nothing allotted."""
+    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` is known of a rate's."""
 
     index: int
     rank: int
     detection: Detection
     allotted: Allotted | None
+    stream: str = ALL_OUTCOMES
+    change_s: int = -1
 
 
 class VersionWatch:
@@ -55,7 +68,8 @@ class VersionWatch:
 
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
     from its first ``baseline_outcomes`` outcomes, and is watched from then on. The baseline is the reference of the
-    detectors that page: what they accept begins with it.
+    detectors that page: what they accept begins with it. The four rates of a binary model page beside them
+    (:mod:`streams.binary_rates`), and learn what they are by themselves.
     """
 
     def __init__(self, metric: Metric, settings: MonitorSettings) -> None:
@@ -70,6 +84,8 @@ class VersionWatch:
         self._settings = settings
         self._learner = BaselineLearner(settings.baseline_outcomes, metric)
         self._rate = OutcomeRate()
+        self._binary = BinaryRates(settings)
+        self._last = (0, 0, 0)
         self._beside: list[Detector] = []
         self._marks = Marks()
 
@@ -94,11 +110,17 @@ class VersionWatch:
         return self._rate.per_s
 
     @property
+    def _budget(self) -> float:
+        """False alarms a week of the detectors on all outcomes."""
+        return self._settings.false_alarms_per_week * (1.0 - self._binary.share)
+
+    @property
     def detecting(self) -> Detecting:
         """How it is watched now, for whoever asks why."""
         budget, pagers = self._settings.false_alarms_per_week, self.pagers
+        rates = self._binary.detecting
         if pagers is None:
-            return Detecting(budget, self.outcomes_per_s, self.missing)
+            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates)
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
             pagers.reference_outcomes,
@@ -111,7 +133,7 @@ class VersionWatch:
             Paging(each.watched.stream, each.watched.detector, each.watched.share, threshold)
             for each, threshold in zip(pagers.allotted, pagers.thresholds, strict=True)
         ]
-        return Detecting(budget, self.outcomes_per_s, 0, scale, normal, pagers.level, paging)
+        return Detecting(budget, self.outcomes_per_s, 0, scale, normal, pagers.level, paging, rates, self._budget)
 
     def register(self, baseline: Baseline | None) -> None:
         """What the catalog says of it now; another baseline than before is another reference."""
@@ -119,11 +141,22 @@ class VersionWatch:
             self.registered = baseline
             self.start_afresh()
 
+    def name_positive(self, positive: str) -> None:
+        """The spelling of the class that is the positive one now, empty without one."""
+        if self._binary.name_positive(positive):
+            self.changed = True
+            self._reallot()
+
+    def _reallot(self) -> None:
+        if self.pagers is not None and self.pagers.budget != self._budget:
+            self.pagers.recalibrate(self._rate.per_s, self._budget)
+
     def start_afresh(self) -> None:
         """Forget what the detectors saw, not the baseline: a version that becomes champion again is judged on what
         comes now.
         """
         self.pagers, self._beside = None, []
+        self._binary.start_afresh()
         self.changed = True
 
     def feed(self, errors: Errors) -> list[Evidence]:
@@ -135,20 +168,52 @@ class VersionWatch:
             return []
         self.changed = True
         values = np.abs(errors.errors) if self.metric == "mae" else errors.errors
-        self._marks.add(errors, self.count)
         found: list[_Found] = []
         start = 0
         while start < len(errors):
-            taken, moved = self._rate.take(errors.seconds[start:])
-            if moved and self.pagers is not None:
-                self.pagers.recalibrate(self._rate.per_s)
-            found.extend(self._detect(values[start : start + taken], start))
-            start += taken
-        evidence = [self._evidence(errors, each) for each in sorted(found, key=lambda each: (each.index, each.rank))]
+            end = self._binary.begin_or_end(errors, start)
+            self._reallot()
+            found.extend(self._feed(values[start:end], errors.seconds[start:end], start))
+            if errors.codes is not None:
+                looks = self._binary.feed(errors.codes[start:end], errors.seconds[start:end])
+                found.extend(self._of_rate(each, start + index) for index, each in looks)
+            start = end
+        evidence = list(self._placed(errors, sorted(found, key=lambda each: (each.index, each.rank))))
         self.count += len(errors)
+        self._last = int(errors.seconds[-1]), int(errors.partitions[-1]), int(errors.offsets[-1])
+        self._counted(evidence)
+        return evidence
+
+    def look(self, at_s: int) -> list[Evidence]:
+        """Look at the outcomes that the four rates have gathered, at the end of a minute of the stream."""
+        found = self._binary.look()
+        if not found:
+            return []
+        self.changed = True
+        place = at_s, *self._last[1:]
+        evidence = [self._evidence(self._of_rate(each, -1), self.count, place) for each in found]
+        self._counted(evidence)
+        return evidence
+
+    def _counted(self, evidence: Sequence[Evidence]) -> None:
         for each in evidence:
             self.detections[each.detector] = self.detections.get(each.detector, 0) + 1
-        return evidence
+
+    def _of_rate(self, found: PartDetection, index: int) -> _Found:
+        rank = 1 + len(self._settings.evidence) + list(RATES).index(found.stream)
+        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s)
+
+    def _feed(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
+        """Feed errors under one budget, the first of them at an index of the batch."""
+        found: list[_Found] = []
+        start = 0
+        while start < len(values):
+            taken, moved = self._rate.take(seconds[start:])
+            if moved and self.pagers is not None:
+                self.pagers.recalibrate(self._rate.per_s)
+            found.extend(self._detect(values[start : start + taken], offset + start))
+            start += taken
+        return found
 
     def _detect(self, values: Floats, offset: int) -> list[_Found]:
         """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
@@ -164,26 +229,44 @@ class VersionWatch:
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
 
-    def _evidence(self, errors: Errors, found: _Found) -> Evidence:
-        detection, index = found.detection, found.index
-        number = self.count + index + 1
-        change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
+    def _placed(self, errors: Errors, found: list[_Found]) -> Iterator[Evidence]:
+        """The evidence of detections in their order, each placed by what was known in its own second."""
+        start = 0
+        for each in found:
+            at = each.index
+            end = int(np.searchsorted(errors.seconds, errors.seconds[at], side="right"))
+            if end > start:
+                self._marks.add(errors.slice(start, end), self.count + start)
+                start = end
+            place = int(errors.seconds[at]), int(errors.partitions[at]), int(errors.offsets[at])
+            yield self._evidence(each, self.count + at + 1, place)
+        if start < len(errors):
+            self._marks.add(errors.slice(start, len(errors)), self.count + start)
+
+    def _evidence(self, found: _Found, number: int, place: tuple[int, int, int]) -> Evidence:
+        """Of a detection at an outcome of the version: its number, second, partition and offset."""
+        detection = found.detection
+        if found.change_s >= 0:
+            change_s, change_offsets = found.change_s, self._marks.offsets_at(found.change_s)
+        else:
+            change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
         return Evidence(
             detector=detection.detector,
             statistic=detection.statistic,
             threshold=detection.threshold,
-            metric=self.metric,
+            metric=found.stream if found.stream in RATES else self.metric,
             before=detection.before,
             after=detection.after,
             change_s=change_s,
             change_offsets=change_offsets,
-            detected_s=int(errors.seconds[index]),
-            detected_partition=int(errors.partitions[index]),
-            detected_offset=int(errors.offsets[index]),
+            detected_s=place[0],
+            detected_partition=place[1],
+            detected_offset=place[2],
             outcomes_seen=number,
             outcomes_since_change=detection.window,
             false_alarms_per_week=None if found.allotted is None else found.allotted.false_alarms_a_week,
             run_length=None if found.allotted is None else found.allotted.run_length,
+            stream=found.stream,
         )
 
     @property
@@ -212,9 +295,7 @@ class VersionWatch:
             scaling = self._scaling(baseline)
             beside = [make_detector(name) for name in settings.evidence if name not in settings.detectors]
             self._beside = beside if scaling is None else [ScaledDetector(each, scaling) for each in beside]
-            self.pagers = Pagers(
-                settings.detectors, settings.false_alarms_per_week, reference, scaling, self._rate.per_s
-            )
+            self.pagers = Pagers(settings.detectors, self._budget, reference, scaling, self._rate.per_s)
         return self.pagers
 
     def snapshot(self) -> bytes:
@@ -231,6 +312,8 @@ class VersionWatch:
                 self._marks.marks,
                 self.registered,
                 self._rate.state,
+                self._binary.state,
+                self._last,
             ),
         )
 
@@ -246,6 +329,7 @@ class VersionWatch:
         watch._learner.restore(state.learner)
         watch._marks = Marks(state.marks)
         watch._rate = OutcomeRate(state.rate if state.rate.next_s else _rate_of(state.marks))
+        watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
         if state.detectors:
             watch._prepared().restore(state.detectors)
             for detector in watch._beside:

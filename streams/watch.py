@@ -28,6 +28,7 @@ from detectors.windows import SPAN_MINUTES
 from streams import rules
 from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, PROMOTED, Evidence, Raised
 from streams.arrivals import Arrivals
+from streams.catalog import positive_class
 from streams.cohort_watch import LabelReport
 from streams.events import ModelState
 from streams.label_watch import ABOUT_LABELS, HOUR_MINUTES, LabelState, LabelWatch
@@ -137,7 +138,14 @@ class ModelWatch:
             seconds, offsets, errors = part.columns()
             skip = int(np.searchsorted(seconds, from_s))
             buffer = self._errors.setdefault((part.version, metric), OrderedErrors())
-            buffer.add(summary.partition, seconds[skip:], offsets[skip:], errors[skip:])
+            codes = part.coded
+            buffer.add(
+                summary.partition,
+                seconds[skip:],
+                offsets[skip:],
+                errors[skip:],
+                codes[skip:] if codes is not None else None,
+            )
 
     # --------------------------------------------------------------------------------------------------- moving on
 
@@ -150,6 +158,7 @@ class ModelWatch:
         minute, end = from_s // 60, to_s // 60
         while (due := self._due(minute)) is not None and due < end:
             yield from self._feed((due + 1) * 60, from_s)
+            yield from self._look(due * 60 + 59, from_s)
             for number, arrived in self.arrivals.take(due):
                 # A minute that was judged before only if its partition had been skipped.
                 self.windows.fold(arrived, number)
@@ -163,6 +172,7 @@ class ModelWatch:
             return
         for version, watch in self.versions.items():
             watch.register(_registered(catalog, version, watch.metric))
+            watch.name_positive(self._positive)
         champion = catalog.aliases.get("champion", "")
         if champion and champion != self.champion:
             if self.champion and champion in self.versions:
@@ -209,12 +219,20 @@ class ModelWatch:
             if version == self.champion:
                 yield from self._signal(each, floor_s)
 
+    def _look(self, at_s: int, floor_s: int) -> Iterator[Happened]:
+        """The last second of a minute: what versions have gathered is looked at."""
+        for version, watch in sorted(self.versions.items()):
+            found = watch.look(at_s)
+            for each in found if version == self.champion else ():
+                yield from self._signal(each, floor_s)
+
     def _version(self, version: str, metric: Metric, first_s: int) -> VersionWatch:
         """The version's state. One whose task changed is another model by the same name, and starts afresh."""
         watch = self.versions.get(version)
         if watch is None or watch.metric != metric or self._is_stale(version, first_s):
             watch = VersionWatch(metric, self._settings)
             watch.register(self._known_baseline(version, metric))
+            watch.name_positive(self._positive)
             self.versions[version] = watch
         return watch
 
@@ -234,6 +252,12 @@ class ModelWatch:
         for version in gone:
             del self.versions[version]
         return gone, [series for series in self.windows.series if series[0] in gone]
+
+    @property
+    def _positive(self) -> str:
+        """The spelling of the positive class; empty without one."""
+        positive = positive_class(self._catalog)
+        return positive.text if positive is not None else ""
 
     def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
@@ -256,7 +280,7 @@ class ModelWatch:
         at.evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
         at.beside = {}
         at_s = max(found.detected_s, floor_s)
-        lately = self._recently(at_s // 60 - 1).a_minute
+        lately = rules.of_stream(found, self._recently(at_s // 60 - 1), self._positive).a_minute
         condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
         self.changed = True
         for transition in self._policy.signal(identity, at_s, condition, silenced=self._silenced(at_s)):
@@ -335,15 +359,18 @@ class ModelWatch:
             yield identity, condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
-                first = self._at.evidence[0]
-                still = rules.still_drifted(
-                    episode.condition,
-                    recently,
-                    first,
-                    baseline,
-                    self._settings.clean_minutes,
-                    minute - first.change_s // 60 + 1,
-                    self._limits.prices,
+                firsts = {each.stream: each for each in reversed(self._at.evidence) if each.run_length is not None}
+                still = rules.together(
+                    rules.still_drifted(
+                        episode.condition,
+                        rules.of_stream(first, recently, self._positive),
+                        first,
+                        baseline,
+                        self._settings.clean_minutes,
+                        minute - first.change_s // 60 + 1,
+                        self._limits.prices,
+                    )
+                    for first in reversed(firsts.values() or self._at.evidence[:1])
                 )
                 if still is not None:
                     yield episode.identity, still

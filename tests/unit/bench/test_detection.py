@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import detection
-from bench.detection_champions import cusum_delay, recall_drop
+from bench.detection_champions import cusum_delay
 from bench.detection_measure import Delays, FalseAlarms, delays, false_alarms
 from bench.detection_optimum import optimum
 from bench.detection_peers import always, e_detector, first_focus, focus, stepd
@@ -23,6 +23,7 @@ from bench.detection_processes import (
     stream,
     swinging,
 )
+from bench.detection_recall import recall_drop
 from bench.detection_robust import CASES, QUICK, Size, cells
 
 

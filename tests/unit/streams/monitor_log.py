@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detectors.four_rates import ACTUAL, PREDICTED
 from streams.alerts import EncodedAlert
 from streams.catalog import Catalog
 from streams.codec import alert_decoder
@@ -94,6 +95,19 @@ class Pair:
     """How many predictions arrived with it; 0 and ``outcome=False`` say less."""
     outcome: bool = True
     corrected_s: int | None = None
+    predicted: int | None = None
+    """0 or 1 of a binary model, whose summaries then have codes; None: 1, and no codes."""
+
+    @property
+    def labels(self) -> tuple[int, int]:
+        """(prediction, outcome)."""
+        predicted = 1 if self.predicted is None else self.predicted
+        return predicted, predicted ^ int(bool(self.error))
+
+    @property
+    def code(self) -> int:
+        predicted, outcome = self.labels
+        return PREDICTED * predicted | ACTUAL * outcome
 
 
 def record(pairs: list[Pair], seed: int, partitions: int = 2, ends_s: int | None = None, parts: bool = False) -> Log:
@@ -153,7 +167,7 @@ def _summary(
             if regression:
                 moments.append((minute, minute, 1, abs(row.error), row.error**2, row.error))
             else:
-                cell = (minute, minute, 1, int(not row.error))
+                cell = (minute, minute, *row.labels)
                 cells[cell] = cells.get(cell, 0) + 1
         for _, row in mine:
             predictions[row.second // 60] = predictions.get(row.second // 60, 0) + row.predictions
@@ -172,6 +186,7 @@ def _summary(
                     if row.corrected_s is not None and not regression and row.error
                 ],
                 predictions={minute: n for minute, n in predictions.items() if n},
+                codes=bytes(row.code for _, row in said) if said and said[0][1].predicted is not None else b"",
             )
         )
     task = "regression" if rows[0].regression else "classification"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from streams.catalog import Catalog, guess_task, is_classification, label_text
-from streams.events import ModelEvent, ModelState, Task, Value
+from streams.catalog import ASSUMED, Catalog, guess_task, is_classification, label_text, positive_class
+from streams.events import Label, ModelEvent, ModelState, Task, Value
 
 
 def event(model: str, revision: int, task: Task = "binary") -> ModelEvent:
@@ -35,6 +35,32 @@ def test_the_first_sight_in_the_log_decides_for_all() -> None:
     catalog.apply(0, event("new", 0, "classification"))
     catalog.apply(1, event("new", 0, "regression"))
     assert task_of(catalog, "new") == "classification"
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "positive", "expected"),
+    [
+        ("binary", ["ok", "fraud"], "fraud", "fraud"),
+        ("binary", [0, 1], 0, "0"),
+        ("multiclass", ["a", "b", "c"], "b", "b"),
+        ("binary", [False, True], None, "1"),
+        ("binary", None, None, "1"),
+        ("classification", None, None, "1"),
+        ("binary", ["ok", "fraud"], None, None),
+        ("binary", ["0", "1"], None, None),
+        ("multiclass", None, None, None),
+        ("classification", [0, 1, 2], None, None),
+        ("regression", None, None, None),
+    ],
+)
+def test_the_positive_class_is_declared_or_one_of_zero_and_one(
+    task: Task, classes: list[Label] | None, positive: Label | None, expected: str | None
+) -> None:
+    """Nobody guesses which of two words is the bad one."""
+    found = positive_class(ModelState("loan", 1, task, classes, positive))
+    assert (found.text if found is not None else None) == expected
+    assert found is None or found.declared == (positive is not None)
+    assert positive_class(None) == ASSUMED
 
 
 def test_undeclared_models_are_counted_until_someone_declares_them() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from detectors.four_rates import ACTUAL, PREDICTED
 from streams.detecting import Detecting, Normal, Paging
 from streams.errors import MissingInput, Unavailable
 from streams.explanation import ModelDetecting, VersionDetecting, chosen, collect, parsed, told
@@ -66,6 +67,44 @@ def test_a_regression_is_told_in_its_own_unit() -> None:
     assert "acceptable to e_detector: up to 4" in text
     assert "delay to × 2 (79.68)" in text
     assert "delay to × 4" not in text
+
+
+def binary(settings: MonitorSettings, n: int, prevalence: float = 0.05) -> Detecting:
+    """The same of a binary model, whose recall is .8."""
+    rng = np.random.default_rng(1)
+    actual = rng.random(n) < prevalence
+    predicted = np.where(actual, rng.random(n) < 0.8, rng.random(n) < 0.01)
+    codes = (ACTUAL * actual + PREDICTED * predicted).astype(np.uint8)
+    watch = VersionWatch("accuracy", settings)
+    at = np.arange(n)
+    watch.feed(Errors(START_S + at // 10, np.zeros_like(at), at, (actual != predicted).astype(np.float64), codes))
+    return watch.detecting
+
+
+def test_the_four_rates_have_their_own_arithmetic() -> None:
+    """Half of the budget in equal parts, of their own outcomes; how soon a fall of 5, 10 and 40 points is found."""
+    text = said(binary(MonitorSettings(), 30_000))
+    assert text.count("budget: ") == 1
+    assert "0.125 for the errors of all outcomes, 0.125 for recall, specificity, precision, negative" in text
+    assert "/ 0.125 = one false alarm in 48,384,000 outcomes" in text
+    assert "recall (the share of the positives that it finds): 0.0" in text
+    assert "of the outcomes are positives; normal 0.8" in text
+    assert "positives a second × 604,800 s / 0.03125 = one false alarm in" in text
+    assert "of them; acceptable: down to 0.8" in text
+    assert "40 points less: about" in text
+    assert " predicted negatives, " in text
+
+
+def test_a_rate_that_still_learns_says_for_how_long() -> None:
+    """Where positives are rare, recall pages later than accuracy, and how much later is told."""
+    text = said(binary(MonitorSettings(), 20_000, prevalence=0.005))
+    recall = next(line for line in text.splitlines() if line.startswith("recall"))
+    assert "learning what is normal: about 4" in recall
+    assert "of them to go, " in recall
+    assert "hours; it pages from then on" in recall
+    early = said(binary(MonitorSettings(), 1_000))
+    assert "specificity" in early
+    assert "it pages from then on" in early
 
 
 def test_what_is_being_learnt_is_said() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from detectors.four_rates import UNKNOWN
 from streams.order import Inputs, OrderedErrors
 from streams.records import Cut, Gap, Restart, Summary, Take, VersionPart
 from tests.unit.streams.monitor_log import cut
@@ -211,3 +212,21 @@ def test_errors_come_in_the_order_of_second_partition_offset(errors: list[tuple[
     rows = [row for each in got for row in zip(each.seconds, each.partitions, each.offsets, strict=True)]
     assert rows == sorted(errors)
     assert [value for each in got for value in each.errors] == pytest.approx([offset / 100 for *_, offset in rows])
+
+
+def test_codes_stay_with_their_errors() -> None:
+    """Those of records without any are unknown; where nobody has codes there are none."""
+    buffer = OrderedErrors()
+    buffer.add(1, np.array([5, 7]), np.array([1, 2]), np.zeros(2), np.array([3, 1], dtype=np.uint8))
+    buffer.add(0, np.array([6]), np.array([9]), np.zeros(1))
+    released = buffer.release(8)
+    assert released is not None
+    assert released.codes is not None
+    assert released.codes.tolist() == [3, UNKNOWN, 1]
+    last = released.slice(2, 3).codes
+    assert last is not None
+    assert last.tolist() == [1]
+    buffer.add(0, np.array([9]), np.array([10]), np.zeros(1))
+    released = buffer.release(10)
+    assert released is not None
+    assert released.codes is None

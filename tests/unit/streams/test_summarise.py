@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
+from detectors.four_rates import ACTUAL, OTHER, PREDICTED
 from streams import summarise
+from streams.catalog import ASSUMED, Positive
 from streams.columns import Name
 from streams.effects import PAIR, Corrected, Effects
 from streams.events import Value
@@ -134,6 +136,36 @@ def test_errors_are_split_in_the_order_of_second_and_offset(found: Drawn) -> Non
         assert [part.pairs for part in own[:-1]] == [summarise.SUMMARY_ROWS] * (len(own) - 1)
         assert 0 < own[-1].pairs <= summarise.SUMMARY_ROWS
         assert {part.fractions for part in own} == {ref == PRICE}
+
+
+@profile(max_examples=200, deadline=None)
+@given(drawn)
+def test_codes_say_what_was_predicted_and_what_came(found: Drawn) -> None:
+    """Of the declared class against all others, or of 1 against 0 where nobody declared one and any other label is
+    told; a text that looks like the number is another class, and a model without a positive class has no codes.
+    """
+    pairs, values, texts = built(found)
+    positives = {0: ASSUMED, 1: Positive("a", declared=True), 2: Positive(2, declared=True)}
+    parts = version_parts(pairs, Effects(), texts.items, lambda ref: ref != PRICE, positives.get)
+    for ref, own in parts.items():
+        positive = positives.get(ref)
+        if positive is None:
+            assert all(part.coded is None for part in own)
+            continue
+        mine = sorted(
+            (int(row["joined_ms"]) // 1000, int(row["outcome_offset"]), value)
+            for row, value in zip(pairs, values, strict=True)
+            if row["ref"] == ref
+        )
+        expected = [
+            OTHER
+            if not positive.declared and not {predicted, outcome} <= {0, 1}
+            else ACTUAL * (outcome == positive.label) + PREDICTED * (predicted == positive.label)
+            for _, _, (predicted, outcome) in mine
+        ]
+        told = [code for part in own if part.coded is not None for code in part.coded.tolist()]
+        assert told == expected
+        assert all(part.coded is not None and len(part.coded) == part.pairs for part in own)
 
 
 @profile(max_examples=100, deadline=None)

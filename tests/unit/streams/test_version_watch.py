@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from detectors.baseline import Baseline, Metric
+from detectors.four_rates import ACTUAL, OTHER, PREDICTED, RATES, UNKNOWN, Codes
 from detectors.registry import make_detector
 from detectors.snapshot import SnapshotError, decode, seal, unseal
 from streams.marks import Mark
 from streams.order import Errors
 from streams.settings import MonitorSettings
-from streams.version_watch import VersionWatch
+from streams.version_watch import FORMAT, VersionWatch
 
 START_S = 1_700_000_000
 SETTINGS = MonitorSettings(baseline_outcomes=2_000)
@@ -27,6 +30,21 @@ def errors(values: np.ndarray, from_s: int = START_S, per_s: int = 10) -> Errors
 
 def bernoulli(rate: float, n: int, seed: int = 1) -> np.ndarray:
     return (np.random.default_rng(seed).random(n) < rate).astype(np.float64)
+
+
+def coded(codes: Codes, from_s: int = START_S, per_s: int = 10) -> Errors:
+    """The same of a binary model's outcomes."""
+    wrong = (codes == ACTUAL) | (codes == PREDICTED)
+    return replace(errors(wrong.astype(np.float64), from_s, per_s), codes=codes)
+
+
+def classified(recall: float, n: int, seed: int = 1, prevalence: float = 0.05) -> Codes:
+    """Of a class that one in twenty has; one in a hundred of the others is predicted to."""
+    rng = np.random.default_rng(seed)
+    actual = rng.random(n) < prevalence
+    predicted = np.where(actual, rng.random(n) < recall, rng.random(n) < 0.01)
+    codes: Codes = (ACTUAL * actual + PREDICTED * predicted).astype(np.uint8)
+    return codes
 
 
 def later(n: int) -> int:
@@ -116,7 +134,7 @@ def test_batches_and_restarts_make_no_difference(metric: Metric) -> None:
     assert pieces.snapshot() == whole.snapshot()
 
 
-def test_a_state_of_the_release_before_is_taken_over() -> None:
+def test_a_state_of_format_1_is_taken_over() -> None:
     """Its detectors go on beside, its baseline is the reference, and its marks give the rate of outcomes."""
     adwin = make_detector("adwin")
     adwin.update_many(bernoulli(0.1, 1_000))
@@ -135,7 +153,7 @@ def test_a_state_of_the_release_before_is_taken_over() -> None:
     assert watch.baseline.value == 0.9
     assert watch.outcomes_per_s == pytest.approx(10.0, rel=0.01)
     assert watch.detections == {"adwin": 3}
-    assert adwin.snapshot() in decode(unseal(watch.snapshot(), 2)[1], dict)["detectors"].values()
+    assert adwin.snapshot() in decode(unseal(watch.snapshot(), FORMAT)[1], dict)["detectors"].values()
     found = watch.feed(errors(bernoulli(0.6, 400), START_S + 900))
     assert found[0].detector == "e_detector"
     assert watch.count == 9_400
@@ -144,4 +162,153 @@ def test_a_state_of_the_release_before_is_taken_over() -> None:
 def test_a_state_of_a_newer_release_is_refused() -> None:
     """Nobody can know what it says."""
     with pytest.raises(SnapshotError, match="upgrade"):
-        VersionWatch.restored(seal(3, {}), SETTINGS)
+        VersionWatch.restored(seal(FORMAT + 1, {}), SETTINGS)
+
+
+def rates_of(watch: VersionWatch) -> dict[str, float | None]:
+    """The run length of each rate that is watched."""
+    return {each.rate: each.threshold for each in watch.detecting.rates}
+
+
+def test_a_fall_of_recall_is_evidence_of_its_own() -> None:
+    """It says the rate, what it was and is, since when, and how many positives that took."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    assert watch.feed(coded(classified(0.8, 30_000))) == []
+    found = watch.feed(coded(classified(0.3, 2_000, 2), later(30_000)))
+    fell = next(each for each in found if each.stream == "recall")
+    assert (fell.detector, fell.metric, fell.of_rate) == ("e_detector", "recall", True)
+    assert fell.before == pytest.approx(0.2, abs=0.03)
+    assert fell.after == pytest.approx(0.7, abs=0.15)
+    assert later(30_000) - 5 <= fell.change_s <= later(30_000) + 40
+    assert fell.change_offsets[0] >= 29_900
+    assert fell.outcomes_since_change < 60
+    assert fell.outcomes_seen == 31_000, "when a thousand were gathered"
+    assert fell.detected_s == later(31_000) - 1
+    assert fell.false_alarms_per_week == SETTINGS.false_alarms_per_week / 8
+
+
+def test_the_rates_of_a_binary_model_have_half_of_the_budget() -> None:
+    """The error rate's detector has the other half; without codes, or without rates to watch, it has all of it."""
+    for settings, stream, share in (
+        (SETTINGS, coded(classified(0.8, 4_000)), 0.5),
+        (SETTINGS, errors(bernoulli(0.1, 4_000)), 1.0),
+        (SETTINGS.model_copy(update={"rates": []}), coded(classified(0.8, 4_000)), 1.0),
+        (SETTINGS.model_copy(update={"detectors": []}), coded(classified(0.8, 4_000)), 0.5),
+    ):
+        watch = VersionWatch("accuracy", settings)
+        watch.feed(stream)
+        assert watch.pagers is not None
+        paging = bool(settings.detectors)
+        assert [each.false_alarms_a_week for each in watch.pagers.allotted] == [0.25 * share] * paging
+        assert set(rates_of(watch)) == (set(RATES) if share == 0.5 and paging else set())
+
+
+def test_a_third_label_ends_the_rates() -> None:
+    """Two classes that were only assumed: from the second in which another label comes the whole budget is back."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.feed(coded(classified(0.8, 10_000)))
+    assert rates_of(watch)
+    codes = classified(0.8, 1_000, 2)
+    codes[500] = OTHER
+    watch.feed(coded(codes, later(10_000)))
+    assert rates_of(watch) == {}
+    assert watch.pagers is not None
+    assert watch.pagers.allotted[0].false_alarms_a_week == 0.25
+    watch.feed(coded(classified(0.8, 1_000, 3), later(11_000)))
+    assert rates_of(watch) == {}
+
+
+def test_another_positive_class_is_other_rates() -> None:
+    """They are learnt anew; the same one, said again, changes nothing."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.name_positive("1")
+    watch.feed(coded(classified(0.8, 30_000)))
+    before = rates_of(watch)
+    assert before["recall"] is not None
+    watch.name_positive("1")
+    assert rates_of(watch) == before
+    watch.name_positive("fraud")
+    assert rates_of(watch) == {}
+    watch.feed(coded(classified(0.8, 100), later(30_000)))
+    assert set(rates_of(watch).values()) == {None}
+
+
+def test_what_is_gathered_is_looked_at_when_the_minute_ends() -> None:
+    """A slow model's recall need not wait for a thousand outcomes; what is found is dated when it was looked at."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.feed(coded(classified(0.8, 30_000)))
+    found = watch.feed(coded(classified(0.0, 900, 2), later(30_000)))
+    assert {each.stream for each in found} <= {"errors"}
+    again = VersionWatch.restored(watch.snapshot(), SETTINGS)
+    looked = watch.look(later(31_000))
+    assert looked[0].stream == "recall"
+    assert (looked[0].detected_s, looked[0].outcomes_seen, looked[0].detected_offset) == (later(31_000), 30_900, 899)
+    assert again.look(later(31_000)) == looked
+    assert watch.look(later(32_000)) == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_rates_are_the_same_in_any_batches_and_over_restarts(mixed: bool) -> None:
+    """Also where codes begin within a batch, are missing for a while, and where a third label ends them."""
+    rng = np.random.default_rng(11)
+    codes = np.concatenate((classified(0.9, 12_000, 1, 0.2), classified(0.5, 1_500, 2, 0.2)))
+    codes[:733], codes[3_003:3_111] = UNKNOWN, UNKNOWN
+    if mixed:
+        codes[13_277] = OTHER
+    settings = SETTINGS.model_copy(update={"evidence": ["adwin"]})
+    stream = coded(codes)
+    whole = VersionWatch("accuracy", settings)
+    expected = whole.feed(stream)
+    assert {"recall", "errors"} <= {each.stream for each in expected}
+    pieces, found, start = VersionWatch("accuracy", settings), [], 0
+    while start < len(stream):
+        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
+        found += pieces.feed(stream.slice(start, end))
+        start = end
+        if rng.random() < 0.2:
+            pieces = VersionWatch.restored(pieces.snapshot(), settings)
+    assert found == expected
+    assert pieces.snapshot() == whole.snapshot()
+
+
+def test_a_champion_that_returns_keeps_its_rates() -> None:
+    """What they were is known; what they saw is forgotten."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.feed(coded(classified(0.8, 30_000)))
+    watch.start_afresh()
+    recall = watch.detecting.rates[0]
+    assert recall.normal is not None
+    assert recall.threshold is None
+    found = watch.feed(coded(classified(0.3, 2_000, 2), later(30_000)))
+    assert "recall" in {each.stream for each in found}
+
+
+def test_a_state_of_format_2_begins_to_learn_its_rates() -> None:
+    """It goes on with what it has, and the error rate keeps its detector."""
+    before = VersionWatch("accuracy", SETTINGS)
+    stream = coded(classified(0.8, 30_000))
+    before.feed(replace(stream, codes=None))
+    fields = decode(unseal(before.snapshot(), FORMAT)[1], dict)
+    for name in ("binary", "last"):
+        del fields[name]
+    watch = VersionWatch.restored(seal(2, fields), SETTINGS)
+    assert rates_of(watch) == {}
+    assert watch.pagers is not None
+    assert before.pagers is not None
+    assert watch.pagers.snapshot() == before.pagers.snapshot()
+    watch.feed(coded(classified(0.8, 3_000, 2), later(30_000)))
+    assert watch.pagers.allotted[0].false_alarms_a_week == 0.125
+    known = {each.rate: each.normal is not None for each in watch.detecting.rates}
+    assert known == {"recall": False, "specificity": True, "precision": False, "npv": True}
+
+
+def test_a_change_is_placed_alike_in_batches_of_any_length() -> None:
+    """Seconds that are remembered sparsely later were all there when the drift was found."""
+    values = np.concatenate((bernoulli(0.05, 9_000), bernoulli(0.12, 1_500), bernoulli(0.05, 9_000)))
+    whole = VersionWatch("accuracy", SETTINGS).feed(errors(values))
+    watch, pieces = VersionWatch("accuracy", SETTINGS), []
+    stream = errors(values)
+    for start in range(0, len(stream), 10):
+        pieces += watch.feed(stream.slice(start, start + 10))
+    assert whole
+    assert pieces == whole

@@ -131,6 +131,61 @@ def test_a_cost_a_day_that_is_critical_makes_the_alert_critical() -> None:
     ]
 
 
+def fraud(recall: float, start_s: int, minutes: int, seed: int = 0) -> list[Pair]:
+    """One outcome a second, of which one in ten is positive; one in a hundred of the others is predicted to be."""
+    rng = random.Random(seed)
+    pairs = []
+    for at in range(minutes * 60):
+        actual = rng.random() < 0.1
+        predicted = rng.random() < (recall if actual else 0.01)
+        pairs.append(Pair(start_s + at, error=float(predicted != actual), predicted=int(predicted)))
+    return pairs
+
+
+def test_a_fall_of_recall_is_one_incident_in_words_and_ends_when_recall_is_back() -> None:
+    """Accuracy's detector sees it later: its evidence goes into the same alert, which does not page again."""
+    healthy = fraud(0.9, minute(0), 120)
+    fallen = fraud(0.45, minute(120), 60, 1)
+    back = fraud(0.9, minute(180), 240, 2)
+    only = {"detectors": ["e_detector"], "evidence": [], "minimum_accuracy": 0.5, "baseline_drop": 0.5}
+    configuration = settings(**{**ONLY_RULES, **only})
+    found = alerts_of([*healthy, *fallen, *back], configuration, registered(champion(accuracy=0.98)))
+    assert names(found) == [("ConceptDriftDetected", "firing"), ("ConceptDriftDetected", "resolved")]
+    fired, resolved = found
+    assert fired.incident is not None
+    assert len(fired.incident.alerts) == 1
+    assert fired.drift is not None
+    assert fired.drift.metric == "recall"
+    assert fired.drift.evidence[0]["stream"] == "recall"
+    assert fired.drift.change_at is not None
+    assert "2023-11-15T00:05" <= fired.drift.change_at <= "2023-11-15T00:20"
+    summary, description = fired.annotations["summary"], fired.annotations["description"]
+    assert "its recall (the share of the positives that it finds) fell from 9" in summary
+    assert "positives, " in summary
+    assert "e_detector on recall" in description
+    assert "positives, which at this model's rate is 0.0312 times a week" in description
+    assert resolved.drift is not None
+    seen = [each["stream"] for each in resolved.drift.evidence]
+    assert seen[0] == "recall"
+    assert "errors" in seen
+    assert resolved.ends_at > "2023-11-15T01:15"
+
+
+def test_a_fall_of_recall_comes_out_alike_however_the_log_is_read() -> None:
+    """Interleaved, repeated, stored and reloaded at random."""
+    pairs = fraud(0.9, minute(0), 120) + fraud(0.4, minute(120), 60, 1) + fraud(0.9, minute(180), 90, 2)
+    log = record(pairs, 3, ends_s=pairs[-1].second + 3600)
+    configuration = settings(detectors=["e_detector"])
+    catalog = registered(champion(accuracy=0.98))
+    expected = play(log, configuration, catalog)
+    told = {
+        each.get("stream") for alert in events(expected) if alert.drift is not None for each in alert.drift.evidence
+    }
+    assert "recall" in told
+    for seed in range(3):
+        assert play(log, configuration, catalog, seed) == expected
+
+
 def silent_from(from_minute: int, minutes: int) -> Catalog:
     """A registered model, silenced."""
     catalog = registered(champion(accuracy=0.97))
