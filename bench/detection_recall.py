@@ -25,8 +25,8 @@ HORIZON = 100_000
 PER_SECOND = 100
 BATCH_S = 50
 START_S = 1_700_000_000
-WITH_RATES = MonitorSettings(false_alarms_per_week=WEEK_S * PER_SECOND / RUN_LENGTH, evidence=[])
-ALONE = WITH_RATES.model_copy(update={"rates": []})
+BUDGETS = {"": WEEK_S * PER_SECOND / RUN_LENGTH, "default": MonitorSettings().false_alarms_per_week}
+"""False alarms a week: one in 100,000 outcomes, as in the other tables, and what is shipped."""
 
 
 def classified(rng: np.random.Generator, n: int, recall: float) -> Codes:
@@ -59,11 +59,19 @@ class Monitored:
 
 
 def recall_drop(streams: int, seed: int) -> dict[str, object]:
-    """Recall falls from .8 to .4 at a prevalence of .5 %: how many positives and outcomes until the monitor says so.
+    """Recall falls from .8 to .4 at a prevalence of .5 %: how many positives and outcomes until one of the four rates
+    says so.
 
-    The budget of the model is one false alarm in 100,000 outcomes. ``accuracy``: the error rate's own detector, with
-    the whole budget to itself.
+    The budget of the model is one false alarm in 100,000 outcomes; ``default`` is the same with that of the settings.
+    ``accuracy``: the error rate's own detector, with the whole budget to itself.
     """
+    measured = {name: _measured(streams, seed, budget) for name, budget in BUDGETS.items()}
+    return {**measured.pop(""), **measured}
+
+
+def _measured(streams: int, seed: int, false_alarms_per_week: float) -> dict[str, object]:
+    settings = MonitorSettings(false_alarms_per_week=false_alarms_per_week, evidence=[])
+    apart = settings.model_copy(update={"rates": []})
     outcomes: list[float] = []
     positives: list[float] = []
     accuracy: list[float] = []
@@ -72,13 +80,13 @@ def recall_drop(streams: int, seed: int) -> dict[str, object]:
         rng = np.random.default_rng([seed, number])
         known, quiet = classified(rng, LEARNING, RECALL[0]), classified(rng, 2 * HORIZON, RECALL[0])
         fallen = classified(rng, HORIZON, RECALL[1])
-        ours, alone = Monitored(VersionWatch("accuracy", WITH_RATES)), Monitored(VersionWatch("accuracy", ALONE))
+        ours, alone = Monitored(VersionWatch("accuracy", settings)), Monitored(VersionWatch("accuracy", apart))
         for each in (ours, alone):
             each.feed(known)
         alarms += len(ours.feed(quiet))
         alone.feed(quiet)
         begun = ours.fed
-        delay = next((each.outcomes_seen - begun for each in ours.feed(fallen) if each.stream == "recall"), math.inf)
+        delay = next((each.outcomes_seen - begun for each in ours.feed(fallen) if each.of_rate), math.inf)
         outcomes.append(delay)
         positives.append(float((fallen[: int(delay)] & ACTUAL).sum()) if math.isfinite(delay) else math.inf)
         accuracy.append(next((float(each.outcomes_seen - begun) for each in alone.feed(fallen)), math.inf))
@@ -91,7 +99,7 @@ def recall_drop(streams: int, seed: int) -> dict[str, object]:
         "accuracy": {"found": sum(map(math.isfinite, accuracy)), "delay_outcomes": finite(float(np.median(accuracy)))},
         "fa_per_10k": rate.rate,
         "fa_upper": rate.upper,
-        "budget": PER / RUN_LENGTH,
+        "budget": false_alarms_per_week / (WEEK_S * PER_SECOND) * PER,
     }
 
 
