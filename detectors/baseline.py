@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.contract import Errors, InvalidValue, checked, finite
 from detectors.reference import WINDOW, Reference, WindowSums
@@ -82,6 +83,19 @@ class BaselineLearner:
         variance = max(0.0, self._squares / n - mean * mean) * n / (n - 1)
         return Baseline(n, "mae", mean, math.sqrt(variance / n))
 
+    def observe(self, errors: NDArray[np.float64]) -> None:
+        """Errors behind those of the baseline, of the same kind: only the reference takes notice of them.
+
+        Raises InvalidValue, having touched nothing, if one of them is out of range.
+        """
+        self._windows.add(self._valid(errors))
+
+    def _valid(self, errors: Errors) -> NDArray[np.float64]:
+        values = checked(errors) if self._metric == "accuracy" else finite(errors)
+        if values.size and not (values.min() >= 0.0 and values.max() <= LARGEST):
+            raise InvalidValue(f"absolute errors from {values.min()} to {values.max()} are outside 0..{LARGEST}")
+        return values
+
     def reference(self, scale: float) -> Reference | None:
         """What was learnt as a reference of errors divided by the scale: of whole windows, which are most of it.
 
@@ -96,10 +110,7 @@ class BaselineLearner:
 
         Raises InvalidValue, having touched nothing, if one of all the errors given is out of range.
         """
-        values = checked(errors) if self._metric == "accuracy" else finite(errors)
-        if values.size and not (values.min() >= 0.0 and values.max() <= LARGEST):
-            raise InvalidValue(f"absolute errors from {values.min()} to {values.max()} are outside 0..{LARGEST}")
-        taken = values[: self.missing]
+        taken = self._valid(errors)[: self.missing]
         # Strictly from left to right, so that the way to batch does not matter.
         self._total = float(np.add.accumulate(np.concatenate(([self._total], taken)))[-1])
         self._squares = float(np.add.accumulate(np.concatenate(([self._squares], taken * taken)))[-1])

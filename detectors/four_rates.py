@@ -79,23 +79,26 @@ def counted(name: str, tally: Tally, positive: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class FourRatesState:
-    """`count`: outcomes of two classes that came."""
+    """`count`: outcomes of two classes that came. They are learnt from at least until second `until_s`."""
 
     count: int
     parts: dict[str, PartState]
+    until_s: int = 0
 
 
 class FourRates:
     """Watches the rates `names`, which share a budget; a fall of any is a detection.
 
-    Each learns from the first `learning` outcomes, longer if they hold fewer than 500 of its own.
+    Each learns from the first `learning` outcomes, longer if they hold fewer than 500 of its own, and from all before
+    second `until_s`.
     """
 
-    def __init__(self, names: Sequence[str], false_alarms_a_week: float, learning: int) -> None:
+    def __init__(self, names: Sequence[str], false_alarms_a_week: float, learning: int, until_s: int = 0) -> None:
         self.count = 0
+        self.until_s = until_s
         self._learning = learning
         parts = divided(false_alarms_a_week, _known(names))
-        self.parts = {name: PartWatch(name, budget, learning) for name, budget in parts.items()}
+        self.parts = {name: PartWatch(name, budget, learning, None, until_s) for name, budget in parts.items()}
 
     @property
     def missing(self) -> int:
@@ -135,7 +138,7 @@ class FourRates:
     @property
     def state(self) -> FourRatesState:
         """The whole state, to be stored."""
-        return FourRatesState(self.count, {name: part.state for name, part in self.parts.items()})
+        return FourRatesState(self.count, {name: part.state for name, part in self.parts.items()}, self.until_s)
 
     def restore(self, state: FourRatesState) -> None:
         """Take over a stored state, keeping one's own budget; a rate that it does not have begins to learn.
@@ -145,9 +148,9 @@ class FourRates:
         if unknown := sorted(set(state.parts) - set(RATES)):
             raise SnapshotError(f"the snapshot has the rate {unknown[0]!r}: upgrade before reading it")
         for name, part in self.parts.items():
-            if name in state.parts:
-                self.parts[name] = PartWatch(name, part.budget, self._learning, state.parts[name])
-        self.count = state.count
+            known = state.parts.get(name)
+            self.parts[name] = PartWatch(name, part.budget, self._learning, known, state.until_s)
+        self.count, self.until_s = state.count, state.until_s
 
 
 def _known(names: Sequence[str]) -> Sequence[str]:

@@ -53,15 +53,20 @@ class PartDetection:
 
 
 class PartWatch:
-    """One part. `learning` is how many outcomes of the version its reference covers at least."""
+    """One part. `learning` is how many outcomes of the version its reference covers at least, all before second
+    `until_s` among them.
+    """
 
-    def __init__(self, stream: str, false_alarms_a_week: float, learning: int, state: PartState | None = None) -> None:
+    def __init__(
+        self, stream: str, false_alarms_a_week: float, learning: int, state: PartState | None = None, until_s: int = 0
+    ) -> None:
         self.stream = stream
         self.detector: EDetector | None = None
         """None while the reference is being learnt, or nothing came since."""
         self.allotted: Allotted | None = None
         self.budget = false_alarms_a_week
         self._learning = learning
+        self._until_s = until_s
         self._state = state if state is not None else PartState()
         self._rate = OutcomeRate(self._state.rate)
         if self._state.detector:
@@ -112,7 +117,7 @@ class PartWatch:
             if moved:
                 self._recalibrate()
             end = start + taken
-            learnt = self._learn(errors[start:end], numbers[start:end])
+            learnt = self._learn(errors[start:end], numbers[start:end], seconds[start:end])
             self._state.count += learnt
             if learnt < taken:
                 found.extend(self._detect(errors[start + learnt : end], start + learnt))
@@ -132,12 +137,13 @@ class PartWatch:
         self._remember(seconds[start:], before + start)
         return placed
 
-    def _learn(self, errors: Floats, numbers: Ints) -> int:
+    def _learn(self, errors: Floats, numbers: Ints, seconds: Ints) -> int:
         """Gives how many errors at the front the reference was learnt from."""
         if self._state.learnt:
             return 0
         covered = int(np.searchsorted(numbers, self._learning, side="right"))
-        taken = min(len(errors), max(covered, LEAST_OUTCOMES - self.count))
+        early = int(np.searchsorted(seconds, self._until_s))
+        taken = min(len(errors), max(covered, early, LEAST_OUTCOMES - self.count))
         self._state.learner.add(errors[:taken])
         self._state.learnt = taken < len(errors)
         return taken

@@ -50,7 +50,7 @@ class BinaryRates:
         self._codes = [np.frombuffer(state.codes, dtype="u1")]
         self._gathered = len(state.codes)
         if state.rates is not None and self._wanted:
-            self._rates = self._made()
+            self._rates = self._made(0)
             self._rates.restore(state.rates)
 
     @property
@@ -58,9 +58,9 @@ class BinaryRates:
         """The part of the model's budget that is theirs."""
         return SHARE if self._rates is not None else 0.0
 
-    def _made(self) -> FourRates:
+    def _made(self, until_s: int) -> FourRates:
         settings = self._settings
-        return FourRates(settings.rates, SHARE * settings.false_alarms_per_week, settings.baseline_outcomes)
+        return FourRates(settings.rates, SHARE * settings.false_alarms_per_week, settings.baseline_outcomes, until_s)
 
     def name_positive(self, positive: str) -> bool:
         """The spelling of the class that is the positive one now; gives whether it is another than before.
@@ -104,7 +104,7 @@ class BinaryRates:
             begins = _second_begins(errors, start + int(known[0])) if len(known) else end
             if begins > start:
                 return begins
-            self._rates = self._made()
+            self._rates = self._made(int(errors.seconds[start]) + int(3_600 * self._settings.baseline_hours))
         return end
 
     def feed(self, codes: Codes, seconds: Ints) -> Iterator[tuple[int, PartDetection]]:

@@ -49,7 +49,8 @@ class Detecting(msgspec.Struct, frozen=True):
     """How a version is watched now. ``missing`` outcomes are still to be learnt from; ``normal`` is None until then.
 
     ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
-    is wrong. ``rates`` are those of a binary model; ``pagers_per_week`` is what they leave of the budget.
+    is wrong. ``rates`` are those of a binary model; ``pagers_per_week`` is what they leave of the budget. While it is
+    learnt, ``until_s`` is the second before which detectors do not watch.
     """
 
     false_alarms_per_week: float
@@ -61,3 +62,4 @@ class Detecting(msgspec.Struct, frozen=True):
     pagers: list[Paging] = []
     rates: list[RateDetecting] = []
     pagers_per_week: float | None = None
+    until_s: int = 0

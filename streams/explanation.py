@@ -14,6 +14,7 @@ from detectors.delay import expected_delay
 from detectors.four_rates import RATES
 from streams.detecting import Detecting
 from streams.errors import MissingInput
+from streams.events import rfc3339
 from streams.settings import RedisSettings
 from streams.store_client import connect, store_failure
 
@@ -92,7 +93,8 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
     if found.normal is None:
         week = found.outcomes_per_s * WEEK_S
         yield f"outcomes: {found.outcomes_per_s:.4g} a second are {week:,.0f} a week"
-        yield f"learning what is normal: {found.missing:,} outcomes to go; nothing pages until then"
+        until = f", and until {rfc3339(1000 * found.until_s)}" if found.until_s else ""
+        yield f"learning what is normal: {found.missing:,} outcomes to go{until}; nothing pages on drift until then"
         yield from _rates(found)
         return
     normal = found.normal

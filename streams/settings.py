@@ -124,6 +124,12 @@ class MonitorSettings(_Section):
     )
     baseline_drop: float = Field(0.05, gt=0, le=1, description="points of accuracy (or share of MAE) lost that page")
     baseline_outcomes: int = Field(5_000, ge=30, description="outcomes that an unregistered version learns from")
+    baseline_hours: float = Field(
+        0,
+        ge=0,
+        le=168,
+        description="hours of the stream that detectors learn from at least; 24 where labels come nightly",
+    )
     burn_rates: list[tuple[int, int, float]] = Field(
         [(1, 5, 2.4), (3, 15, 1.6)],
         description="windows in minutes (short, long) and how many times too fast both burn the budget to page at once",

@@ -67,9 +67,9 @@ class VersionWatch:
     """One version's errors, each seen once and in order.
 
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
-    from its first ``baseline_outcomes`` outcomes, and is watched from then on. The baseline is the reference of the
-    detectors that page: what they accept begins with it. The four rates of a binary model page beside them
-    (:mod:`streams.binary_rates`), and learn what they are by themselves.
+    from its first ``baseline_outcomes`` outcomes, which rules compare with from then on; detectors watch it when it is
+    ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. The
+    four rates of a binary model page beside them (:mod:`streams.binary_rates`), and learn what they are by themselves.
     """
 
     def __init__(self, metric: Metric, settings: MonitorSettings) -> None:
@@ -100,6 +100,12 @@ class VersionWatch:
         return 0 if self.registered is not None else self._learner.missing
 
     @property
+    def learns_until_s(self) -> int:
+        """The second from which on detectors may watch it; 0 if they need not wait for one."""
+        begun_s, hours = self._rate.state.begun_s, self._settings.baseline_hours
+        return begun_s + int(3_600 * hours) if hours and begun_s and self.registered is None else 0
+
+    @property
     def last_s(self) -> int:
         """The second of its newest outcome."""
         return self._marks.marks[-1].second if self._marks.marks else 0
@@ -120,7 +126,8 @@ class VersionWatch:
         budget, pagers = self._settings.false_alarms_per_week, self.pagers
         rates = self._binary.detecting
         if pagers is None:
-            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates)
+            until_s = self.learns_until_s
+            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates, until_s=until_s)
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
             pagers.reference_outcomes,
@@ -211,13 +218,19 @@ class VersionWatch:
             taken, moved = self._rate.take(seconds[start:])
             if moved and self.pagers is not None:
                 self.pagers.recalibrate(self._rate.per_s)
-            found.extend(self._detect(values[start : start + taken], offset + start))
-            start += taken
+            end = start + taken
+            found.extend(self._detect(values[start:end], seconds[start:end], offset + start))
+            start = end
         return found
 
-    def _detect(self, values: Floats, offset: int) -> list[_Found]:
+    def _detect(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
         """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
         learnt = self._learner.update_many(values) if self.missing else 0
+        if self.pagers is None and learnt < len(values):
+            early = int(np.searchsorted(seconds, self.learns_until_s))
+            if early > learnt:
+                self._learner.observe(values[learnt:early])
+                learnt = early
         if learnt == len(values):
             return []
         pagers = self._prepared()

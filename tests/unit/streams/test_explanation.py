@@ -110,8 +110,14 @@ def test_a_rate_that_still_learns_says_for_how_long() -> None:
 def test_what_is_being_learnt_is_said() -> None:
     """Nothing pages yet, and how many outcomes are missing."""
     text = said(watched(MonitorSettings(), n=3_000))
-    assert "learning what is normal: 2,000 outcomes to go" in text
+    assert "learning what is normal: 2,000 outcomes to go; nothing pages on drift" in text
     assert "threshold" not in text
+
+
+def test_a_day_of_learning_is_told_with_its_end() -> None:
+    """Enough outcomes have come, and the day is not over."""
+    text = said(watched(MonitorSettings(baseline_hours=24)))
+    assert "learning what is normal: 0 outcomes to go, and until 2023-11-15T22:13:20.000Z; nothing pages on" in text
 
 
 def test_a_slow_model_is_told_that_it_has_the_least_run_length_and_what_it_never_finds() -> None:

@@ -312,3 +312,69 @@ def test_a_change_is_placed_alike_in_batches_of_any_length() -> None:
         pieces += watch.feed(stream.slice(start, start + 10))
     assert whole
     assert pieces == whole
+
+
+DAY = SETTINGS.model_copy(update={"baseline_hours": 0.25, "false_alarms_per_week": 60.0, "evidence": []})
+"""A quarter of an hour stands for the day."""
+
+
+def dumps(days: int, seed: int = 1) -> Errors:
+    """Of each 9,000 outcomes, which are a quarter of an hour, the last 900 are wrong three times as often."""
+    rates = np.where(np.arange(9_000 * days) % 9_000 < 8_100, 0.05, 0.15)
+    return errors((np.random.default_rng(seed).random(len(rates)) < rates).astype(np.float64))
+
+
+def test_a_baseline_that_covers_a_day_knows_its_dumps() -> None:
+    """With the first outcomes only, the first dump is a drift; with a day it is how things are."""
+    assert VersionWatch("accuracy", DAY.model_copy(update={"baseline_hours": 0.0})).feed(dumps(6))
+    watch = VersionWatch("accuracy", DAY)
+    assert watch.feed(dumps(6)) == []
+    assert watch.pagers is not None
+    assert watch.pagers.reference_outcomes == 9_000
+    assert watch.baseline is not None
+    assert watch.baseline.n == 2_000
+    found = watch.feed(errors(bernoulli(0.5, 900), later(54_000)))
+    assert found[0].detector == "e_detector"
+
+
+def test_rules_have_a_baseline_before_detectors_watch() -> None:
+    """And it is said until when they learn; a registered version does not wait."""
+    watch = VersionWatch("accuracy", DAY)
+    watch.feed(dumps(1).slice(0, 5_000))
+    assert watch.baseline is not None
+    assert watch.pagers is None
+    assert (watch.detecting.missing, watch.detecting.until_s) == (0, later(9_000))
+    assert {each.normal for each in watch.detecting.rates} <= {None}
+    registered = VersionWatch("accuracy", DAY)
+    registered.register(REGISTERED)
+    registered.feed(dumps(1).slice(0, 5_000))
+    assert registered.pagers is not None
+
+
+def test_rates_learn_for_a_day_too() -> None:
+    """Negatives, of which there are enough at once, wait for it."""
+    watch = VersionWatch("accuracy", DAY)
+    watch.feed(coded(classified(0.8, 8_990)))
+    assert {each.normal for each in watch.detecting.rates} == {None}
+    watch.feed(coded(classified(0.8, 3_000, 2), later(8_990)))
+    known = {each.rate: each.normal.outcomes for each in watch.detecting.rates if each.normal is not None}
+    assert known["specificity"] >= 8_000
+
+
+def test_a_day_of_learning_is_the_same_in_any_batches_and_over_restarts() -> None:
+    """Its end is a second of the stream."""
+    rng = np.random.default_rng(13)
+    codes = np.concatenate((classified(0.9, 11_000, 1, 0.2), classified(0.4, 3_000, 2, 0.2)))
+    stream = coded(codes)
+    whole = VersionWatch("accuracy", DAY)
+    expected = whole.feed(stream)
+    assert {"recall", "errors"} <= {each.stream for each in expected}
+    pieces, found, start = VersionWatch("accuracy", DAY), [], 0
+    while start < len(stream):
+        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
+        found += pieces.feed(stream.slice(start, end))
+        start = end
+        if rng.random() < 0.2:
+            pieces = VersionWatch.restored(pieces.snapshot(), DAY)
+    assert found == expected
+    assert pieces.snapshot() == whole.snapshot()
