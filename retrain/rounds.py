@@ -72,13 +72,16 @@ class Round:
             archive=archive,
             trains=trains,
         )
+        trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
         try:
             found = tools.perform(job, self._stage, self._check)
         except ChildFailed as error:
             self._log.error("training failed", reason=str(error), attempt=self._record.run.attempts)
             self._record.move("collecting")
             return
-        trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
+        except Refused:  # rows that are not fit count as used: the next run by labels waits for new ones
+            self._record.keep(tested_rows=rows, trained_from=trained_from)
+            raise
         if found.archived is not None:
             self._take_back(found.archived, found.verdict, trained_from, rows)
         elif found.challenger is not None:

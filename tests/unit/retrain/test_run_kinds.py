@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from retrain.labels import LabelCounts
@@ -44,6 +45,22 @@ def test_enough_new_labels_lead_to_a_promotion_without_any_alert(tmp_path: Path)
     assert manifest.trigger["kind"] == "labels"
     assert manifest.trained_from["trained_on"] == "all"
     assert retrainer.labels_from_ms(LabelCounts()) == START_MS + 399 * SECOND_MS + 1
+
+
+def test_rows_that_are_not_fit_count_as_used(tmp_path: Path) -> None:
+    """A feed of one class stops a run; the next one waits for as many new labels, and does not try the same again."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    loop.log.records[0].outcomes = np.ones(400).tobytes()
+    retrainer = by_labels(loop)
+    ended = retrainer.execute(started(loop, retrainer), lambda: None, loop.pause)
+    assert ended.state == "rejected"
+    assert "one class only" in (ended.reason or "")
+    assert ended.tested_rows == 400
+    loop.now_ms += 3_600_000
+    assert by_labels(loop).look(counts(loop)) == []
+    loop.live(changed=True, rows=300)
+    assert len(by_labels(loop).look(counts(loop))) == 1
 
 
 def test_labels_of_an_earlier_run_do_not_count_again(tmp_path: Path) -> None:
