@@ -5,7 +5,7 @@ called slow. Times are stream time; a share is outcomes that arrived over predic
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HISTORY_HOURS = 24
 LEAST_HOURS = 6
@@ -20,9 +20,11 @@ class Hour:
 
     predictions: int = 0
     outcomes: int = 0
+    slow: bool = False
+    """It was said in it that outcomes are slow: it is no usual hour."""
 
     def plus(self, predictions: int, outcomes: int) -> "Hour":
-        return Hour(self.predictions + predictions, self.outcomes + outcomes)
+        return replace(self, predictions=self.predictions + predictions, outcomes=self.outcomes + outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,14 @@ class Labelling:
 def labelling(recent: Hour, history: Mapping[int, Hour], hour: int) -> Labelling | None:
     """`recent`: the last 60 minutes; `history` by hour, of which those before the last full hour's begin count.
 
-    None if too little is known: few hours, or too few outcomes to be expected.
+    Slow hours do not, or a feed that was blocked would be usual for a day; with hardly any others they do, so that what
+    is slow for a day becomes usual. None if too little is known: few hours, or too few outcomes to be expected.
     """
-    known = [
-        history[each].outcomes / history[each].predictions
-        for each in range(hour - HISTORY_HOURS, hour - 1)
-        if each in history and history[each].predictions
-    ]
+    hours = [history[each] for each in range(hour - HISTORY_HOURS, hour - 1) if each in history]
+    usual_hours = [each for each in hours if each.predictions and not each.slow]
+    if len(usual_hours) < LEAST_HOURS:
+        usual_hours = [each for each in hours if each.predictions]
+    known = [each.outcomes / each.predictions for each in usual_hours]
     if len(known) < LEAST_HOURS or not recent.predictions:
         return None
     usual = min(known)

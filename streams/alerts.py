@@ -22,6 +22,7 @@ CONCEPT_DRIFT = "ConceptDriftDetected"
 ACCURACY_DROPPED = "ModelAccuracyDropped"
 OUTCOMES_MISSING = "OutcomesMissing"
 OUTCOMES_SLOW = "OutcomesSlow"
+OUTCOMES_ONE_SIDED = "OutcomesOneSided"
 SOURCE = "driftline/monitor"
 NEVER = "0001-01-01T00:00:00Z"
 """``endsAt`` of an alert that has not ended, as Alertmanager writes it."""
@@ -363,6 +364,24 @@ def _outcomes_slow(raised: Raised) -> tuple[str, str]:
     )
 
 
+def _outcomes_one_sided(raised: Raised) -> tuple[str, str]:
+    facts = raised.transition.condition.evidence
+    label, share, others = _text(facts, "predicted"), _number(facts, "share"), _number(facts, "others")
+    if facts.get("mature"):
+        seen = f"{share:.1%} of what it predicts as {label} get one, {others:.1%} of everything else"
+    else:
+        seen = f"those of what it predicts as {label} come at {share:.1%} of their rate, all others at {others:.1%}"
+    model = raised.transition.identity.model
+    summary = f"{_who(raised)} gets its outcomes from one side: {seen}."
+    return summary, (
+        "What is known of its accuracy is about those others. No verdict is given meanwhile: "
+        f"{ACCURACY_DROPPED} and {CONCEPT_DRIFT} neither fire, repeat nor resolve, and what detectors find is dropped. "
+        "It comes back by itself once both come alike. Look at whatever publishes to the topic `outcomes`: has a "
+        "source of it stopped, or a filter been added? If it is meant to be so, accept it: "
+        f"`outcomes_one_sided = 1` in [models.{model}]."
+    )
+
+
 def _resolved(raised: Raised) -> str:
     transition = raised.transition
     name = transition.identity.alertname
@@ -371,6 +390,8 @@ def _resolved(raised: Raised) -> str:
         return f"Resolved: {_who(raised)} is champion no longer; its {name} of {start} ended at {end}."
     if name == OUTCOMES_SLOW:
         return f"Resolved: outcomes of model {transition.identity.model} come as they used to."
+    if name == OUTCOMES_ONE_SIDED:
+        return f"Resolved: outcomes of model {transition.identity.model} come for every predicted class alike."
     if name == OUTCOMES_MISSING:
         return f"Resolved: outcomes of model {transition.identity.model} arrive again, or its predictions stopped."
     return f"Resolved: {_who(raised)} has recovered; its {name} of {start} ended at {end}."
@@ -381,6 +402,7 @@ _TEXTS = {
     ACCURACY_DROPPED: _accuracy_dropped,
     OUTCOMES_MISSING: _outcomes_missing,
     OUTCOMES_SLOW: _outcomes_slow,
+    OUTCOMES_ONE_SIDED: _outcomes_one_sided,
 }
 
 

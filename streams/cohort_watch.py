@@ -12,8 +12,10 @@ from detectors.label_delay import DAYS, bucket, mature_after, quantile, together
 from detectors.windows import SPAN_MINUTES
 from streams.arrivals import Minute, Moved
 from streams.catalog import label_text
+from streams.withholding import Withheld
 
 QUANTILES = (0.5, 0.95)
+NEWEST_MINUTES = (30, 60, DAY_MINUTES)
 
 
 class CohortState(msgspec.Struct):
@@ -50,6 +52,7 @@ class LabelReport:
     delays_s: Mapping[float, int]
     mature_after_s: int | None
     windows: Mapping[str, Coverage]
+    withheld: Withheld | None = None
 
 
 class CohortWatch:
@@ -60,6 +63,7 @@ class CohortWatch:
         self.cohorts = Cohorts(state.tiers or None, state.since)
         state.tiers = self.cohorts.tiers
         self._reported: tuple[int, LabelReport] | None = None
+        self._mature_minutes = self._measured()
 
     def fold(self, arrived: Minute, minute: int, version: str) -> None:
         """Let what arrived in a minute count."""
@@ -80,6 +84,7 @@ class CohortWatch:
             if move.version == version and move.cohort >= 0:
                 label = label_text(move.prediction) if move.metric == "accuracy" else ALL
                 cohorts.add(minute, move.cohort, label, Count(loss=_change(move)))
+        self._mature_minutes = self._measured()
 
     def _delayed(self, minute: int, label: str, delay_minutes: int, outcomes: int) -> None:
         day = minute // DAY_MINUTES
@@ -91,6 +96,9 @@ class CohortWatch:
 
     def mature_minutes(self) -> int | None:
         """After how many minutes a cohort is mature; None while too few outcomes are known."""
+        return self._mature_minutes
+
+    def _measured(self) -> int | None:
         labels = sorted({label for classes in self.state.delays.values() for label in classes})
         return mature_after({label: together(self._delays(label)) for label in labels})
 
@@ -102,6 +110,11 @@ class CohortWatch:
         delay = self.mature_minutes()
         found = None if delay is None else self.cohorts.mature(minute, delay, span_minutes)
         return None if found is None else Coverage.of(found)
+
+    def newest(self, minute: int) -> Coverage | None:
+        """The newest mature cohorts of half an hour, or of the least that is known, when a minute is over."""
+        found = (self.mature(minute, span) for span in NEWEST_MINUTES)
+        return next((each for each in found if each is not None), None)
 
     def report(self, minute: int) -> LabelReport:
         """How outcomes come when a minute is over; worked out once for each, as it is asked for every second."""

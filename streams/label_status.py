@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 DAY = "24h"
 SHOWN_CLASSES = 4
+WITHHELD: Mapping[str, str] = MappingProxyType(
+    {
+        "one_sided": "outcomes of a predicted class do not come as the others do; no accuracy alert or drift is told",
+        "slow": "fewer outcomes come than usual; the accuracy rule waits, detectors go on",
+        "dump": "outcomes come all at once; what they say is told when the last of them have settled",
+    }
+)
 
 
 class MatureWindow(msgspec.Struct):
@@ -26,6 +34,13 @@ class MatureWindow(msgspec.Struct):
     mae: float | None = None
 
 
+class WithheldStatus(msgspec.Struct):
+    """Why and since when no verdict on the model is given."""
+
+    reason: str
+    since: str
+
+
 class LabelStatus(msgspec.Struct):
     """``delays_s``: by quantile, as text, the seconds within which so many outcomes came over the last week, rounded
     up to a minute and to a quarter more at most. A cohort is mature ``mature_after_s`` after it was predicted.
@@ -34,10 +49,14 @@ class LabelStatus(msgspec.Struct):
     delays_s: dict[str, int] = {}
     mature_after_s: int | None = None
     windows: dict[str, MatureWindow] = {}
+    withheld: WithheldStatus | None = None
 
 
 def told(found: LabelStatus) -> Iterator[str]:
     """A line or two for people; nothing while nothing is known."""
+    if found.withheld is not None:
+        reason = found.withheld.reason
+        yield f"verdict withheld since {found.withheld.since[:16]}Z: {WITHHELD.get(reason, reason)}"
     if not found.delays_s:
         return
     half, most = (duration(found.delays_s.get(share)) for share in ("0.5", "0.95"))

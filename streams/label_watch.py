@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
+from detectors.dump import SETTLE_MINUTES
 from detectors.labels import HISTORY_HOURS, Hour, Labelling, labelling
+from detectors.one_sided import of_cohorts
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, State, Transition
 from streams import rules
-from streams.alerts import OUTCOMES_MISSING, OUTCOMES_SLOW
+from streams.alerts import OUTCOMES_MISSING, OUTCOMES_ONE_SIDED, OUTCOMES_SLOW
 from streams.arrivals import Minute
+from streams.arriving import ArrivingState, ArrivingWatch
 from streams.cohort_watch import CohortState, CohortWatch
 from streams.settings import MonitorSettings
 
 CHAMPION_MINUTES = 60
 HOUR_MINUTES = 60
 
-ABOUT_LABELS = (OUTCOMES_MISSING, OUTCOMES_SLOW)
+ABOUT_LABELS = (OUTCOMES_MISSING, OUTCOMES_SLOW, OUTCOMES_ONE_SIDED)
 """Alerts that are about outcomes, not about the model: no part of its incident."""
 
 
@@ -33,7 +37,8 @@ class LabelState(msgspec.Struct):
     hours: dict[int, Hour] = {}
     """What arrived of the champion, by hour."""
     cohorts: CohortState = msgspec.field(default_factory=CohortState)
-    """The champion's cohorts."""
+    arriving: ArrivingState = msgspec.field(default_factory=ArrivingState)
+    """The champion's: by cohort, and as they arrive."""
 
 
 class LabelWatch:
@@ -41,7 +46,7 @@ class LabelWatch:
 
     def __init__(self, model: str, settings: MonitorSettings, policy: PolicySettings, state: LabelState) -> None:
         self.state = state
-        self.cohorts = CohortWatch(state.cohorts)
+        self.cohorts, self.arriving = CohortWatch(state.cohorts), ArrivingWatch(state.arriving)
         self._model = model
         self._settings = settings
         # Apart from the model's other alerts: a promotion resolves what its champion did, but brings no outcomes back.
@@ -76,10 +81,12 @@ class LabelWatch:
         labelled = arrived.outcomes_of(champion)
         at.hours[hour] = at.hours.get(hour, Hour()).plus(arrived.predictions.get(champion, 0), labelled)
         self.cohorts.fold(arrived, minute, champion)
+        self.arriving.fold(arrived, minute, champion, self.cohorts.cohorts)
 
     def forget(self, minute: int) -> None:
         """Let go of what a minute that is over does not need any more."""
         at = self.state
+        self.arriving.judge(minute)
         for old in [old for old in at.predicted if old <= minute - CHAMPION_MINUTES]:
             del at.predicted[old]
         for old in [old for old in at.hours if old < minute // HOUR_MINUTES - HISTORY_HOURS]:
@@ -87,8 +94,8 @@ class LabelWatch:
 
     def start_afresh(self) -> None:
         """Another version is champion: what is usual of its outcomes is not known."""
-        self.state.hours, self.state.cohorts = {}, CohortState()
-        self.cohorts = CohortWatch(self.state.cohorts)
+        self.state.hours, self.state.cohorts, self.state.arriving = {}, CohortState(), ArrivingState()
+        self.cohorts, self.arriving = CohortWatch(self.state.cohorts), ArrivingWatch(self.state.arriving)
 
     # --------------------------------------------------------------------------------------------------- asking
 
@@ -113,6 +120,20 @@ class LabelWatch:
         found = self.labelling(minute, champion, outcomes)
         return rules.outcomes_slow(found, self._settings.outcomes_slow_share, champion)
 
+    def mark_slow(self, minute: int) -> None:
+        """Outcomes are slow in this minute's hour: it does not tell what is usual."""
+        hour = minute // HOUR_MINUTES
+        self.state.hours[hour] = replace(self.state.hours.get(hour, Hour()), slow=True)
+
+    def one_sided(self, minute: int, champion: str) -> Condition | None:
+        """The condition that outcomes of one predicted class do not come as the others do; None if nobody can tell."""
+        at, least = self.state, self._settings.outcomes_one_sided
+        if least >= 1.0 or at.last_prediction <= minute - CHAMPION_MINUTES:
+            return None
+        newest = self.cohorts.newest(minute)
+        found = of_cohorts(newest.counts, least) if newest is not None else None
+        return rules.outcomes_one_sided(found or self.arriving.lacking(minute), least, champion)
+
     def due_in_silence(self, minute: int, window: int) -> int | None:
         """The first minute from ``minute`` on in which something can change if nothing arrives any more; else None.
 
@@ -123,7 +144,7 @@ class LabelWatch:
         if at.last_outcome >= 0:
             # Longer windows begin at the hour or the day before.
             rounding = 1_440 if window > 1_440 else 0
-            reach = at.last_outcome + max(window + rounding, self._settings.clean_minutes)
+            reach = at.last_outcome + max(window + rounding, self._settings.clean_minutes, SETTLE_MINUTES)
         if at.last_prediction >= 0:
             reach = max(reach, at.last_prediction + CHAMPION_MINUTES)
         if minute <= reach:
@@ -163,4 +184,5 @@ class LabelWatch:
     def restore(self, state: LabelState) -> None:
         """Take over a state; raises SnapshotError if its bytes are damaged or newer."""
         self._missing.restore(state.missing)
-        self.state, self.cohorts = state, CohortWatch(state.cohorts)
+        self.state = state
+        self.cohorts, self.arriving = CohortWatch(state.cohorts), ArrivingWatch(state.arriving)

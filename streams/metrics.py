@@ -119,6 +119,9 @@ class WorkerMetrics:
             "model",
             "quantile",
         )
+        self.withheld = gauge(
+            "verdict_withheld", "1 while outcomes do not tell how good the model is.", "model", "reason"
+        )
         self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
         self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
         self._series: dict[int, set[tuple[Gauge, tuple[str, ...]]]] = {}
@@ -203,6 +206,8 @@ class WorkerMetrics:
         found = report.labels
         if found is None:
             return
+        if found.withheld is not None:
+            yield self.withheld, found.withheld.reason, 1.0
         for share, seconds in found.delays_s.items():
             yield self.label_delay, f"{share:g}", float(seconds)
         gauge, best = (self.mature, 1.0) if report.champion_metric == "accuracy" else (self.mature_error, 0.0)

@@ -28,6 +28,7 @@ from streams.records import Cut, Gap, MonitorCut, Range, Take
 from streams.settings import Settings
 from streams.silence import Span
 from streams.watch import ModelWatch, Notice
+from streams.withholding import Doubt
 
 if TYPE_CHECKING:
     from streams.store import Command
@@ -50,7 +51,7 @@ class Closed:
     commands: list[Command]
     meta: dict[str, str | bytes | int]
     alerts: list[OutboxAlert]
-    notices: list[Notice]
+    notices: list[Notice | Doubt]
     partition: int
     summaries: Range
     watermark_ms: int
@@ -150,7 +151,7 @@ class MonitorPartition:
         self.owns = owns
         self._models = settings.models
         self._name = name
-        self._notices: list[Notice] = []
+        self._notices: list[Notice | Doubt] = []
         self._closed_offset = 0
 
     # --------------------------------------------------------------------------------------------------- taking in
@@ -180,14 +181,14 @@ class MonitorPartition:
             self.pairs += sum(part.pairs for part in summary.versions)
         watermark_ms = self.inputs.watermark_ms
         to_s = max(self.fed_s, (watermark_ms if until_ms is None else min(until_ms, watermark_ms)) // 1000)
-        happened: list[tuple[int, int, str, int, Raised | Notice]] = []
+        happened: list[tuple[int, int, str, int, Raised | Notice | Doubt]] = []
         for model in sorted(self.watches):
             silence = catalog.silences.get(model)
             span = Span.of(silence) if silence is not None else None
             steps = self.watches[model].advance(self.fed_s, to_s, catalog.get(model), span)
             happened.extend((each.at_s, each.rank, model, number, each.said) for number, each in enumerate(steps))
         for *_, said in sorted(happened, key=lambda each: each[:4]):
-            if isinstance(said, Notice):
+            if isinstance(said, Notice | Doubt):
                 self._notices.append(said)
                 continue
             self.alert_sequence += 1
@@ -202,8 +203,9 @@ class MonitorPartition:
             declared = self._models.get(model)
             minimum = declared.minimum_accuracy if declared is not None else None
             limits = self.monitor_settings
-            if declared is not None and declared.false_alarms_per_week is not None:
-                limits = limits.model_copy(update={"false_alarms_per_week": declared.false_alarms_per_week})
+            if declared is not None:
+                own = declared.model_dump(include={"false_alarms_per_week", "outcomes_one_sided"}, exclude_none=True)
+                limits = limits.model_copy(update=own)
             prices = Prices(declared.cost_per_error, declared.critical_cost_per_day) if declared else Prices()
             watch = ModelWatch(model, limits, limits.minimum_accuracy if minimum is None else minimum, prices)
             self.watches[model] = watch

@@ -22,7 +22,7 @@ from streams.cohort_watch import LabelReport
 from streams.errors import RestartMe, StateMismatch
 from streams.events import Alert, rfc3339
 from streams.joining import murmur2_partition
-from streams.label_status import LabelStatus, MatureWindow
+from streams.label_status import WITHHELD, LabelStatus, MatureWindow, WithheldStatus
 from streams.log import Log, Publisher, Reader, Record
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
@@ -35,6 +35,7 @@ from streams.records import MonitorCut
 from streams.settings import Settings
 from streams.store import Fenced, Owned, StateStore, StoreLost
 from streams.topics import Topics
+from streams.withholding import Doubt
 
 HELD_MS = 30_000
 """How far one input partition may fall behind the others before it is said."""
@@ -267,6 +268,9 @@ class MonitorStage:
         self._send_cut(part.owned, cut)
         self._publish(part.monitor, closed.alerts)
         for notice in closed.notices:
+            if isinstance(notice, Doubt):
+                _tell_doubt(notice)
+                continue
             log.warning(
                 "model.minimum_unreachable",
                 model=notice.model,
@@ -377,7 +381,18 @@ def labels(found: LabelReport | None, metric: str) -> LabelStatus | None:
             mae=error if metric == "mae" else None,
         )
     delays = {f"{share:g}": seconds for share, seconds in found.delays_s.items()}
-    return LabelStatus(delays, found.mature_after_s, windows)
+    withheld = None
+    if found.withheld is not None:
+        withheld = WithheldStatus(found.withheld.reason, rfc3339(1000 * found.withheld.since_s))
+    return LabelStatus(delays, found.mature_after_s, windows, withheld)
+
+
+def _tell_doubt(doubt: Doubt) -> None:
+    told = {"model": doubt.model, "version": doubt.version, "since": rfc3339(1000 * doubt.since_s)}
+    if doubt.over:
+        log.info("verdict.given", reason_was=doubt.reason, **told)
+    else:
+        log.warning("verdict.withheld", reason=doubt.reason, what=WITHHELD[doubt.reason], **told)
 
 
 def behind(clocks_ms: Mapping[int, int], heard_ms: int) -> dict[int, int]:

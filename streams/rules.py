@@ -11,9 +11,17 @@ from detectors.effect import Effect, Prices
 from detectors.episode import SEVERITIES
 from detectors.four_rates import counted
 from detectors.labels import Labelling
+from detectors.one_sided import Lacking
 from detectors.policy import Condition, Scalar
 from detectors.tally import Tally
-from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, Evidence
+from streams.alerts import (
+    ACCURACY_DROPPED,
+    CONCEPT_DRIFT,
+    OUTCOMES_MISSING,
+    OUTCOMES_ONE_SIDED,
+    OUTCOMES_SLOW,
+    Evidence,
+)
 
 NO_PRICES = Prices()
 HOUR_MINUTES = 60
@@ -201,3 +209,19 @@ def outcomes_slow(found: Labelling | None, least: float, version: str) -> Condit
     }
     slow, steady = found.slow(least), found.steady(least)
     return Condition(OUTCOMES_SLOW, slow, "warning", found.share, least * found.usual, evidence, steady and not slow)
+
+
+def outcomes_one_sided(found: Lacking | None, least: float, version: str) -> Condition:
+    """Outcomes of a predicted class do not come as those of the others do."""
+    if found is None:
+        return Condition(OUTCOMES_ONE_SIDED, False, "warning", 1.0, 1.0 - least, {"version": version})
+    evidence: dict[str, Scalar] = {
+        "version": version,
+        "predicted": found.label,
+        "share": found.share,
+        "others": found.others,
+        "n": found.n,
+        "mature": found.mature,
+    }
+    value = found.share / found.others if found.others else 0.0
+    return Condition(OUTCOMES_ONE_SIDED, True, "warning", value, 1.0 - least, evidence)

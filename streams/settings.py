@@ -150,6 +150,14 @@ class MonitorSettings(_Section):
         description="alert when the labelled share falls below so much of its worst usual hour; 0: never",
     )
 
+    outcomes_one_sided: float = Field(
+        0.10,
+        gt=0,
+        le=1,
+        description="withhold the verdict, and alert, when of a predicted class so much less is labelled than of the "
+        "others (a share of theirs); 1: never",
+    )
+
     @field_validator("detectors")
     @classmethod
     def _have_a_run_length(cls, names: list[str]) -> list[str]:
@@ -309,6 +317,7 @@ class ModelSettings(_Section):
     positive: Label | None = None
     minimum_accuracy: float | None = Field(None, ge=0, le=1)
     false_alarms_per_week: float | None = Field(None, gt=0)
+    outcomes_one_sided: float | None = Field(None, gt=0, le=1)
     cost_per_error: float | None = Field(None, ge=0)
     critical_cost_per_day: float | None = Field(None, gt=0)
     mode: Mode | None = None

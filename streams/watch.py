@@ -10,8 +10,8 @@ effect at the first :meth:`ModelWatch.advance` that sees it, between two seconds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -26,7 +26,16 @@ from detectors.snapshot import fields_of, seal
 from detectors.tally import Tally
 from detectors.windows import SPAN_MINUTES
 from streams import rules
-from streams.alerts import ACCURACY_DROPPED, CONCEPT_DRIFT, OUTCOMES_MISSING, OUTCOMES_SLOW, PROMOTED, Evidence, Raised
+from streams.alerts import (
+    ACCURACY_DROPPED,
+    CONCEPT_DRIFT,
+    OUTCOMES_MISSING,
+    OUTCOMES_ONE_SIDED,
+    OUTCOMES_SLOW,
+    PROMOTED,
+    Evidence,
+    Raised,
+)
 from streams.arrivals import Arrivals
 from streams.catalog import positive_class
 from streams.cohort_watch import LabelReport
@@ -38,6 +47,7 @@ from streams.records import Summary
 from streams.settings import MonitorSettings
 from streams.silence import Span
 from streams.version_watch import VersionWatch
+from streams.withholding import DUMP, Doubt, Withheld, doubts, withheld
 
 FORMAT = 3
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
@@ -61,7 +71,7 @@ class Happened:
 
     at_s: int
     rank: int
-    said: Raised | Notice
+    said: Raised | Notice | Doubt
 
 
 class WatchState(LabelState):
@@ -73,6 +83,11 @@ class WatchState(LabelState):
     beside: dict[str, Evidence] = msgspec.field(default_factory=dict)
     noticed: list[str] = msgspec.field(default_factory=list)
     incident: Incident | None = None
+    withheld: Withheld | None = None
+    held: list[Evidence] = msgspec.field(default_factory=list)
+    """What detectors found while no verdict was given."""
+    counted: int = 0
+    """Outcomes that the champion's detectors had seen when the last minute was judged."""
 
 
 class ModelWatch:
@@ -100,7 +115,7 @@ class ModelWatch:
             prices,
         )
         limits = PolicySettings(
-            {ACCURACY_DROPPED: settings.for_minutes, OUTCOMES_SLOW: settings.for_minutes},
+            dict.fromkeys((ACCURACY_DROPPED, OUTCOMES_SLOW, OUTCOMES_ONE_SIDED), settings.for_minutes),
             settings.clean_minutes,
             settings.repeat_minutes,
             settings.cooldown_minutes,
@@ -122,7 +137,7 @@ class ModelWatch:
 
     def labels(self, minute: int) -> LabelReport:
         """How outcomes of the champion come, when a minute is over."""
-        return self._labels.cohorts.report(minute)
+        return replace(self._labels.cohorts.report(minute), withheld=self._at.withheld)
 
     # --------------------------------------------------------------------------------------------------- taking in
 
@@ -185,7 +200,9 @@ class ModelWatch:
             yield Happened(at_s, 0, self._raised(transition))
         if self._is_stale(champion, at_s):
             del self.versions[champion]
-        self._at.champion, self._at.evidence, self._at.beside, self.changed = champion, [], {}, True
+        at = self._at
+        at.champion, at.evidence, at.beside, self.changed = champion, [], {}, True
+        at.withheld, at.held, at.counted = None, [], self._count()
         self._labels.start_afresh()
 
     def _due(self, minute: int) -> int | None:
@@ -264,6 +281,28 @@ class ModelWatch:
 
     def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
         """Let a detection page, or be evidence: of the drift that is open, or of one that is found soon."""
+        if found.run_length is not None and self._in_doubt(found):
+            if len(self._at.held) < MAX_EVIDENCE:
+                self._at.held.append(found)
+            self.changed = True
+            return
+        yield from self._tell(found, max(found.detected_s, floor_s))
+
+    def _in_doubt(self, found: Evidence) -> bool:
+        """Whether the outcomes that a detection is made of may not be all: then it waits until more is known.
+
+        Asks only what is the same wherever the records of an unfinished minute have been cut.
+        """
+        at = self._at
+        if at.withheld is not None and at.withheld.whole:
+            return True
+        return self._labels.arriving.may_be_dump(found.detected_s, found.outcomes_seen - at.counted)
+
+    def _count(self) -> int:
+        watch = self.versions.get(self.champion)
+        return watch.count if watch is not None else 0
+
+    def _tell(self, found: Evidence, at_s: int) -> Iterator[Happened]:
         identity, at = Identity(CONCEPT_DRIFT, self.model), self._at
         is_open = any(episode.identity == identity for episode in self._policy.episodes())
         if not is_open:
@@ -279,7 +318,6 @@ class ModelWatch:
         since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
         at.evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
         at.beside = {}
-        at_s = max(found.detected_s, floor_s)
         lately = rules.of_stream(found, self._recently(at_s // 60 - 1), self._positive).a_minute
         condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
         self.changed = True
@@ -308,10 +346,17 @@ class ModelWatch:
         for notice in self._notices():
             yield Happened(at_s, 0, notice)
         silenced = self._silenced(at_s)
-        for transition in self._policy.step(minute, dict(self._conditions(minute)), silenced=silenced):
+        about_labels = dict(self._about_labels(minute))
+        before, self._at.withheld = self._at.withheld, self._withheld(minute, about_labels)
+        for doubt in doubts(self.model, self.champion, before, self._at.withheld):
+            yield Happened(at_s, 0, doubt)
+        conditions = about_labels | dict(self._about_model(minute))
+        for transition in self._policy.step(minute, conditions, silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
         for transition in self._labels.judge(minute, self.champion, silenced=silenced):
             yield Happened(at_s, 0, self._raised(transition))
+        yield from self._release(before, minute)
+        self._at.counted = self._count()
 
     def _silenced(self, at_s: int) -> bool:
         return self._silence is not None and self._silence.covers(at_s)
@@ -341,21 +386,67 @@ class ModelWatch:
 
         return rules.Recently(window, lately)
 
-    def _conditions(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
-        baseline = self._baseline()
+    def _about_labels(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         slow = self._labels.slow(minute, self.champion, self._window_of(minute, HOUR_MINUTES).n)
         if slow is not None:
             yield Identity(OUTCOMES_SLOW, self.model), slow
+        one_sided = self._labels.one_sided(minute, self.champion)
+        if one_sided is not None:
+            yield Identity(OUTCOMES_ONE_SIDED, self.model), one_sided
+
+    def _withheld(self, minute: int, about_labels: Mapping[Identity, Condition]) -> Withheld | None:
+        """Whether the outcomes up to a minute tell how good the model is; what is open about them is not over yet."""
+        names = {episode.identity.alertname for episode in self._policy.episodes()}
+        names |= {identity.alertname for identity, condition in about_labels.items() if condition.active}
+        if OUTCOMES_SLOW in names:
+            self._labels.mark_slow(minute)
+        return withheld(self._at.withheld, minute, names, settling=self._labels.arriving.settling(minute))
+
+    def _release(self, before: Withheld | None, minute: int) -> Iterator[Happened]:
+        """The verdict is given again: tell what was found meanwhile if it is true of all that has come by now.
+
+        What was found on outcomes of one side is dropped, as is what those did to the detectors.
+        """
+        at, now = self._at, self._at.withheld
+        if now is not None and now.whole:
+            return
+        tainted = before is not None and before.tainted
+        if at.held and (before is None or not before.whole) and at.held[-1].detected_s // 60 >= minute:
+            return  # a dump may have begun with the last seconds of the minute: the next one tells
+        held, at.held = at.held, []
+        watch = self.versions.get(self.champion)
+        if watch is None or not (held or tainted):
+            return
+        believed = not tainted
+        if before is not None and before.reason == DUMP and believed:
+            minutes = minute - before.since_s // 60 + 1
+            believed = any(self._holds(each, minute, minutes) for each in held)
+        if not believed:
+            watch.start_afresh()
+            return
+        for each in held:
+            yield from self._tell(each, (minute + 1) * 60)
+
+    def _holds(self, found: Evidence, minute: int, minutes: int) -> bool:
+        """Whether the errors of the last so many minutes are nearer to those after a change than to those before."""
+        baseline = self._baseline()
         if baseline is None:
+            return False
+        condition = rules.concept_drift(found, self.champion)
+        recently = rules.of_stream(found, self._recently(minute), self._positive)
+        still = rules.still_drifted(condition, recently, found, baseline, minutes, minutes)
+        return still is not None and still.active
+
+    def _about_model(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
+        baseline, withheld = self._baseline(), self._at.withheld
+        if baseline is None or (withheld is not None and withheld.whole):
             return
         recently = self._recently(minute)
-        told = any(episode.identity.alertname == OUTCOMES_SLOW for episode in self._policy.episodes())
-        withheld = told or (slow is not None and slow.active)
         identity, since = Identity(ACCURACY_DROPPED, self.model), dict[Identity, int]()
         for episode in self._policy.episodes():
             since[episode.identity] = minute - episode.since_s // 60 + 1
         condition = rules.accuracy_dropped(recently, baseline, self._limits, self.champion, since.get(identity))
-        if condition is not None and not withheld:
+        if condition is not None and withheld is None:
             yield identity, condition
         for episode in self._policy.episodes():
             if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +21,8 @@ Seconds = NDArray[np.int64]
 DAY_S = 86_400
 MIDNIGHT_S = START_S - START_S % DAY_S + DAY_S
 NEVER = -1
+STEP = 100
+"""Checkpoints that a monitor reads at once: one that read a month at once would be busy looking for the next minute."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _part(found: Traffic, new: Seconds, pairs: Seconds, offset: int) -> VersionP
         cells=[(*cell, n) for cell, n in sorted(cells.items())],
         predictions=dict(predictions),
         classes=[(*of, n) for of, n in sorted(classes.items())],
+        codes=(true | 2 * said).astype(np.uint8).tobytes(),
     )
 
 
@@ -124,13 +126,17 @@ def _correction(found: Traffic, row: int, second: int) -> Correction:
     return Correction(second, known // 60, int(found.at_s[row]) // 60, said, was, 1 - was)
 
 
-def watched(log: Log, configuration: Settings, catalog: Catalog, **more: Any) -> MonitorPartition:
+def watched(log: Log, configuration: Settings, catalog: Catalog) -> MonitorPartition:
     """A monitor that has read a whole log; its alerts are in the outbox."""
     monitor = fresh(configuration, 1)
-    for offset, value in enumerate(log.summaries):
-        monitor.summary(offset, value)
+    summaries = 0
     for offset, value in enumerate(log.checkpoints[0]):
+        for number in range(summaries, min(len(log.summaries), offset)):
+            monitor.summary(number, log.summaries[number])
+        summaries = max(summaries, offset)
         monitor.checkpoint_record(0, offset, value)
+        if offset % STEP == 0:
+            monitor.advance(catalog)
     monitor.advance(catalog)
     return monitor
 
@@ -141,8 +147,8 @@ def told(log: Log, configuration: Settings, catalog: Catalog) -> list[Alert]:
 
 
 def at_minute(alert: Alert, start_s: int = MIDNIGHT_S) -> float:
-    """When an alert was sent, in minutes from the start of the traffic."""
+    """When an alert that begins was told, in minutes from the start of the traffic."""
     assert alert.drift is not None
     assert alert.drift.detected_at is not None
-    seen = np.datetime64(alert.drift.detected_at.rstrip("Z"), "ms").astype(np.int64)
-    return float(seen / 1000 - start_s) / 60
+    told_at = max(alert.starts_at, alert.drift.detected_at)
+    return float(np.datetime64(told_at.rstrip("Z"), "ms").astype(np.int64) / 1000 - start_s) / 60

@@ -20,6 +20,7 @@ from streams.events import Alert, Baseline, ModelEvent, ModelState
 from streams.monitor import MonitorPartition
 from streams.records import Correction, Summary, VersionPart
 from streams.settings import ModelSettings, Settings
+from streams.watch import Notice
 from tests.unit.streams.monitor_log import START_S, Pair, champion, events, fresh, play, record, registered, settings
 
 REGRESSION = ModelState("loan", 1, "regression", aliases={"champion": "1"}, baselines={"1": Baseline("mae", 1.0, 5000)})
@@ -252,9 +253,7 @@ def test_a_minimum_above_the_baseline_is_noticed_once_and_does_not_page() -> Non
     monitor = fed(log, registered(champion(accuracy=0.8)))
     closed = monitor.close()
     assert closed.alerts == []
-    assert [(each.model, each.version, each.baseline, each.minimum) for each in closed.notices] == [
-        ("loan", "1", 0.8, 0.9)
-    ]
+    assert closed.notices == [Notice("loan", "1", 0.8, 0.9)]
 
 
 def fed(log: Any, catalog: Catalog, configuration: Settings | None = None) -> MonitorPartition:

@@ -1,0 +1,173 @@
+"""Feeds of outcomes that mislead, through the monitor: what pages, what is withheld, and when the verdict is back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streams.events import Alert
+from streams.settings import Settings
+from tests.unit.streams.label_traffic import DAY_S, MIDNIGHT_S, NEVER, Traffic, at_minute, log_of, told, traffic
+from tests.unit.streams.monitor_log import champion, registered
+
+HOUR_S = 3_600
+DAY = 1_440
+ERRORS = (0.01, 0.25)
+"""Of the predicted classes: the positives, a fifth, are much less certain."""
+ACCURACY = 0.942
+END_S = MIDNIGHT_S + 22 * HOUR_S
+DRIFTED = (0.2, 0.4)
+
+
+def settings(**monitor: object) -> Settings:
+    """Defaults, but nothing is told twice."""
+    return Settings.model_validate({"monitor": {"repeat_minutes": 0, "outcomes_missing_minutes": 3_000, **monitor}})
+
+
+def alerts(found: Traffic, ends_s: int, **monitor: object) -> list[Alert]:
+    """The alerts of a registered model."""
+    return told(log_of(found, ends_s), settings(**monitor), registered(champion(accuracy=ACCURACY)))
+
+
+def names(found: list[Alert]) -> list[tuple[str, str]]:
+    return [(each.labels["alertname"], each.reason) for each in found]
+
+
+def about_the_model(found: list[Alert]) -> list[Alert]:
+    return [each for each in found if not each.labels["alertname"].startswith("Outcomes")]
+
+
+def feed(days: float, a_minute: int = 4, **more: object) -> Traffic:
+    return traffic(round(days * DAY), ERRORS, positive=0.2, a_minute=a_minute, **more)  # type: ignore[arg-type]
+
+
+def sorted_dump(found: Traffic, by: str) -> Traffic:
+    """A dump of a day over three minutes, which begins with everything of one kind."""
+    wrong = found.predicted != found.actual
+    key = {"class": -found.predicted, "error": ~wrong, "time": found.at_s}[by]
+    day = found.at_s // DAY_S
+    order = np.lexsort((found.at_s, key, day))
+    known = np.empty(len(order), dtype=np.int64)
+    for each in np.unique(day):
+        rows = order[day[order] == each]
+        known[rows] = (each + 1) * DAY_S + 2 * HOUR_S + np.arange(len(rows)) * 180 // len(rows)
+    return replace(found, known_s=known)
+
+
+LONG = pytest.mark.long
+
+
+KINDS = ("time", "class", "error")
+
+
+@pytest.mark.parametrize(("by", "days"), [("error", 6), *(pytest.param(by, 30, marks=LONG) for by in KINDS)])
+def test_nights_of_dumps_page_nobody(by: str, days: int) -> None:
+    """Also dumps that begin with all the positives, or with all that was wrong."""
+    found = sorted_dump(feed(days), by)
+    assert alerts(found, MIDNIGHT_S + days * DAY_S) == []
+
+
+@pytest.mark.parametrize("by", ["time", "class"])
+def test_a_drift_pages_once_the_dump_that_shows_it_is_over(by: str) -> None:
+    """One incident, minutes after the dump, though its first minute alone would have said so."""
+    found = sorted_dump(feed(5, drift=(3 * DAY, DRIFTED)), by)
+    got = alerts(found, MIDNIGHT_S + 5 * DAY_S)
+    fired = [each for each in got if each.reason in ("fired", "severity", "reopened")]
+    assert {each.labels["alertname"] for each in got} <= {"ModelAccuracyDropped", "ConceptDriftDetected"}
+    assert len({each.labels["incident"] for each in fired}) == 1
+    assert len([each for each in fired if each.reason == "fired"]) == 1
+    dump = 4 * DAY + 120
+    assert dump + 5 <= at_minute(fired[0]) <= dump + 15
+
+
+def one_class(found: Traffic, hours: tuple[int, int], predicted: int = 0, *, back: bool = True) -> Traffic:
+    from_s, to_s = (MIDNIGHT_S + hour * HOUR_S for hour in hours)
+    return found.blocked(from_s, to_s, predicted, back=back)
+
+
+@pytest.mark.parametrize("delay_s", [5, 1_200])
+def test_a_feed_of_one_class_is_said_and_is_no_collapse(delay_s: int) -> None:
+    """Only outcomes of the uncertain positives come: it is told what is missing, and resolved when it is back."""
+    found = one_class(feed(0.9, 20).delayed(delay_s), (10, 13), back=False)
+    got = alerts(found, END_S)
+    assert about_the_model(got) == []
+    assert ("OutcomesOneSided", "fired") in names(got)
+    assert ("OutcomesOneSided", "clean") in names(got)
+    first = next(each for each in got if each.labels["alertname"] == "OutcomesOneSided")
+    assert "predicts as 0" in first.annotations["summary"]
+    assert "neither fire, repeat nor resolve" in first.annotations["description"]
+    assert "outcomes_one_sided = 1" in first.annotations["description"]
+    assert 600 <= at_minute(first) <= 660
+    assert "incident" not in first.labels
+    assert first.drift is not None
+    facts = first.drift.evidence[0]
+    assert facts["share"] < 0.9 * facts["others"]
+
+
+def test_without_that_rule_it_would_have_paged_as_a_collapse() -> None:
+    """What the rule is worth, and what accepting a one-sided feed means."""
+    found = one_class(feed(0.6, 20), (10, 13), back=False)
+    got = alerts(found, MIDNIGHT_S + 14 * HOUR_S, outcomes_one_sided=1.0, outcomes_slow_share=0.0)
+    assert {name for name, _ in names(got)} == {"ModelAccuracyDropped", "ConceptDriftDetected"}
+
+
+def test_a_drift_behind_a_feed_of_one_class_pages_when_the_verdict_is_back() -> None:
+    """The detectors begin anew, so what one side had told them hides nothing."""
+    found = one_class(feed(0.9, 20, drift=(16 * 60, DRIFTED)), (10, 13), back=False)
+    got = about_the_model(alerts(found, END_S))
+    fired = [each for each in got if each.reason == "fired"]
+    assert len(fired) == 1
+    assert 16 * 60 <= at_minute(fired[0]) <= 16 * 60 + 10
+    during = one_class(feed(0.9, 20, drift=(12 * 60, DRIFTED)), (10, 13), back=False)
+    got = about_the_model(alerts(during, END_S))
+    assert len({each.labels["incident"] for each in got}) == 1
+    assert 13 * 60 <= at_minute(got[0]) <= 15 * 60, "withheld while the feed is one-sided"
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_blocked_feed_that_returns_pages_nobody(back: bool) -> None:
+    """With its backlog at once, or without: it was slow, then a dump."""
+    found = feed(0.9, 20).blocked(MIDNIGHT_S + 10 * HOUR_S, MIDNIGHT_S + 14 * HOUR_S, back=back)
+    got = alerts(found, END_S)
+    assert names(got) == [("OutcomesSlow", "fired"), ("OutcomesSlow", "clean")]
+
+
+def test_a_drift_while_a_feed_is_blocked_pages_behind_its_backlog() -> None:
+    """Once, when what came at once has settled."""
+    found = feed(0.9, 20, drift=(12 * 60, DRIFTED))
+    found = found.blocked(MIDNIGHT_S + 10 * HOUR_S, MIDNIGHT_S + 14 * HOUR_S)
+    got = about_the_model(alerts(found, END_S))
+    assert [each.reason for each in got if each.reason == "fired"] == ["fired"]
+    assert 14 * 60 + 5 <= at_minute(got[0]) <= 14 * 60 + 15
+
+
+def test_a_class_whose_outcomes_take_longer_is_one_sided_only_until_they_come() -> None:
+    """At first only those of the other class are known; then cohorts are mature when the slower ones have come."""
+    found = feed(2, 5)
+    found = found.delayed(np.where(found.predicted == 1, 8 * HOUR_S, 60))
+    got = alerts(found, MIDNIGHT_S + 2 * DAY_S)
+    assert names(got) == [("OutcomesOneSided", "fired"), ("OutcomesOneSided", "clean")]
+    assert got[1].ends_at < "2023-11-15T16"
+
+
+def test_few_outcomes_of_every_class_are_not_one_sided() -> None:
+    """One prediction in fifty is labelled, whatever it said."""
+    found = feed(1, 60)
+    labelled = np.random.default_rng(1).random(len(found.at_s)) < 0.02
+    found = replace(found, known_s=np.where(labelled, found.at_s + 600, NEVER))
+    assert alerts(found, MIDNIGHT_S + DAY_S) == []
+
+
+def test_a_correction_is_undone_in_the_windows_and_pages_nobody() -> None:
+    """A labelling mistake that is put right the next day: the windows of both days are right afterwards."""
+    found = feed(1.2, 20)
+    mistaken = (found.at_s >= MIDNIGHT_S + 20 * HOUR_S) & (found.at_s < MIDNIGHT_S + 20 * HOUR_S + 600)
+    wrong = replace(found, actual=np.where(mistaken, 1 - found.predicted, found.actual))
+    rows = np.flatnonzero(mistaken & (found.predicted == found.actual))
+    corrected = {int(row): MIDNIGHT_S + 22 * HOUR_S + number for number, row in enumerate(rows)}
+    log = log_of(wrong, MIDNIGHT_S + 26 * HOUR_S, corrected=corrected)
+    got = told(log, settings(detectors=[]), registered(champion(accuracy=ACCURACY)))
+    assert names(got) == [("ModelAccuracyDropped", "fired"), ("ModelAccuracyDropped", "clean")]
+    assert got[1].ends_at < "2023-11-15T23"
