@@ -185,7 +185,7 @@ def show_streams(table: dict[str, Any]) -> Table:
         for place, drift in enumerate(entry["drifts"]):
             head = (name, f"{entry['found']} of {entry['of']}", str(entry["false_alarms"])) if not place else ("",) * 3
             rates = f"{drift['before']:.3f} → {drift['after']:.3f}"
-            delays = (number(drift["delay"]), number(drift["optimum"], 1), number(drift["optimum_here"]))
+            delays = (number(drift["delay"]), number(drift["optimum"]), number(drift["optimum_here"]))
             shown.add_row(*head, f"{drift['row']:,}", rates, *delays)
     return shown
 

@@ -74,7 +74,8 @@ def recorded_streams(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
     """Each stream: drifts found of those to be found, false alarms, and delays beside the optimum's.
 
     An alarm counts for the newest drift that lowered accuracy, if it came before the next one of any kind; the others
-    are false. `optimum` is the median of the CUSUM for the two true rates, `optimum_here` its delay on the same rows.
+    are false. `optimum` is the row, a whole one as ours are, by which half of the CUSUMs for the two true rates have
+    fired, `optimum_here` the CUSUM's delay on the same rows.
     """
     for recorded in RECORDED:
         errors = champion_errors(folder, recorded)
@@ -106,7 +107,7 @@ def recorded_streams(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
                     "before": before,
                     "after": after,
                     "delay": within[0] - start + 1 if within else None,
-                    "optimum": best.median_delay,
+                    "optimum": math.ceil(best.median_delay),
                     "optimum_here": here if math.isfinite(here) else None,
                 }
             )
