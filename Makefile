@@ -72,7 +72,7 @@ faults: $(INSTALLED) ## Break real servers and workers at full length (an hour; 
 	@$(call need,$${DRIFTLINE_REDIS_SERVER:-redis-server},redis-server)
 	@$(call need,java,openjdk-17-jdk-headless)
 	@$(BIN)/python -m tests.support.kafka_jars
-	@$(BIN)/pytest -m long tests/simulation tests/integration
+	@$(BIN)/pytest -m long tests/unit tests/simulation tests/integration
 	@FAULTS=full FAULTS_KILLS=$(KILLS) $(BIN)/pytest tests/faults
 
 .PHONY: soak
