@@ -20,6 +20,10 @@ from detectors.verdict import Detection
 
 LEAST_OUTCOMES = WINDOW
 """Outcomes of its own that a part learns from at least: at a prevalence of .5 % they are 100,000 of the version."""
+MARGIN = 1.5
+"""Standard errors of what is known by which the acceptable level is above it: more than for all outcomes, because 500
+are a tenth of their reference, and little once the part has learnt more.
+"""
 MARKS = 128
 """Seconds remembered for placing a change point: the newest half all of them, the older ones ever more sparsely."""
 
@@ -159,7 +163,7 @@ class PartWatch:
         reference = self._state.learner.reference(1.0)
         watched = Watched(self.stream, BY_PROOF, 1.0, reference.rate)
         [self.allotted] = allot(self.budget, self._rate.per_s, [watched])
-        self.detector = EDetector(threshold=self.allotted.run_length, reference=reference)
+        self.detector = EDetector(threshold=self.allotted.run_length, margin=MARGIN, reference=reference)
         return self.detector
 
     def _recalibrate(self) -> None:
