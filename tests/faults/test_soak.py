@@ -22,8 +22,8 @@ from tests.support.supervisor import Supervisor
 SECONDS = "SOAK_S"
 """`SOAK_S=600` (make soak) says how long."""
 SEED = "SOAK_SEED"
-WARM_UP_SHARE = 0.3
-"""Of a worker's life."""
+WARM_UP_SHARE = 0.5
+"""Of a worker's life: each kind of fault leaves a backlog of its own size, and memory keeps the highest mark."""
 APART_S = 60.0
 """How far apart two samples of a worker's memory are at least, to say how it grows."""
 EVERY_S = 15
