@@ -157,7 +157,7 @@ class LabelWatch:
             return max(minute, starts) if at.waiting_since >= 0 and minute <= ends else None
         if not missed or episodes[0].state is State.PENDING or episodes[0].clean:
             return minute
-        due = [ends + 1]
+        due = [ends]  # its alert says how long they were waited for
         if self._settings.repeat_minutes:
             due.append(-(-episodes[0].sent_at_s // 60) + self._settings.repeat_minutes - 1)
         return max(minute, min(due))

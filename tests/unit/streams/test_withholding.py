@@ -8,7 +8,7 @@ import random
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -88,6 +88,7 @@ def mischief(seed: int) -> Traffic:
 
 @profile(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6))
+@example(56_005)
 def test_records_may_come_as_they_like_and_minutes_be_passed_over(seed: int) -> None:
     """What is held back, dropped or told does not depend on where an unfinished minute is cut."""
     found = mischief(seed)
