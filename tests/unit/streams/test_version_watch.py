@@ -51,6 +51,22 @@ def later(n: int) -> int:
     return START_S + n // 10
 
 
+def require_same_in_pieces(stream: Errors, settings: MonitorSettings, rng: np.random.Generator) -> None:
+    """A fall of recall, and of all outcomes, is found alike in whole seconds at a time, with restarts between them."""
+    whole = VersionWatch("accuracy", settings)
+    expected = whole.feed(stream)
+    assert {"recall", "errors"} <= {each.stream for each in expected}
+    pieces, found, start = VersionWatch("accuracy", settings), [], 0
+    while start < len(stream):
+        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
+        found += pieces.feed(stream.slice(start, end))
+        start = end
+        if rng.random() < 0.2:
+            pieces = VersionWatch.restored(pieces.snapshot(), settings)
+    assert found == expected
+    assert pieces.snapshot() == whole.snapshot()
+
+
 def test_a_learnt_baseline_is_the_reference_with_how_errors_cluster() -> None:
     """Errors that come in runs have a dispersion far above 1, which a rate alone would not tell."""
     rng = np.random.default_rng(3)
@@ -257,18 +273,7 @@ def test_rates_are_the_same_in_any_batches_and_over_restarts(mixed: bool) -> Non
         codes[13_277] = OTHER
     settings = SETTINGS.model_copy(update={"evidence": ["adwin"]})
     stream = coded(codes)
-    whole = VersionWatch("accuracy", settings)
-    expected = whole.feed(stream)
-    assert {"recall", "errors"} <= {each.stream for each in expected}
-    pieces, found, start = VersionWatch("accuracy", settings), [], 0
-    while start < len(stream):
-        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
-        found += pieces.feed(stream.slice(start, end))
-        start = end
-        if rng.random() < 0.2:
-            pieces = VersionWatch.restored(pieces.snapshot(), settings)
-    assert found == expected
-    assert pieces.snapshot() == whole.snapshot()
+    require_same_in_pieces(stream, settings, rng)
 
 
 def test_a_champion_that_returns_keeps_its_rates() -> None:
@@ -366,15 +371,4 @@ def test_a_day_of_learning_is_the_same_in_any_batches_and_over_restarts() -> Non
     rng = np.random.default_rng(13)
     codes = np.concatenate((classified(0.9, 11_000, 1, 0.2), classified(0.4, 3_000, 2, 0.2)))
     stream = coded(codes)
-    whole = VersionWatch("accuracy", DAY)
-    expected = whole.feed(stream)
-    assert {"recall", "errors"} <= {each.stream for each in expected}
-    pieces, found, start = VersionWatch("accuracy", DAY), [], 0
-    while start < len(stream):
-        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
-        found += pieces.feed(stream.slice(start, end))
-        start = end
-        if rng.random() < 0.2:
-            pieces = VersionWatch.restored(pieces.snapshot(), DAY)
-    assert found == expected
-    assert pieces.snapshot() == whole.snapshot()
+    require_same_in_pieces(stream, DAY, rng)
