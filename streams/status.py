@@ -368,9 +368,11 @@ def _windows(models: Iterable[ModelStatus], console: Console) -> None:
     rows = [(model, window, found) for model in models for window, found in model.windows.items() if found.get("n")]
     if not rows:
         return
-    table = _table("model", "version", "window", "outcomes", *SHOWN)
+    # Only what some model has: a terminal of 80 columns has no room for the measures of a regression beside these.
+    shown = [name for name in SHOWN if any(found.get(name) is not None for *_, found in rows)]
+    table = _table("model", "version", "window", "outcomes", *shown)
     for model, window, found in rows:
-        figures = [_figure(found.get(name)) for name in SHOWN]
+        figures = [_figure(found.get(name)) for name in shown]
         table.add_row(escape(model.model), escape(model.version or "–"), window, str(found["n"]), *figures)
     console.print(table)
 

@@ -144,6 +144,17 @@ def test_people_see_models_windows_alerts_and_lag() -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=status.Status).lag == found.lag
 
 
+def test_windows_fit_a_terminal() -> None:
+    """Measures that no model has take no room, and headings are not broken."""
+    figures = {"n": 123_456, "accuracy": 0.9135, "precision": 0.9012, "recall": 0.8899, "f1": 0.8955}
+    versions = [{"version": "2", "windows": {"1h": figures}}]
+    found = assemble(0, describe([STATE], parse_reports({b"loans": reported("loans", versions=versions)})), [], [], [])
+    text = io.StringIO()
+    render(found, Console(file=text, width=80))
+    heading = next(line for line in text.getvalue().splitlines() if "window" in line)
+    assert heading.split() == ["model", "version", "window", "outcomes", "accuracy", "precision", "recall", "f1"]
+
+
 def test_a_missing_broker_is_told_in_one_line() -> None:
     """No broker: one line with a hint, as an error with its own exit code."""
     kafka = KafkaSettings(bootstrap=f"127.0.0.1:{free_port()}", request_timeout_s=0.5)
