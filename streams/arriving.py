@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from detectors.cohorts import OTHER, Cohorts, Counts
+from detectors.cohorts import HOUR_MINUTES, OTHER, Cohorts, Counts
 from detectors.dump import SETTLE_MINUTES, least_dump, suspect
 from detectors.one_sided import Arriving, Lacking, of_arrivals
 from streams.arrivals import Minute
 
-HOUR_MINUTES = 60
 WINDOWS = (1, 5, 15, HOUR_MINUTES)
 """Minutes that are looked at: those that accuracy rules look at, too."""
 

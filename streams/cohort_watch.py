@@ -29,20 +29,6 @@ class CohortState(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
-    """A window of mature cohorts: predictions of minutes ``first`` to ``end`` whose outcomes have nearly all come."""
-
-    first: int
-    end: int
-    counts: Mapping[str, Count]
-    total: Count
-
-    @classmethod
-    def of(cls, mature: Mature) -> Coverage:
-        return cls(mature.first, mature.end, mature.counts, mature.total)
-
-
-@dataclass(frozen=True, slots=True)
 class LabelReport:
     """How outcomes come. Delays are upper bounds, from the minute of a prediction to that of its outcome's arrival.
 
@@ -51,7 +37,7 @@ class LabelReport:
 
     delays_s: Mapping[float, int]
     mature_after_s: int | None
-    windows: Mapping[str, Coverage]
+    windows: Mapping[str, Mature]
     withheld: Withheld | None = None
 
 
@@ -105,13 +91,12 @@ class CohortWatch:
     def _delays(self, label: str) -> Iterator[Mapping[int, int]]:
         return (classes[label] for classes in self.state.delays.values() if label in classes)
 
-    def mature(self, minute: int, span_minutes: int) -> Coverage | None:
+    def mature(self, minute: int, span_minutes: int) -> Mature | None:
         """The newest mature cohorts of a span when a minute is over; None if none is known."""
         delay = self.mature_minutes()
-        found = None if delay is None else self.cohorts.mature(minute, delay, span_minutes)
-        return None if found is None else Coverage.of(found)
+        return None if delay is None else self.cohorts.mature(minute, delay, span_minutes)
 
-    def newest(self, minute: int) -> Coverage | None:
+    def newest(self, minute: int) -> Mature | None:
         """The newest mature cohorts of half an hour, or of the least that is known, when a minute is over."""
         found = (self.mature(minute, span) for span in NEWEST_MINUTES)
         return next((each for each in found if each is not None), None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
+from detectors.cohorts import HOUR_MINUTES
 from detectors.dump import SETTLE_MINUTES
 from detectors.labels import HISTORY_HOURS, Hour, Labelling, labelling
 from detectors.one_sided import of_cohorts
@@ -19,7 +20,6 @@ from streams.cohort_watch import CohortState, CohortWatch
 from streams.settings import MonitorSettings
 
 CHAMPION_MINUTES = 60
-HOUR_MINUTES = 60
 
 ABOUT_LABELS = (OUTCOMES_MISSING, OUTCOMES_SLOW, OUTCOMES_ONE_SIDED)
 """Alerts that are about outcomes, not about the model: no part of its incident."""

@@ -212,8 +212,9 @@ class WorkerMetrics:
             yield self.label_delay, f"{share:g}", float(seconds)
         gauge, best = (self.mature, 1.0) if report.champion_metric == "accuracy" else (self.mature_error, 0.0)
         for name, window in found.windows.items():
-            if window.total.outcomes:
-                yield gauge, name, abs(best - window.total.loss / window.total.outcomes)
+            total = window.total
+            if total.outcomes:
+                yield gauge, name, abs(best - total.loss / total.outcomes)
         day = found.windows.get("24h")
         for label, count in day.counts.items() if day is not None else ():
             if count.share is not None:

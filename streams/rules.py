@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from detectors.baseline import Baseline
 from detectors.burn_rate import ErrorBudget, Pair, burning
+from detectors.cohorts import HOUR_MINUTES
 from detectors.effect import Effect, Prices
 from detectors.episode import SEVERITIES
 from detectors.four_rates import counted
@@ -24,7 +25,6 @@ from streams.alerts import (
 )
 
 NO_PRICES = Prices()
-HOUR_MINUTES = 60
 LEAST_OUTCOMES, LEAST_ERRORS = 50, 20
 """Of a rate's own, before a window tells whether it is still low."""
 

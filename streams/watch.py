@@ -19,6 +19,7 @@ import numpy as np
 from detectors import incident
 from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
+from detectors.cohorts import HOUR_MINUTES
 from detectors.effect import Prices
 from detectors.incident import Incident
 from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, Transition
@@ -40,7 +41,7 @@ from streams.arrivals import Arrivals
 from streams.catalog import positive_class
 from streams.cohort_watch import LabelReport
 from streams.events import ModelState
-from streams.label_watch import ABOUT_LABELS, HOUR_MINUTES, LabelState, LabelWatch
+from streams.label_watch import ABOUT_LABELS, LabelState, LabelWatch
 from streams.model_windows import ModelWindows, Series
 from streams.order import OrderedErrors
 from streams.records import Summary
