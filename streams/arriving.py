@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from detectors.cohorts import HOUR_MINUTES, OTHER, Cohorts, Counts
@@ -49,8 +51,8 @@ class ArrivingWatch:
     def judge(self, minute: int) -> None:
         """A minute is over: see whether it was a dump, and let go of what is older than an hour before it."""
         at = self.state
-        outcomes, before = at.outcomes.get(minute, 0), self._before(at.outcomes, minute)
-        if outcomes >= least_dump(max(self._flow(minute), at.predictions.get(minute, 0)), before):
+        outcomes, before = at.outcomes.get(minute, 0), self._sum(at.outcomes, minute, HOUR_MINUTES)
+        if outcomes >= least_dump(max(self._flow(at.predictions, minute), at.predictions.get(minute, 0)), before):
             at.dump = minute
         first = minute - HOUR_MINUTES
         for by_minute in (at.classes, at.outcomes, at.predictions):
@@ -63,20 +65,24 @@ class ArrivingWatch:
         Its predictions are not known yet.
         """
         minute = second // 60
-        known = min(HOUR_MINUTES, minute - self.state.first)
-        if self.state.first < 0 or known < 1:
+        if not self._known(minute):
             return False
-        before = self._before(self.state.outcomes, minute)
-        return suspect(max(self._flow(minute), before / known) if before else 0.0, outcomes, second % 60 + 1)
+        outcomes_before = self._flow(self.state.outcomes, minute)
+        flow = max(self._flow(self.state.predictions, minute), outcomes_before) if outcomes_before else 0.0
+        return suspect(flow, outcomes, second % 60 + 1)
 
-    def _flow(self, minute: int) -> float:
-        """Predictions a minute in the hour before a minute."""
-        known = min(HOUR_MINUTES, minute - self.state.first)
-        return self._before(self.state.predictions, minute) / known if known > 0 else 0.0
+    def _known(self, minute: int) -> int:
+        """Whole minutes of the hour before a minute. The first of all is a part of one: its flow is any."""
+        return max(0, min(HOUR_MINUTES, minute - self.state.first - 1)) if self.state.first >= 0 else 0
+
+    def _flow(self, by_minute: Mapping[int, int], minute: int) -> float:
+        """What came a minute in those that are known of the hour before a minute."""
+        known = self._known(minute)
+        return self._sum(by_minute, minute, known) / known if known else 0.0
 
     @staticmethod
-    def _before(by_minute: dict[int, int], minute: int) -> int:
-        return sum(n for of, n in by_minute.items() if minute - HOUR_MINUTES <= of < minute)
+    def _sum(by_minute: Mapping[int, int], minute: int, minutes: int) -> int:
+        return sum(n for of, n in by_minute.items() if minute - minutes <= of < minute)
 
     def settling(self, minute: int) -> bool:
         """Whether a dump is going on, or was a few minutes before ``minute``."""

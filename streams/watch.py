@@ -429,14 +429,16 @@ class ModelWatch:
             yield from self._tell(each, (minute + 1) * 60)
 
     def _holds(self, found: Evidence, minute: int, minutes: int) -> bool:
-        """Whether the errors of the last so many minutes are nearer to those after a change than to those before."""
+        """Whether the errors of the last so many minutes have not healed from a change: those after it may be
+        overestimated.
+        """
         baseline = self._baseline()
         if baseline is None:
             return False
         condition = rules.concept_drift(found, self.champion)
         recently = rules.of_stream(found, self._recently(minute), self._positive)
         still = rules.still_drifted(condition, recently, found, baseline, minutes, minutes)
-        return still is not None and still.active
+        return still is not None and not still.cleared
 
     def _about_model(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         baseline, withheld = self._baseline(), self._at.withheld

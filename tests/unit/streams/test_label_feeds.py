@@ -82,6 +82,23 @@ def test_a_drift_pages_once_the_dump_that_shows_it_is_over(by: str) -> None:
     assert dump + 5 <= at_minute(fired[0]) <= dump + 15
 
 
+def test_a_drift_is_not_dropped_for_being_overestimated_when_it_was_found() -> None:
+    """Twenty outcomes said .38, the whole dump says .10: nearer to the .06 before, but not healthy."""
+    found = sorted_dump(feed(5, seed=3, drift=(3 * DAY, (0.06, 0.25))), "time")
+    got = alerts(found, MIDNIGHT_S + 5 * DAY_S)
+    assert "ConceptDriftDetected" in {each.labels["alertname"] for each in got}
+
+
+def test_the_first_minute_of_all_is_a_part_of_one_and_says_nothing_of_the_flow() -> None:
+    """A model that starts two seconds before a minute is over drifts in the next one: that is no dump, and told at once."""
+    found = traffic(3, ERRORS, positive=0.2, a_minute=1_200, start_s=MIDNIGHT_S + 58)
+    drifted = traffic(3, DRIFTED, positive=0.2, a_minute=1_200, start_s=MIDNIGHT_S + 58)
+    found = replace(found, actual=np.where(found.at_s < MIDNIGHT_S + 70, found.actual, drifted.actual))
+    got = told(log_of(found, MIDNIGHT_S + 100, every_s=1), settings(), registered(champion(accuracy=ACCURACY)))
+    assert names(got) == [("ConceptDriftDetected", "fired")]
+    assert at_minute(got[0]) < 1.4
+
+
 def one_class(found: Traffic, hours: tuple[int, int], predicted: int = 0, *, back: bool = True) -> Traffic:
     from_s, to_s = (MIDNIGHT_S + hour * HOUR_S for hour in hours)
     return found.blocked(from_s, to_s, predicted, back=back)
