@@ -23,7 +23,7 @@ from retrain.record import RunRecord
 from retrain.run import absolute_errors
 from retrain.shadow import ShadowRows
 from retrain.training import Refused
-from streams.events import FullPrediction
+from streams.events import FullPrediction, ShadowAnswer
 
 if TYPE_CHECKING:
     from retrain.retrainer import Retrainer
@@ -63,7 +63,7 @@ def _answers(
 ) -> tuple[float, float, float] | None:
     """Champion, shadow, outcome; None for a row that one of the two did not answer, or that has no known class."""
     shadow = prediction.shadow
-    if shadow is None or str(shadow.version) != version or prediction.model != problem.model:
+    if not isinstance(shadow, ShadowAnswer) or str(shadow.version) != version or prediction.model != problem.model:
         return None
     said, beside = problem.encode(prediction.prediction), problem.encode(shadow.prediction)
     outcome = problem.encode(reference.outcome)

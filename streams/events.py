@@ -70,7 +70,7 @@ class FullPrediction(Prediction, gc=False):
 
     probabilities: list[float] | dict[str, float] | None = None
     features: dict[str, float | int | str | bool | None] | list[float | None] | None = None
-    shadow: ShadowAnswer | None = None
+    shadow: ShadowAnswer | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Outcome(msgspec.Struct, gc=False):
