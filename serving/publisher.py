@@ -120,7 +120,6 @@ class PredictionPublisher:
 
     def reserve(self, rows: int) -> None:
         """Take room for ``rows``. Raises :class:`Full` when there is none."""
-        self._scorer.watch()
         with self._counting:
             if self._in_flight + rows > self._limit:
                 raise Full
@@ -219,4 +218,5 @@ class PredictionPublisher:
         """
         self._batches.put(None)
         self._thread.join()
+        self._scorer.close()
         self._sender.close()

@@ -5,6 +5,7 @@ Whatever goes wrong here costs the comparison some rows and nobody else anything
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -24,7 +25,7 @@ log = structlog.get_logger()
 
 
 class ShadowScorer:
-    """Asks shadows. For one thread's use, but for :meth:`watch`, which any thread may call."""
+    """Asks shadows. For one thread's use; another, from the first shadow on, ends calls that take too long."""
 
     def __init__(self, metrics: ServeMetrics, time_limit_s: float = TIME_LIMIT_S) -> None:
         self._metrics = metrics
@@ -32,12 +33,20 @@ class ShadowScorer:
         self._call: tuple[float, onnxruntime.RunOptions] | None = None
         self._given_up: set[tuple[str, int]] = set()
         self._said: set[tuple[str, int]] = set()
+        self._stop = threading.Event()
+        self._watch: threading.Thread | None = None
 
-    def watch(self) -> None:
-        """End the call that is under way if it takes too long."""
-        call = self._call
-        if call is not None and time.monotonic() - call[0] > self._time_limit_s:
-            call[1].terminate = True
+    def _watching(self) -> None:
+        while not self._stop.wait(self._time_limit_s / 2):
+            call = self._call
+            if call is not None and time.monotonic() - call[0] > self._time_limit_s:
+                call[1].terminate = True
+
+    def close(self) -> None:
+        """End the thread. Whoever asks must have ended before: until then a call that does not end must be ended."""
+        self._stop.set()
+        if self._watch is not None:
+            self._watch.join()
 
     def skip(self, shadow: Loaded, rows: int) -> None:
         """Count rows that it is not asked about, because predictions wait already."""
@@ -75,6 +84,9 @@ class ShadowScorer:
         return found
 
     def _ask(self, shadow: Loaded, rows: Features) -> Predicted:
+        if self._watch is None:
+            self._watch = threading.Thread(target=self._watching, name="shadow-time-limit", daemon=True)
+            self._watch.start()
         began, options = time.monotonic(), onnxruntime.RunOptions()
         self._call = began, options
         try:

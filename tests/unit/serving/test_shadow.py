@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -183,7 +182,7 @@ def test_rows_with_a_missing_value_are_not_asked_of_a_shadow_that_takes_none() -
 
 
 def endless() -> models.Made:
-    """A graph whose loop adds a nothing to its input as often as a 64-bit number can say."""
+    """A graph that multiplies rows by one as often as a 64-bit number can say, but for rows of zeros (the warm-up)."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [
@@ -201,6 +200,8 @@ def endless() -> models.Made:
     )
     graph = helper.make_graph(
         [
+            helper.make_node("ReduceSum", ["X"], ["sum"], keepdims=0),
+            helper.make_node("Greater", ["sum", "zero"], ["yes"]),
             helper.make_node("Loop", ["turns", "yes", "X"], ["looped"], body=body),
             helper.make_node("ReduceSum", ["looped", "columns"], ["variable"], keepdims=1),
         ],
@@ -209,7 +210,7 @@ def endless() -> models.Made:
         [value("variable", TensorProto.FLOAT, [None, 1])],
         [
             helper.make_tensor("turns", TensorProto.INT64, [], [2**62]),
-            helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
             helper.make_tensor("columns", TensorProto.INT64, [1], [1]),
         ],
     )
@@ -220,22 +221,25 @@ def endless() -> models.Made:
 
 
 def test_a_call_that_does_not_end_is_ended_and_the_shadow_given_up() -> None:
-    """Whoever answers looks at the time and ends the call; nothing is asked of this version again."""
+    """Nothing that waits for it waits for ever, and nothing is asked of this version again."""
     metrics = ServeMetrics()
     shadow = loaded(endless(), metrics)
     scorer = ShadowScorer(metrics, time_limit_s=0.05)
-    found: list[list[ShadowAnswer | None]] = []
     rows = np.ones((2, 3), np.float32)
-    asking = threading.Thread(target=lambda: found.append(scorer.answers(shadow, rows)), daemon=True)
-    asking.start()
-
-    def over() -> bool:
-        scorer.watch()
-        return not asking.is_alive()
-
-    eventually(over, "the call is ended")
-    assert found == [[None, None]]
-    assert scorer.answers(shadow, rows) == [None, None]
+    try:
+        assert scorer.answers(shadow, rows) == [None, None]
+        assert scorer.answers(shadow, rows) == [None, None]
+    finally:
+        scorer.close()
     value = metrics.registry.get_sample_value
     assert value("driftline_shadow_predictions_total", {"model": "loan", "result": "failed"}) == 2
     assert value("driftline_shadow_predictions_total", {"model": "loan", "result": "skipped"}) == 2
+
+
+def test_an_endless_shadow_keeps_no_prediction_and_no_stop_waiting(repository: Repository, start: Start) -> None:
+    """One request, and none after it: its event comes, without the shadow's answer; the fixture stops the server."""
+    with_shadow(repository, linear(0.5), endless())
+    running = start()
+    assert running.call("POST", INFER, {"inputs": [tensor([[1, 2, 3]])]})[0] == 200
+    (event,) = events(running, 1)
+    assert event.shadow is msgspec.UNSET
