@@ -198,7 +198,9 @@ def show(
     classes = f" of {', '.join(map(str, state.classes))}" if state.classes else ""
     frozen = ", frozen" if state.frozen or repository.all_frozen() else ""
     console.print(f"{model}: {state.task}{classes}, mode {state.mode}{frozen}, revision {state.revision}")
-    names = {version: alias for alias, version in state.aliases.items()}
+    names: dict[str, str] = {}
+    for alias, of in state.aliases.items():  # a shadow is the challenger too
+        names[of] = f"{names[of]}, {alias}" if of in names else alias
     grid = RichTable("version", "alias", "made", "metric", "± s.e.", "why")
     for v in versions:
         b = v.baseline
@@ -241,7 +243,14 @@ def _show_version(repository: Repository, model: str, version: int, json: bool) 
 
 
 def _stands(run: Run) -> str:
-    """Why a run ended, or how its probation stands."""
+    """Why a run ended, or how its live shadow or its probation stands."""
+    if run.state == "shadowing":
+        found = run.shadow_evidence.get("better")
+        return f"version {run.version} beside version {run.champion}: " + (
+            f"mean errors {found['reference_error']:.4f} and {found['watched_error']:.4f} on {found['rows']} live rows"
+            if found
+            else "no row with both answers has its label yet"
+        )
     if not run.on_probation:
         return run.reason or ""
     return ", ".join(

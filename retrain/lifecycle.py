@@ -13,6 +13,7 @@ RunState = Literal[
     "training",
     "exporting",
     "verifying",
+    "shadowing",
     "awaiting_approval",
     "recommended",
     "promoted",
@@ -30,7 +31,10 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     # a challenger that has not won yet, for which more rows are awaited.
     "training": frozenset({"exporting", "collecting", "rejected"}),
     "exporting": frozenset({"verifying", "collecting", "rejected"}),
-    "verifying": frozenset({"awaiting_approval", "recommended", "promoted", "collecting", "rejected"}),
+    "verifying": frozenset({"shadowing", "awaiting_approval", "recommended", "promoted", "collecting", "rejected"}),
+    # Back to verifying once its live answers were better: what follows is up to the mode, as without a shadow.
+    # Promoted from here by a person who did not wait.
+    "shadowing": frozenset({"verifying", "promoted", "rejected"}),
     "awaiting_approval": frozenset({"promoted", "rejected"}),
     "recommended": frozenset(),
     "rejected": frozenset(),
@@ -68,6 +72,9 @@ class Run(msgspec.Struct, frozen=True):
     ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository;
     ``offered`` says that it was made the challenger and that everybody was told.
 
+    A live shadow began at ``shadow_ms``; ``shadowed`` says that its answers were better, and ``shadow_evidence`` what
+    the comparison said when it was last persisted, that it is better and that it is worse.
+
     After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
     what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
     decided. ``step`` counts what was persisted of the run: of two processes that persist the same step one succeeds.
@@ -95,6 +102,9 @@ class Run(msgspec.Struct, frozen=True):
     parity: dict[str, Any] = {}
     trained_from: dict[str, Any] = {}
     reason: str | None = None
+    shadow_ms: int | None = None
+    shadowed: bool = False
+    shadow_evidence: dict[str, Any] = {}
     promoted_ms: int | None = None
     shadows: list[str] = []
     probation: dict[str, Any] = {}
@@ -141,6 +151,7 @@ def move(run: Run, state: RunState, now_ms: int, **known: Any) -> Run:
     """The run after a step; ``known`` are fields learnt by it. Raises :class:`IllegalMove`."""
     if state not in TRANSITIONS[run.state]:
         raise IllegalMove(f"a run of {run.model} cannot go from {run.state} to {state}")
-    if state == "promoted":
-        known = {"promoted_ms": now_ms, **known}
+    stamp = {"promoted": "promoted_ms", "shadowing": "shadow_ms"}.get(state)
+    if stamp is not None:
+        known = {stamp: now_ms, **known}
     return msgspec.structs.replace(run, state=state, updated_ms=now_ms, step=run.step + 1, **known)

@@ -18,15 +18,23 @@ class Blocked(Exception):
     """A change that must not be made now. ``str()`` is the reason."""
 
 
-def with_candidate(state: ModelState, version: str, baseline: Baseline, profile: Profile | None) -> ModelState:
-    """The state once ``version`` is the challenger."""
+def with_candidate(
+    state: ModelState, version: str, baseline: Baseline, profile: Profile | None, *, shadow: bool = False
+) -> ModelState:
+    """The state once ``version`` is the challenger; with ``shadow`` it answers beside the champion too."""
     profiles = state.profiles if profile is None else {**state.profiles, version: profile}
+    aliases = {**without_shadow(state).aliases, "challenger": version}
     return msgspec.structs.replace(
         state,
-        aliases={**state.aliases, "challenger": version},
+        aliases={**aliases, "shadow": version} if shadow else aliases,
         baselines={**state.baselines, version: baseline},
         profiles=profiles,
     )
+
+
+def without_shadow(state: ModelState) -> ModelState:
+    """The state once nothing answers beside the champion."""
+    return msgspec.structs.replace(state, aliases={a: v for a, v in state.aliases.items() if a != "shadow"})
 
 
 def promoted(
@@ -43,7 +51,7 @@ def promoted(
     """
     if state.frozen or all_frozen:
         raise Blocked("frozen")
-    aliases = dict(state.aliases)
+    aliases = dict(without_shadow(state).aliases)
     champion = aliases.get("champion")
     if champion is not None and champion != version:
         aliases["previous"] = champion
@@ -77,7 +85,8 @@ def automatic(
 
 def dismissed(state: ModelState, version: str) -> ModelState:
     """The state once ``version`` is no challenger any more; what only a challenger needs goes away."""
-    aliases = {alias: v for alias, v in state.aliases.items() if (alias, v) != ("challenger", version)}
+    gone = (("challenger", version), ("shadow", version))
+    aliases = {alias: v for alias, v in state.aliases.items() if (alias, v) not in gone}
     if version in aliases.values():
         return msgspec.structs.replace(state, aliases=aliases)
     return msgspec.structs.replace(
@@ -110,7 +119,9 @@ def returned(
 ) -> ModelState:
     """The state once the older version ``to`` serves again; without a ``previous``."""
     aliases = {
-        alias: v for alias, v in state.aliases.items() if alias != "previous" and (alias, v) != ("challenger", to)
+        alias: v
+        for alias, v in state.aliases.items()
+        if alias not in ("previous", "shadow") and (alias, v) != ("challenger", to)
     }
     baselines = state.baselines if baseline is None else {**state.baselines, to: baseline}
     profiles = state.profiles if profile is None else {**state.profiles, to: profile}

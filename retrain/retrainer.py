@@ -19,6 +19,7 @@ from retrain.collecting import WAIT_S
 from retrain.contest import Contest
 from retrain.labels import LabelCounts
 from retrain.lifecycle import UNASKED, Run, RunState, TriggerKind
+from retrain.live_shadow import LiveShadow
 from retrain.log import Log
 from retrain.promotion import (
     WEEK_MS,
@@ -28,6 +29,7 @@ from retrain.promotion import (
     cooldown_reason,
     dismissed,
     with_candidate,
+    without_shadow,
 )
 from retrain.record import RunRecord
 from retrain.rounds import Round
@@ -194,6 +196,7 @@ class _Execution:
             "training": self._again,
             "exporting": self._again,
             "verifying": self._decide,
+            "shadowing": self._shadow,
             "awaiting_approval": self._await_approval,
         }
         while self._run.at_work:
@@ -234,17 +237,51 @@ class _Execution:
         self._record.require_champion(state)
         if state.mode == "observe":
             raise Blocked("the mode is observe")
+        shadow = self._tools.settings_of(run.model).shadow and not run.shadowed
         if not run.offered:
-            waits = {"recommend": "recommended", "approve": "awaiting-approval"}
-            state = self._record.change(self._with_candidate, "candidate", run.verdict)
-            self._tell("candidate", state, alias="challenger", detail=waits.get(state.mode), reason=run.verdict)
+            state = self._record.change(lambda s: self._with_candidate(s, shadow=shadow), "candidate", run.verdict)
+            self._tell_candidate(state, "shadow" if shadow else None)
             self._keep(offered=True)
+        if shadow:
+            self._move("shadowing")
+            return
+        if run.shadowed and state.mode != "auto":  # a promotion ends the shadow itself
+            state = self._record.change(without_shadow, "shadow ended", run.verdict)
+            self._tell_candidate(state, None)
         if state.mode == "recommend":
             self._move("recommended")
         elif state.mode == "approve":
             self._move("awaiting_approval")
         else:
             self._promote(version)
+
+    def _tell_candidate(self, state: ModelState, detail: str | None) -> None:
+        waits = {"recommend": "recommended", "approve": "awaiting-approval"}
+        detail = detail or waits.get(state.mode)
+        self._tell("candidate", state, alias="challenger", detail=detail, reason=self._run.verdict)
+
+    def _shadow(self) -> None:
+        """Compare its live answers with the champion's until one of them is found better, or it must end."""
+        version = str(self._run.version)
+        shadow = LiveShadow(self._tools, self._record, self._check)
+        try:
+            while True:
+                state = self._state()
+                if state.aliases.get("champion") == version:  # a person did not wait
+                    self._move("promoted")
+                    return
+                if self._run.reason is not None:  # a process that ended before the rejection was whole
+                    raise Refused(self._run.reason)
+                if state.mode == "observe":
+                    raise Blocked("the mode is observe")
+                self._require_challenger(state)
+                if (found := shadow.look()) is not None:
+                    break
+                self._pause(WAIT_S)
+        finally:
+            shadow.close()
+        verdict = f"{self._run.verdict}; {found}"
+        self._move("verifying", shadowed=True, shadow_evidence=shadow.findings, verdict=verdict)
 
     def _promote(self, version: str) -> None:
         tools, run = self._tools, self._run
@@ -273,13 +310,16 @@ class _Execution:
         state = self._state()
         if state.aliases.get("champion") == version:
             self._move("promoted")
-        elif state.aliases.get("challenger") != version:
+        else:
+            self._require_challenger(state)
+            self._pause(WAIT_S)
+
+    def _require_challenger(self, state: ModelState) -> None:
+        self._record.require_champion(state)
+        if state.aliases.get("challenger") != str(self._run.version):
             raise Blocked(
                 "a person rejected it" if "challenger" not in state.aliases else "another challenger took its place"
             )
-        else:
-            self._record.require_champion(state)
-            self._pause(WAIT_S)
 
     def _reject(self, reason: str) -> None:
         run = self._run
@@ -299,14 +339,14 @@ class _Execution:
     def _state(self) -> ModelState:
         return self._record.state()
 
-    def _with_candidate(self, state: ModelState) -> ModelState:
+    def _with_candidate(self, state: ModelState, *, shadow: bool) -> ModelState:
         repository, run = self._tools.repository, self._run
         version = int(run.version or 0)
         manifest = repository.manifest(run.model, version)
         if manifest.baseline is None:
             raise Refused(f"version {version} has no baseline")
         profile = Profile(repository.uri(run.model, version), repository.manifest_hash(run.model, version))
-        return with_candidate(state, str(version), manifest.baseline, profile)
+        return with_candidate(state, str(version), manifest.baseline, profile, shadow=shadow)
 
     def _tell(self, kind: ModelEventKind, state: ModelState, alias: str | None = None, **more: str | None) -> None:
         self._record.tell(kind, state, alias, **more)

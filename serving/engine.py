@@ -93,9 +93,12 @@ class LoadedModel:
             if name is not None and outputs[name] != TENSOR:
                 raise UnusableModel(f"its output {name} is {outputs[name]}, not {TENSOR} (convert it without ZipMap)")
 
-    def predict(self, features: Features) -> Predicted:
-        """Predictions for [rows, features]. Raises :class:`UnusableOutput` for what no reader could use."""
-        output = self._session.run([self._output], {self._input: features})[0]
+    def predict(self, features: Features, options: onnxruntime.RunOptions | None = None) -> Predicted:
+        """Predictions for [rows, features]. Raises :class:`UnusableOutput` for what no reader could use.
+
+        ``options`` let another thread end the call, which then raises what the runtime raises.
+        """
+        output = self._session.run([self._output], {self._input: features}, options)[0]
         if self.manifest.task == "regression":
             return Predicted(_finite(np.asarray(output, np.float32).reshape(len(features))).tolist(), None, None)
         if self.manifest.signature.probabilities is None:

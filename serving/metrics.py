@@ -35,6 +35,12 @@ class ServeMetrics:
         self.unpublished = Gauge(
             "driftline_predictions_unpublished", "Predictions not yet acknowledged by Kafka.", registry=self.registry
         )
+        self.shadow_predictions = Counter(
+            "driftline_shadow_predictions",
+            "Rows that a live shadow was to answer, by result: scored, failed, or skipped to save time.",
+            ["model", "result"],
+            registry=self.registry,
+        )
         self._info = Gauge(
             "driftline_model_info", "1 for the version that serves.", ["model", "version"], registry=self.registry
         )

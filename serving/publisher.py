@@ -13,14 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from serving.engine import Predicted
 from serving.manifest import Manifest
 from serving.metrics import ServeMetrics
 from serving.protocol import Rows
+from serving.registry import Loaded
+from serving.shadow import ShadowScorer
 from streams import codec
 from streams.codec import Headers
 from streams.errors import DriftlineError
-from streams.events import PREDICTION_TYPE, FullPrediction, rfc3339
+from streams.events import PREDICTION_TYPE, FullPrediction, ShadowAnswer, rfc3339
 from streams.log import Delivery
 
 CHECK_S = 0.5
@@ -31,6 +35,9 @@ INLINE_CELLS = 512
 INLINE_WAITING = 20_000
 """On the spot only so many features a request, and only while so few rows wait: the client's own queue (1 GiB, 500,000
 records), which would block, is then far from full."""
+
+SHADOW_WAITING = 5_000
+"""A shadow is asked only while so few rows wait: a slow one thins out its own comparison, and holds nothing up."""
 
 
 class Sender(Protocol):
@@ -75,6 +82,8 @@ class Batch:
     at_ms: int
     segment: str | None
     traceparent: str | None
+    shadow: Loaded | None = None
+    """Asked the same rows before they are sent, by the publisher's thread: no answer waits for it."""
 
 
 class PredictionPublisher:
@@ -99,6 +108,7 @@ class PredictionPublisher:
         self._failed = failed
         self._limit = limit
         self._features = features
+        self._scorer = ShadowScorer(metrics)
         self._in_flight = 0
         self._counting = threading.Lock()
         self._handed_over = 0
@@ -124,7 +134,7 @@ class PredictionPublisher:
         """Take rows for which room was reserved. Never waits for the broker."""
         cells = len(batch.ids) * len(batch.manifest.signature.features)
         idle = self._handed_over == self._taken_over
-        if idle and cells <= INLINE_CELLS and self._in_flight <= INLINE_WAITING:
+        if idle and batch.shadow is None and cells <= INLINE_CELLS and self._in_flight <= INLINE_WAITING:
             self._send_or_fail(batch)
         else:
             self._handed_over += 1
@@ -167,6 +177,7 @@ class PredictionPublisher:
         extra = {"ce_time": at} | ({"traceparent": batch.traceparent} if batch.traceparent else {})
         source = f"/driftline/serve/{manifest.model}"
         rows = batch.rows.features(manifest.signature.names) if self._features else None
+        shadow = self._shadow_answers(batch)
         for i, prediction_id in enumerate(batch.ids):
             event = FullPrediction(
                 prediction_id=prediction_id,
@@ -178,6 +189,7 @@ class PredictionPublisher:
                 segment=batch.segment,
                 probabilities=predicted.probabilities[i] if predicted.probabilities is not None else None,
                 features=rows[i] if rows is not None else None,
+                shadow=(shadow[i] if shadow is not None else None) or msgspec.UNSET,
             )
             self._sender.send(
                 self._topic,
@@ -186,6 +198,14 @@ class PredictionPublisher:
                 headers=codec.headers(PREDICTION_TYPE, source, prediction_id, extra),
                 delivered=self._acknowledged,
             )
+
+    def _shadow_answers(self, batch: Batch) -> list[ShadowAnswer | None] | None:
+        if batch.shadow is None:
+            return None
+        if self._in_flight - len(batch.ids) > SHADOW_WAITING:
+            self._scorer.skip(batch.shadow, len(batch.ids))
+            return None
+        return self._scorer.answers(batch.shadow, batch.rows.tensor)
 
     def _acknowledged(self, _: Delivery) -> None:
         self.release(1)
@@ -198,4 +218,5 @@ class PredictionPublisher:
         """
         self._batches.put(None)
         self._thread.join()
+        self._scorer.close()
         self._sender.close()

@@ -20,6 +20,7 @@ from streams.errors import DriftlineError, StateMismatch
 from streams.events import ModelState
 
 CHAMPION = "champion"
+SHADOW = "shadow"
 log = structlog.get_logger()
 
 
@@ -33,11 +34,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One model as it is served: the champion answers when no version is named."""
+    """One model as it is served: the champion answers when no version is named.
+
+    ``shadow`` is asked the same rows for comparison; None for none, or for one that could not be loaded.
+    """
 
     revision: int
     champion: int
     versions: Mapping[int, Loaded]
+    shadow: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,13 @@ class ModelRegistry:
         if served is None:
             return None
         return served.versions.get(served.champion if version is None else version)
+
+    def beside(self, loaded: Loaded) -> Loaded | None:
+        """The shadow that is asked the rows which ``loaded`` answers; None unless that is the champion and has one."""
+        served = self._served.get(loaded.engine.model)
+        if served is None or served.shadow is None or served.champion != loaded.engine.version:
+            return None
+        return served.versions.get(served.shadow)
 
     def apply(self, state: ModelState) -> bool:
         """Serve what ``state`` says, unless a state of its revision or a higher one is served → whether it changed.
@@ -128,11 +140,16 @@ class ModelRegistry:
         before = dict(served.versions) if served else {}
         after = {champion: before.get(champion) or self._load(state.model, champion)}
         for alias, version in aliases.items():
+            if alias == SHADOW and version == aliases.get("challenger"):
+                continue  # it was tried already
             try:
                 after[version] = after.get(version) or before.get(version) or self._load(state.model, version)
             except DriftlineError as error:  # only the champion must be there
                 log.warning("version not loaded", model=state.model, version=version, alias=alias, error=str(error))
-        self._served[state.model] = Served(state.revision, champion, after)
+        shadow = _comparable(after[champion], after.get(aliases.get(SHADOW, champion)))
+        self._served[state.model] = Served(state.revision, champion, after, shadow)
+        if shadow is not None and (served is None or served.shadow != shadow):
+            log.info("shadow answers too", model=state.model, version=shadow, champion=champion)
         self._metrics.serves(state.model, champion, served.champion if served else None)
         for version in before.keys() - after.keys():
             self._metrics.retires(state.model, version)
@@ -160,6 +177,17 @@ class ModelRegistry:
         self._metrics.stops_serving(model, served.champion)
         for version in served.versions:
             self._metrics.retires(model, version)
+
+
+def _comparable(champion: Loaded, shadow: Loaded | None) -> int | None:
+    """The number of a shadow that can be asked the champion's rows."""
+    if shadow is None or shadow.engine.version == champion.engine.version:
+        return None
+    ours, theirs = champion.engine.manifest, shadow.engine.manifest
+    if (ours.task, ours.classes, ours.signature.features) == (theirs.task, theirs.classes, theirs.signature.features):
+        return theirs.version
+    log.warning("shadow not asked: it takes other rows, or answers otherwise", model=ours.model, version=theirs.version)
+    return None
 
 
 def _number(state: ModelState, version: str) -> int:

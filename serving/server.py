@@ -142,6 +142,7 @@ class InferenceServer:
                 time.time_ns() // 1_000_000,
                 asked.parameters.segment,
                 request.headers.get("traceparent"),
+                self._registry.beside(loaded),
             )
         )
         return _json(response)

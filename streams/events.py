@@ -54,11 +54,23 @@ class Prediction(msgspec.Struct, gc=False):
     segment: Segment | None = None
 
 
+class ShadowAnswer(msgspec.Struct, gc=False, omit_defaults=True):
+    """What a version that does not serve said to the same row. ``prediction`` and ``score`` are as in the event."""
+
+    version: Name | int
+    prediction: Value
+    score: float | None = None
+
+
 class FullPrediction(Prediction, gc=False):
-    """A prediction with everything that training needs."""
+    """A prediction with everything that training needs.
+
+    ``shadow`` is written by `driftline serve` while a challenger is compared live; whoever joins does not read it.
+    """
 
     probabilities: list[float] | dict[str, float] | None = None
     features: dict[str, float | int | str | bool | None] | list[float | None] | None = None
+    shadow: ShadowAnswer | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -167,7 +179,8 @@ class Profile(msgspec.Struct, omit_defaults=True):
 class ModelState(msgspec.Struct, omit_defaults=True):
     """Everything that a reader must know of a model, complete in each model event.
 
-    ``aliases`` map ``champion``, ``challenger`` and ``previous`` to a version. ``revision`` grows by one with each
+    ``aliases`` map ``champion``, ``challenger``, ``shadow`` (the challenger while it is compared live) and
+    ``previous`` to a version. ``revision`` grows by one with each
     change in the model repository; 0 is a model that is only monitored.
     """
 

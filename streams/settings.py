@@ -271,6 +271,14 @@ class RetrainSettings(_Section):
     )
     parity_rows: int = Field(10_000, ge=100, description="rows on which ONNX must agree with the original")
     wait_s: float = Field(3_600, gt=0, description="how long to wait for enough labelled rows")
+    shadow: bool = Field(
+        False, description="a challenger that won answers beside the champion first, and must do better on live rows"
+    )
+    shadow_rows: int = Field(2_000, ge=1, description="labelled rows within which a live shadow must be found better")
+    shadow_s: float = Field(604_800, gt=0, description="how long a live shadow lasts, at most")
+    shadow_significance: float = Field(
+        0.05, gt=0, lt=0.5, description="chance that a shadow that is no better is found better"
+    )
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
     seed: int = Field(0, description="of training and of perturbed rows")
     probation_rows: int = Field(2_000, ge=1, description="labelled rows on which a promoted version must do no worse")
@@ -303,6 +311,10 @@ class ModelRetrainSettings(_Section):
     group_loss: float | None = Field(None, ge=0)
     segment_loss: float | None = Field(None, ge=0)
     group_difference: float | None = Field(None, ge=0, le=1)
+    shadow: bool | None = None
+    shadow_rows: int | None = Field(None, ge=1)
+    shadow_s: float | None = Field(None, gt=0)
+    shadow_significance: float | None = Field(None, gt=0, lt=0.5)
     probation_rows: int | None = Field(None, ge=1)
     probation_s: float | None = Field(None, gt=0)
     probation_significance: float | None = Field(None, gt=0, lt=0.5)

@@ -16,7 +16,7 @@ from retrain.runs import RunStore
 from retrain.tables import Table
 from serving.engine import LoadedModel
 from serving.repository import Repository
-from streams.events import Alert, Drift, Mode, ModelState, rfc3339
+from streams.events import Alert, Drift, Mode, ModelState, ShadowAnswer, rfc3339
 from streams.settings import RetrainSettings
 from tests.unit.retrain.rows import (
     PROBLEM,
@@ -123,6 +123,21 @@ class Loop:
         before += [prediction(start + i, row, said[i], version=str(champion)) for i, row in enumerate(table)]
         outcomes = concept(table, changed=wrong_labels)
         self.log.records.append(labelled(pairs(outcomes, start, START_MS + start * SECOND_MS), version=str(champion)))
+
+    def serve_beside(self, rows: int, *, wrong_labels: bool, seed: int = 17) -> None:
+        """As :meth:`serve`, by a server that has the state's shadow answer to the same rows."""
+        first = len(self.log.partitions.get(0, []))
+        self.serve(rows, wrong_labels=wrong_labels, seed=seed)
+        version = self.state.aliases.get("shadow")
+        if version is None:
+            return
+        engine = LoadedModel(
+            self.repository.load("loans", int(version)), self.repository.manifest("loans", int(version))
+        )
+        said = engine.predict(features(rows, seed)).predictions
+        for event, answer in zip(self.log.partitions[0][first:], said, strict=True):
+            if event is not None:
+                event.shadow = ShadowAnswer(version, answer)
 
     def live(self, *, changed: bool, rows: int = LIVE_ROWS, seed: int = 7) -> None:
         """Predictions of the champion and their outcomes, by the old concept or the changed one."""

@@ -17,6 +17,10 @@ PATHS = [
     (*TRAINED, "awaiting_approval", "promoted", "watching", "rolled_back"),
     (*TRAINED, "promoted", "watching", "released"),
     (*TRAINED, "recommended"),
+    (*TRAINED, "shadowing", "verifying", "promoted", "watching", "confirmed"),
+    (*TRAINED, "shadowing", "verifying", "recommended"),
+    (*TRAINED, "shadowing", "promoted", "watching", "released"),
+    (*TRAINED, "shadowing", "rejected"),
     ("triggered", "collecting", "rejected"),
 ]
 

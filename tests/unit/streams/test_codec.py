@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as profile
@@ -38,6 +39,7 @@ from streams.events import (
     ModelState,
     Outcome,
     Prediction,
+    ShadowAnswer,
     Value,
     milliseconds,
 )
@@ -215,6 +217,7 @@ FULL = st.builds(
     st.one_of(st.none(), TEXT),
     st.one_of(st.none(), st.lists(st.floats(0, 1), max_size=3)),
     st.one_of(st.none(), st.dictionaries(TEXT, st.one_of(NUMBERS, TEXT, st.none()), max_size=3)),
+    st.one_of(st.just(msgspec.UNSET), st.builds(ShadowAnswer, TEXT, VALUES, st.one_of(st.none(), st.floats(0, 1)))),
 )
 
 
