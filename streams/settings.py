@@ -254,6 +254,7 @@ class RetrainSettings(_Section):
     severities: list[Literal["info", "warning", "critical"]] = Field(
         ["warning", "critical"], description="severities that start a run"
     )
+    segment_alerts: bool = Field(True, description="alerts about a segment of monitor.segments start a run too")
     labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after a promotion; 0: never")
     schedule_s: float = Field(0.0, ge=0, description="a run so long after the last one ended; 0: never")
     cooldown_s: float = Field(60.0, ge=0, description="no run by labels or schedule so soon after another run")
@@ -307,6 +308,7 @@ class ModelRetrainSettings(_Section):
 
     alerts: list[str] | None = None
     severities: list[Literal["info", "warning", "critical"]] | None = None
+    segment_alerts: bool | None = None
     labels: int | None = Field(None, ge=0)
     schedule_s: float | None = Field(None, ge=0)
     cooldown_s: float | None = Field(None, ge=0)
