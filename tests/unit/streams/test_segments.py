@@ -15,14 +15,29 @@ from pydantic import ValidationError
 
 from detectors.baseline import Metric
 from detectors.snapshot import decode, seal, unseal
+from streams.arrivals import Arrivals, Minute
 from streams.episodes import PublishedAlerts, drift_evidence
 from streams.events import Alert, Baseline, ModelState
+from streams.model_windows import ModelWindows
+from streams.monitor import MonitorPartition
 from streams.order import Errors, OrderedErrors
 from streams.segment_watch import SHARE
 from streams.settings import ModelSettings, MonitorSettings, Settings
 from streams.version_watch import FORMAT, VersionWatch
 from streams.watch import MAX_EVIDENCE, ModelWatch
-from tests.unit.streams.monitor_log import START_S, Pair, champion, events, fresh, play, record, registered, settings
+from tests.unit.streams.monitor_log import (
+    START_S,
+    FakeStore,
+    Log,
+    Pair,
+    champion,
+    events,
+    fresh,
+    play,
+    record,
+    registered,
+    settings,
+)
 
 PER_S = 4
 WATCHED: dict[str, Any] = {
@@ -127,15 +142,20 @@ def test_a_drift_of_all_is_one_incident_with_those_of_its_segments() -> None:
     assert any(name in firing[-1].annotations["description"] for name in named)
 
 
-def test_a_promotion_resolves_the_alert_of_a_segment() -> None:
-    """What the old champion set off is over, and the new one learns its own."""
-    monitor = fresh(settings(**WATCHED))
-    log = record(DRIFT[: 140 * 60 * PER_S], 1)
+def read(monitor: MonitorPartition, log: Log) -> None:
+    """Let a monitor take in a whole log, without moving on."""
     for offset, value in enumerate(log.summaries):
         monitor.summary(offset, value)
     for partition, records in enumerate(log.checkpoints):
         for offset, value in enumerate(records):
             monitor.checkpoint_record(partition, offset, value)
+
+
+def test_a_promotion_resolves_the_alert_of_a_segment() -> None:
+    """What the old champion set off is over, and the new one learns its own."""
+    monitor = fresh(settings(**WATCHED))
+    log = record(DRIFT[: 140 * 60 * PER_S], 1)
+    read(monitor, log)
     monitor.advance(registered(champion()))
     assert [(a.alertname, a.segment) for a in monitor.report()[0].alerts] == [("ConceptDriftDetected", "north")]
     monitor.advance(registered(champion(version="2")))
@@ -145,6 +165,33 @@ def test_a_promotion_resolves_the_alert_of_a_segment() -> None:
     assert resolved.drift is not None
     assert resolved.drift.evidence[0]["segment"] == "north"
     assert monitor.report()[0].alerts == []
+
+
+def test_an_alert_of_a_segment_that_is_no_longer_named_still_resolves() -> None:
+    """Against what was normal when it was found: nobody has to close it by hand."""
+    ends_s, until_s = DRIFT[-1].second + 3_600, START_S + 140 * 60
+    monitor, store = fresh(settings(**WATCHED)), FakeStore()
+    log = record(DRIFT, 1, ends_s=ends_s)
+    read(monitor, log)
+    monitor.advance(registered(champion()), until_s * 1_000)
+    closed = monitor.close()
+    assert about(events([each.alert for each in closed.alerts])) == FOUND[:1]
+    store.apply(closed.commands, closed.meta)
+    again = fresh(settings(**{**WATCHED, "segments": []}))
+    again.load(store.meta, store.read(again.keys()))
+    again.advance(registered(champion()))
+    assert about(events([each.alert for each in again.close().alerts])) == FOUND[1:]
+
+
+def test_a_segment_that_is_watched_has_windows_beside_a_hundred_others() -> None:
+    """Without them nobody could tell when it is back."""
+    arrived = Minute(cells={("1", f"{n:03}", "1", "1"): 1 for n in range(300)})
+    windows = ModelWindows(Arrivals(), {"250", "299"})
+    windows.fold(arrived, 5)
+    known = {segment for _, segment in windows.series}
+    assert {"", "000", "250", "299"} <= known
+    assert "298" not in known
+    assert windows.total("1", 5, 1, "299").n == 1
 
 
 def test_a_regression_has_a_scale_of_its_own_in_each_segment() -> None:
@@ -322,11 +369,7 @@ def test_a_model_may_name_segments_of_its_own() -> None:
         configuration = Settings(monitor=settings(**WATCHED).monitor, models={"loan": ModelSettings(segments=own)})
         monitor = fresh(configuration)
         log = record(pairs, 1)
-        for offset, value in enumerate(log.summaries):
-            monitor.summary(offset, value)
-        for partition, records in enumerate(log.checkpoints):
-            for offset, value in enumerate(records):
-                monitor.checkpoint_record(partition, offset, value)
+        read(monitor, log)
         monitor.advance(registered(champion()))
         detection = monitor.report()[0].versions[0].detection
         assert detection is not None
