@@ -153,5 +153,8 @@ class SegmentWatch:
 
     @property
     def states(self) -> dict[str, SegmentState]:
-        """The whole state, to be stored."""
-        return {name: SegmentState(each.before, each.until_s, each.part.state) for name, each in self._watched.items()}
+        """The whole state, to be stored; in one order, whichever segment came first."""
+        return {
+            name: SegmentState(each.before, each.until_s, each.part.state)
+            for name, each in sorted(self._watched.items())
+        }

@@ -308,6 +308,17 @@ def test_a_segment_that_is_no_longer_named_is_forgotten() -> None:
     assert known.value == pytest.approx(0.95, abs=0.02)
 
 
+def test_what_is_stored_does_not_tell_which_segment_came_first_in_a_batch() -> None:
+    """South is there a few seconds before north, which a batch of them all cannot see."""
+    errors = stream("accuracy", 0.05).slice(0, 100)
+    south_first = replace(errors, segments=np.where(np.arange(100) < 50, 2, 1).astype(np.uint8))
+    whole, pieces = VersionWatch("accuracy", SETTINGS), VersionWatch("accuracy", SETTINGS)
+    whole.feed(south_first)
+    for start in (0, 50):
+        pieces.feed(south_first.slice(start, start + 50))
+    assert pieces.snapshot() == whole.snapshot()
+
+
 def test_the_detectors_of_a_segment_start_afresh_alone_or_with_all() -> None:
     """What was normal stays known."""
     watch = VersionWatch("accuracy", SETTINGS)
