@@ -27,6 +27,7 @@ class Member:
     value: float
     threshold: float
     ended_at_s: int = -1
+    segment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def told(incident: Incident | None, transition: Transition) -> tuple[Incident, T
         condition.value,
         condition.threshold,
         ended,
+        transition.identity.segment,
     )
     goes_on = incident is not None and (
         not incident.over or (transition.sequence > 1 and member.fingerprint in _keys(incident.members))
@@ -95,6 +97,7 @@ def adopted(model: str, incident_ids: Iterable[tuple[str, int]], episodes: Itera
             True,
             each.condition.value,
             each.condition.threshold,
+            segment=each.identity.segment,
         )
         for each in firing
     )

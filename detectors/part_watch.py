@@ -7,15 +7,17 @@ than 500 outcomes by then: what is rare is known late.
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.baseline import LARGEST
 from detectors.budget import BY_PROOF, Allotted, Watched, allot
 from detectors.e_detector import EDetector
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.reference import WINDOW, Reference, WindowSums
+from detectors.scaling import Scaling
 from detectors.verdict import Detection
 
 LEAST_OUTCOMES = WINDOW
@@ -59,10 +61,20 @@ class PartDetection:
 class PartWatch:
     """One part. `learning` is how many outcomes of the version its reference covers at least, all before second
     `until_s` among them.
+
+    With `absolute`, errors are absolute ones of a regression, in the target's unit: the detector sees them divided by
+    a scale that its own reference gives, and detections have `before` and `after` in that unit again.
     """
 
     def __init__(
-        self, stream: str, false_alarms_a_week: float, learning: int, state: PartState | None = None, until_s: int = 0
+        self,
+        stream: str,
+        false_alarms_a_week: float,
+        learning: int,
+        state: PartState | None = None,
+        until_s: int = 0,
+        *,
+        absolute: bool = False,
     ) -> None:
         self.stream = stream
         self.detector: EDetector | None = None
@@ -71,6 +83,7 @@ class PartWatch:
         self.budget = false_alarms_a_week
         self._learning = learning
         self._until_s = until_s
+        self._absolute = absolute
         self._state = state if state is not None else PartState()
         self._rate = OutcomeRate(self._state.rate)
         if self._state.detector:
@@ -92,9 +105,17 @@ class PartWatch:
         return 0 if self._state.learnt else max(0, LEAST_OUTCOMES - self.count)
 
     @property
+    def scale(self) -> float:
+        """By which errors are divided before the detector sees them: 1 unless they are absolute ones, and known."""
+        learner = self._state.learner
+        if not (self._absolute and learner.windows):
+            return 1.0
+        return Scaling.from_baseline(learner.total / (learner.windows * WINDOW)).scale
+
+    @property
     def reference(self) -> Reference | None:
-        """What it was when nothing was wrong; None until it is known."""
-        return self._state.learner.reference(1.0) if self._state.learnt else None
+        """What it was when nothing was wrong, in the detector's unit; None until it is known."""
+        return self._state.learner.reference(self.scale) if self._state.learnt else None
 
     def allow(self, false_alarms_a_week: float) -> None:
         """Another budget from the next outcome on."""
@@ -106,8 +127,8 @@ class PartWatch:
         self.detector = self.allotted = None
 
     def update_many(self, seconds: Ints, errors: Floats, numbers: Ints) -> list[PartDetection]:
-        """Feed outcomes of the part, oldest first: their seconds, errors from 0 to 1, and numbers among the version's
-        outcomes, from 1.
+        """Feed outcomes of the part, oldest first: their seconds, errors from 0 to 1 (or absolute ones), and numbers
+        among the version's outcomes, from 1.
 
         Batches end with a second; how the stream is cut into them makes no other difference.
         """
@@ -148,7 +169,7 @@ class PartWatch:
         covered = int(np.searchsorted(numbers, self._learning, side="right"))
         early = int(np.searchsorted(seconds, self._until_s))
         taken = min(len(errors), max(covered, early, LEAST_OUTCOMES - self.count))
-        self._state.learner.add(errors[:taken])
+        self._state.learner.add(np.minimum(errors[:taken], LARGEST))
         self._state.learnt = taken < len(errors)
         return taken
 
@@ -157,10 +178,17 @@ class PartWatch:
         self._state.count += len(errors)
         if self.allotted is None:
             raise RuntimeError(f"{self.stream} has a detector and no budget")
-        return [(offset + each.index, each, self.allotted) for each in detector.update_many(errors)]
+        if not self._absolute:
+            return [(offset + each.index, each, self.allotted) for each in detector.update_many(errors)]
+        scale = self.scale
+        found = [
+            replace(each, before=each.before * scale, after=each.after * scale)
+            for each in detector.update_many(Scaling(scale).apply(errors))
+        ]
+        return [(offset + each.index, each, self.allotted) for each in found]
 
     def _make(self) -> EDetector:
-        reference = self._state.learner.reference(1.0)
+        reference = self._state.learner.reference(self.scale)
         watched = Watched(self.stream, BY_PROOF, 1.0, reference.rate)
         [self.allotted] = allot(self.budget, self._rate.per_s, [watched])
         self.detector = EDetector(threshold=self.allotted.run_length, margin=MARGIN, reference=reference)

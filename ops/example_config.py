@@ -78,6 +78,7 @@ def _declared(name: str, field: FieldInfo) -> Iterator[str]:
         "minimum_accuracy": 0.9,
         "false_alarms_per_week": 0.25,
         "outcomes_one_sided": 1.0,
+        "segments": ["north", "south"],
         "cost_per_error": 2.5,
         "critical_cost_per_day": 1000.0,
         "mode": "auto",

@@ -19,6 +19,7 @@ def concerns(alert: Alert, settings: RetrainSettings) -> bool:
         alert.status == "firing"
         and alert.labels.get("alertname") in settings.alerts
         and alert.labels.get("severity", "critical") in settings.severities
+        and (settings.segment_alerts or not alert.labels.get("segment"))
         and "model" in alert.labels
     )
 

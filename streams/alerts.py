@@ -42,7 +42,7 @@ class Evidence(msgspec.Struct, frozen=True):
     ``false_alarms_per_week`` is the detector's part of the model's budget, ``run_length`` the outcomes between false
     alarms that this means; both are None for a detector that runs beside those that page. ``stream``: ``errors``, or
     the rate that fell (1 − error): ``before``, ``after``, ``outcomes_since_change`` and ``run_length`` are of its own
-    outcomes then.
+    outcomes then. ``segment``: of its outcomes alone it was found, and they are what is counted; empty: of all.
     """
 
     detector: str
@@ -61,6 +61,7 @@ class Evidence(msgspec.Struct, frozen=True):
     false_alarms_per_week: float | None = None
     run_length: float | None = None
     stream: str = ALL_OUTCOMES
+    segment: str = ""
 
     @property
     def of_rate(self) -> bool:
@@ -71,6 +72,8 @@ class Evidence(msgspec.Struct, frozen=True):
         """The evidence with times in RFC 3339 and partitions as text, as JSON wants its keys."""
         fields = msgspec.structs.asdict(self)
         del fields["change_s"], fields["detected_s"]
+        if not self.segment:
+            del fields["segment"]
         return {
             **fields,
             "change_offsets": {str(partition): offset for partition, offset in self.change_offsets.items()},
@@ -154,6 +157,7 @@ def _incident(known: incidents.Incident | None) -> Incident | None:
             value=each.value,
             threshold=each.threshold,
             ends_at=None if each.firing else rfc3339(each.ended_at_s * 1000),
+            segment=each.segment,
         )
         for each in known.members
     ]
@@ -199,8 +203,9 @@ def _drift(raised: Raised) -> Drift:
 
 
 def _who(raised: Raised) -> str:
-    name = raised.transition.identity.model
-    return f"Model {name} (version {raised.version})" if raised.version else f"Model {name}"
+    identity = raised.transition.identity
+    name = f"Segment {identity.segment} of model {identity.model}" if identity.segment else f"Model {identity.model}"
+    return f"{name} (version {raised.version})" if raised.version else name
 
 
 def _next_steps(raised: Raised) -> str:
@@ -237,7 +242,8 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
     certainty = f"Detected by {paged}. {_budget(raised.evidence)}" if paged else ""
     others = f"Beside it, {beside}." if beside else ""
     said = (
-        "The relation between features and outcomes changed.",
+        "The relation between features and outcomes changed"
+        + (" in this segment; outcomes of others were not counted." if first.segment else "."),
         certainty,
         others,
         _effect(raised) + _next_steps(raised),
@@ -249,6 +255,11 @@ def _lost(found: Evidence) -> str:
     """What became worse, from what to what."""
     if found.metric == "mae":
         return f"its mean absolute error rose from {found.before:.4g} to {found.after:.4g}"
+    if found.segment:
+        return (
+            f"its errors rose from {found.before:.1%} to {found.after:.1%}, "
+            f"{100 * (found.after - found.before):.1f} points of accuracy lost"
+        )
     what, of = "accuracy", ""
     if found.of_rate:
         rate = RATES[found.stream]
@@ -261,21 +272,27 @@ def _lost(found: Evidence) -> str:
 
 def _detection(found: Evidence) -> str:
     on = f" on {RATES[found.stream].title}" if found.of_rate else ""
-    outcomes = RATES[found.stream].outcomes if found.of_rate else "outcomes"
     return (
         f"{found.detector}{on} at outcome {found.outcomes_seen} ({rfc3339(found.detected_s * 1000)}, partition "
         f"{found.detected_partition}, offset {found.detected_offset}), statistic {found.statistic:.4g} over "
-        f"{found.threshold:.4g}, {found.outcomes_since_change} {outcomes} after the estimated change"
+        f"{found.threshold:.4g}, {found.outcomes_since_change} {_outcomes(found)} after the estimated change"
     )
+
+
+def _outcomes(found: Evidence) -> str:
+    """What a detection counts."""
+    if found.segment:
+        return "outcomes of the segment"
+    return RATES[found.stream].outcomes if found.of_rate else "outcomes"
 
 
 def _budget(evidence: Iterable[Evidence]) -> str:
     """How sure it is, as the operator stated it."""
     first = next(each for each in evidence if each.run_length is not None)
-    outcomes = RATES[first.stream].outcomes if first.of_rate else "outcomes"
+    whose = "segment" if first.segment else "model"
     return (
-        f"While nothing changes, that happens once in {first.run_length:,.0f} {outcomes}, which at this model's rate "
-        f"is {first.false_alarms_per_week:.3g} times a week."
+        f"While nothing changes, that happens once in {first.run_length:,.0f} {_outcomes(first)}, which at this "
+        f"{whose}'s rate is {first.false_alarms_per_week:.3g} times a week."
     )
 
 
@@ -316,9 +333,14 @@ def _effect(raised: Raised) -> str:
     own = raised.transition.identity.fingerprint
     others = [each for each in (raised.incident.members if raised.incident else ()) if each.fingerprint != own]
     if others:
-        told = ", ".join(f"{each.alertname} ({'firing' if each.firing else 'resolved'})" for each in others)
+        told = ", ".join(_told_member(each) for each in others)
         text += f"The same incident has {told}. "
     return text
+
+
+def _told_member(member: incidents.Member) -> str:
+    of = f" of segment {member.segment}" if member.segment else ""
+    return f"{member.alertname}{of} ({'firing' if member.firing else 'resolved'})"
 
 
 def _burning(facts: Mapping[str, Scalar], budget: str) -> str:

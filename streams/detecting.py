@@ -45,12 +45,32 @@ class RateDetecting(msgspec.Struct, frozen=True):
     threshold: float | None = None
 
 
+class SegmentDetecting(msgspec.Struct, frozen=True):
+    """A segment that is watched on its own. ``outcomes`` of its own have come.
+
+    ``missing`` outcomes of the version and ``missing_own`` of its own are still to be learnt from; ``normal`` is None
+    until then. ``scale`` is that of its regression's errors, else 1. ``acceptable`` (in units of the scale) and
+    ``threshold`` (a run length in its own outcomes) are None until its first outcome after that.
+    """
+
+    segment: str
+    false_alarms_per_week: float
+    outcomes_per_s: float = 0.0
+    outcomes: int = 0
+    missing: int = 0
+    missing_own: int = 0
+    scale: float = 1.0
+    normal: Normal | None = None
+    acceptable: float | None = None
+    threshold: float | None = None
+
+
 class Detecting(msgspec.Struct, frozen=True):
     """How a version is watched now. ``missing`` outcomes are still to be learnt from; ``normal`` is None until then.
 
     ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
-    is wrong. ``rates`` are those of a binary model; ``pagers_per_week`` is what they leave of the budget. While it is
-    learnt, ``until_s`` is the second before which detectors do not watch.
+    is wrong. ``rates`` are those of a binary model, ``segments`` those that are watched; ``pagers_per_week`` is what
+    they leave of the budget. While it is learnt, ``until_s`` is the second before which detectors do not watch.
     """
 
     false_alarms_per_week: float
@@ -63,3 +83,4 @@ class Detecting(msgspec.Struct, frozen=True):
     rates: list[RateDetecting] = []
     pagers_per_week: float | None = None
     until_s: int = 0
+    segments: list[SegmentDetecting] = []

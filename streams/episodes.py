@@ -109,12 +109,14 @@ def incidents(published: Iterable[Published]) -> list[tuple[str, int]]:
 
 
 def drift_evidence(published: Iterable[Published]) -> list[Evidence]:
-    """The detections of the drift that is open, or none."""
-    for each in published:
-        alert = each.alert
-        if alert.labels["alertname"] == CONCEPT_DRIFT and alert.status == "firing" and alert.drift is not None:
-            return [_evidence(found) for found in alert.drift.evidence]
-    return []
+    """The detections of the drifts that are open, of all outcomes and of segments; or none."""
+    alerts = [each.alert for each in published]
+    return [
+        _evidence(found)
+        for alert in alerts
+        if alert.labels["alertname"] == CONCEPT_DRIFT and alert.status == "firing" and alert.drift is not None
+        for found in alert.drift.evidence
+    ]
 
 
 def _evidence(found: dict[str, Any]) -> Evidence:

@@ -121,6 +121,7 @@ class IncidentMember(msgspec.Struct, omit_defaults=True):
     value: float
     threshold: float
     ends_at: str | None = None
+    segment: str = ""
 
 
 class Incident(msgspec.Struct):

@@ -96,6 +96,7 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
         until = f", and until {rfc3339(1000 * found.until_s)}" if found.until_s else ""
         yield f"learning what is normal: {found.missing:,} outcomes to go{until}; nothing pages on drift until then"
         yield from _rates(found)
+        yield from _segments(found, version.metric)
         return
     normal = found.normal
     watched = [Watched(each.stream, each.detector, each.share, normal.error / found.scale) for each in found.pagers]
@@ -105,11 +106,15 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
     budget = found.false_alarms_per_week if found.pagers_per_week is None else found.pagers_per_week
     arithmetic = explained(budget, found.outcomes_per_s, watched)
     if budget < found.false_alarms_per_week:
-        names = ", ".join(RATES[each.rate].title for each in found.rates)
-        yield (
-            f"budget: {found.false_alarms_per_week:g} false alarms a week for the model: {budget:g} for the errors of "
-            f"all outcomes, {found.false_alarms_per_week - budget:g} for {names}"
-        )
+        shares = [f"{budget:g} for the errors of all outcomes"]
+        if found.rates:
+            names = ", ".join(RATES[each.rate].title for each in found.rates)
+            shares.append(f"{sum(each.false_alarms_per_week for each in found.rates):g} for {names}")
+        if found.segments:
+            names = ", ".join(each.segment for each in found.segments)
+            allotted = sum(each.false_alarms_per_week for each in found.segments)
+            shares.append(f"{allotted:g} for the {_counted(len(found.segments), 'segment')} {names}")
+        yield f"budget: {found.false_alarms_per_week:g} false alarms a week for the model: {', '.join(shares)}"
         arithmetic = arithmetic[1:]
     yield from arithmetic
     what = "mean absolute error" if version.metric == "mae" else "error rate"
@@ -128,6 +133,44 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
                 told_delay = _delay(level, normal.dispersion, each.threshold, rate / found.scale, per_s)
                 yield f"delay to × {factor:g} ({rate:.4g}): {told_delay}"
     yield from _rates(found)
+    yield from _segments(found, version.metric)
+
+
+def _counted(n: int, noun: str) -> str:
+    return noun if n == 1 else f"{noun}s"
+
+
+def _segments(found: Detecting, metric: str) -> Iterator[str]:
+    """Of the segments that are watched, what is normal, the threshold, and how soon a drift is found."""
+    what = "mean absolute error" if metric == "mae" else "error rate"
+    for each in found.segments:
+        normal = each.normal
+        if not each.outcomes:
+            yield f"segment {each.segment}: no outcome of it yet; is it spelt as the events spell it?"
+            continue
+        share = each.outcomes_per_s / found.outcomes_per_s if found.outcomes_per_s else 0.0
+        head = f"segment {each.segment}: {share:.3g} of the outcomes"
+        if normal is None:
+            wanted = max(each.missing_own, math.ceil(each.missing * share))
+            left = f", {_duration(wanted / each.outcomes_per_s)}" if each.outcomes_per_s else ""
+            yield f"{head}; learning what is normal: about {wanted:,} of its own to go{left}; it pages from then on"
+            continue
+        yield (
+            f"{head}; normal: {what} {normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} of "
+            f"its own; dispersion {normal.dispersion:.3g}, wander {normal.wander:.2g}"
+        )
+        if each.acceptable is None or each.threshold is None:
+            continue
+        yield (
+            f"  {each.outcomes_per_s:.4g} outcomes of it a second × {WEEK_S:,} s / {each.false_alarms_per_week:g} = "
+            f"one false alarm in {each.threshold:,.0f} of them; acceptable: up to {each.acceptable * each.scale:.4g}"
+        )
+        for factor in FACTORS:
+            error = factor * normal.error
+            if error / each.scale < WORST:
+                level, per_s = each.acceptable, each.outcomes_per_s
+                delay = _delay(level, normal.dispersion, each.threshold, error / each.scale, per_s, "of its outcomes")
+                yield f"  delay to × {factor:g} ({error:.4g}): {delay}"
 
 
 def _rates(found: Detecting) -> Iterator[str]:

@@ -122,10 +122,11 @@ class WorkerMetrics:
         self.withheld = gauge(
             "verdict_withheld", "1 while outcomes do not tell how good the model is.", "model", "reason"
         )
-        self.drift = gauge("drift_active", "1 while an alert fires.", "model", "alertname")
-        self.detections = counter("drift_detections", "Alerts that began to fire.", "model", "alertname")
+        about = ("model", "alertname", "segment")  # empty, which is no label, unless it is about a watched segment
+        self.drift = gauge("drift_active", "1 while an alert fires.", *about)
+        self.detections = counter("drift_detections", "Alerts that began to fire.", *about)
         self._series: dict[int, set[tuple[Gauge, tuple[str, ...]]]] = {}
-        self._alerted: dict[int, set[tuple[str, str]]] = {}
+        self._alerted: dict[int, set[tuple[str, str, str]]] = {}
         self._counted: dict[int, dict[str, int]] = {}
         self._bounds: dict[int, tuple[int, int]] = {}
 
@@ -174,12 +175,15 @@ class WorkerMetrics:
                 for bucket, count in version.delays.items():
                     self.delay.observe((1 << bucket) - 1, count)
 
-    def alerted(self, partition: int, model: str, alertname: str, *, firing: bool, began: bool) -> None:
+    def alerted(
+        self, partition: int, model: str, alertname: str, segment: str = "", *, firing: bool, began: bool
+    ) -> None:
         """A monitor partition published an alert; ``began``: it did not fire before."""
-        self._alerted.setdefault(partition, set()).add((model, alertname))
+        about = (model, alertname, segment)
+        self._alerted.setdefault(partition, set()).add(about)
         if began:
-            self.detections.labels(model, alertname).inc()
-        self.drift.labels(model, alertname).set(firing)
+            self.detections.labels(*about).inc()
+        self.drift.labels(*about).set(firing)
 
     def watched(self, partition: int, watermark_ms: int, reports: Sequence[ModelReport]) -> None:
         """A monitor partition wrote its checkpoint: export its windows; series of versions that are gone go away."""

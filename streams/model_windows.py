@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from detectors.tally import Tally
 from detectors.windows import Windows
 from streams.arrivals import Arrivals, Minute, Moved, combined
 from streams.catalog import label_text
 
 MAX_SEGMENTS = 100
-"""Segments with windows, a version; more of them count in the version's own windows only."""
+"""Segments with windows, a version; more of them count in the version's own windows only, unless they are watched."""
 
 Series = tuple[str, str]
 """Version and segment; the segment "" is all rows of the version."""
 
 
 class ModelWindows:
-    """The windows of each series; ``arrivals`` are the minutes that are not in them yet."""
+    """The windows of each series; ``arrivals`` are the minutes that are not in them yet. The segments that are
+    ``watched`` always have windows.
+    """
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    def __init__(self, arrivals: Arrivals, watched: Collection[str] = ()) -> None:
         self.series: dict[Series, Windows] = {}
         self._arrivals = arrivals
+        self._watched = frozenset(watched)
 
     def fold(self, arrived: Minute, minute: int) -> None:
         """Let what arrived in a minute count."""
@@ -37,7 +42,9 @@ class ModelWindows:
         found = [self.window(version, "")]
         if segment:
             known = self.series.get((version, segment))
-            if known is None and sum(series[0] == version for series in self.series) <= MAX_SEGMENTS:
+            if known is None and (
+                segment in self._watched or sum(series[0] == version for series in self.series) <= MAX_SEGMENTS
+            ):
                 known = self.window(version, segment)
             if known is not None:
                 found.append(known)
@@ -58,9 +65,9 @@ class ModelWindows:
         arriving = sorted(self._arrivals.segments(version) - known)
         return sorted(known | set(arriving[: MAX_SEGMENTS + 1 - len(known)]))
 
-    def total(self, version: str, minute: int, span: int) -> Tally:
-        """All rows of a version in the judged minutes of a span that ends with ``minute``."""
-        windows = self.series.get((version, ""))
+    def total(self, version: str, minute: int, span: int, segment: str = "") -> Tally:
+        """All rows of a version, or of a segment of it, in the judged minutes of a span that ends with ``minute``."""
+        windows = self.series.get((version, segment))
         return windows.total(minute, span) if windows is not None else Tally(0)
 
     def tally(self, version: str, segment: str, next_minute: int, span: int) -> Tally:

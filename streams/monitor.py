@@ -87,6 +87,7 @@ class ActiveAlert:
     state: str
     severity: str
     started_at_ms: int
+    segment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,9 @@ class MonitorPartition:
             minimum = declared.minimum_accuracy if declared is not None else None
             limits = self.monitor_settings
             if declared is not None:
-                own = declared.model_dump(include={"false_alarms_per_week", "outcomes_one_sided"}, exclude_none=True)
+                own = declared.model_dump(
+                    include={"false_alarms_per_week", "outcomes_one_sided", "segments"}, exclude_none=True
+                )
                 limits = limits.model_copy(update=own)
             prices = Prices(declared.cost_per_error, declared.critical_cost_per_day) if declared else Prices()
             watch = ModelWatch(model, limits, limits.minimum_accuracy if minimum is None else minimum, prices)
@@ -295,7 +298,13 @@ class MonitorPartition:
                 )
             )
         active = [
-            ActiveAlert(episode.identity.alertname, episode.state.value, episode.severity, 1000 * episode.started_at_s)
+            ActiveAlert(
+                episode.identity.alertname,
+                episode.state.value,
+                episode.severity,
+                1000 * episode.started_at_s,
+                episode.identity.segment,
+            )
             for episode in watch.open_episodes
         ]
         return ModelReport(model, watch.champion, versions, active, watch.labels(self.fed_s // 60 - 1))

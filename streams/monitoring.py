@@ -304,10 +304,10 @@ class MonitorStage:
 
     def _tell(self, partition: int, each: OutboxAlert) -> None:
         alert = _alert.decode(each.alert.value)
-        name, model = alert.labels["alertname"], alert.labels["model"]
+        about = alert.labels["model"], alert.labels["alertname"], alert.labels.get("segment", "")
         log.warning("alert", status=alert.status, summary=alert.annotations["summary"], fingerprint=alert.fingerprint)
         began = alert.reason in BEGINNINGS
-        self._metrics.alerted(partition, model, name, firing=alert.status == "firing", began=began)
+        self._metrics.alerted(partition, *about, firing=alert.status == "firing", began=began)
 
     def _report(self, partition: int, monitor: MonitorPartition) -> None:
         """What `driftline status` and Prometheus show. For people: written beside the checkpoint, not inside it."""

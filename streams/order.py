@@ -371,7 +371,8 @@ def _parse(name: str) -> Key:
 class Errors:
     """Errors in order, one entry each: second of completion, input partition, outcome offset, the error itself.
 
-    ``codes`` are those of :mod:`detectors.four_rates`; None for a model without a positive class.
+    ``codes`` are those of :mod:`detectors.four_rates`; None for a model without a positive class. ``segments`` are
+    codes of the segments that are watched, 0 for any other; None if none is.
     """
 
     seconds: Ints
@@ -379,6 +380,7 @@ class Errors:
     offsets: Ints
     errors: Floats
     codes: Codes | None = None
+    segments: Codes | None = None
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -387,7 +389,8 @@ class Errors:
         """Entries start..end, without copying."""
         at = np.s_[start:end]
         codes = self.codes[at] if self.codes is not None else None
-        return Errors(self.seconds[at], self.partitions[at], self.offsets[at], self.errors[at], codes)
+        segments = self.segments[at] if self.segments is not None else None
+        return Errors(self.seconds[at], self.partitions[at], self.offsets[at], self.errors[at], codes, segments)
 
 
 class OrderedErrors:
@@ -399,11 +402,20 @@ class OrderedErrors:
         self.first_second: int | None = None
         """The second of the first error that waits."""
 
-    def add(self, partition: int, seconds: Ints, offsets: Ints, errors: Floats, codes: Codes | None = None) -> None:
-        """Take in errors, ``seconds`` rising."""
+    def add(
+        self,
+        partition: int,
+        seconds: Ints,
+        offsets: Ints,
+        errors: Floats,
+        codes: Codes | None = None,
+        segment: int | None = None,
+    ) -> None:
+        """Take in errors of one segment's code, ``seconds`` rising."""
         if not len(seconds):
             return
-        self._added.append(Errors(seconds, np.full(len(seconds), partition), offsets, errors, codes))
+        segments = None if segment is None else np.full(len(seconds), segment, dtype=np.uint8)
+        self._added.append(Errors(seconds, np.full(len(seconds), partition), offsets, errors, codes, segments))
         first = int(seconds[0])
         self.first_second = first if self.first_second is None else min(self.first_second, first)
 
@@ -429,18 +441,25 @@ class OrderedErrors:
         offsets = np.concatenate([chunk.offsets for chunk in chunks])
         errors = np.concatenate([chunk.errors for chunk in chunks])
         order = np.lexsort((offsets, partitions, seconds))
-        codes = _codes(chunks)
+        codes = _joined([chunk.codes for chunk in chunks], chunks, UNKNOWN)
+        segments = _joined([chunk.segments for chunk in chunks], chunks, 0)
         return Errors(
             seconds[order],
             partitions[order],
             offsets[order],
             errors[order],
             codes[order] if codes is not None else None,
+            segments[order] if segments is not None else None,
         )
 
 
-def _codes(chunks: list[Errors]) -> Codes | None:
-    """The codes of chunks one behind the other; None if none has any."""
-    if all(chunk.codes is None for chunk in chunks):
+def _joined(columns: list[Codes | None], chunks: list[Errors], missing: int) -> Codes | None:
+    """A column of chunks one behind the other, ``missing`` where a chunk has none; None if none has any."""
+    if all(column is None for column in columns):
         return None
-    return np.concatenate([np.full(len(c), UNKNOWN, dtype=np.uint8) if c.codes is None else c.codes for c in chunks])
+    return np.concatenate(
+        [
+            np.full(len(chunk), missing, dtype=np.uint8) if column is None else column
+            for column, chunk in zip(columns, chunks, strict=True)
+        ]
+    )

@@ -117,6 +117,12 @@ def of_stream(found: Evidence, recently: Recently, positive: str) -> Recently:
     return Recently(window, share * recently.a_minute)
 
 
+def baseline_before(found: Evidence) -> Baseline:
+    """What was normal before a detection, as it says itself."""
+    value = found.before if found.metric == "mae" else 1.0 - found.before
+    return Baseline(max(1, found.outcomes_since_change), "mae" if found.metric == "mae" else "accuracy", value, 0.0)
+
+
 def enough_minutes(recently: Recently, minutes: int, since_minutes: int, error: float) -> int:
     """How far back a window must reach to tell an error from another, but not behind the change: what is rare comes
     slowly.
@@ -156,13 +162,13 @@ def still_drifted(
     prices: Prices = NO_PRICES,
 ) -> Condition | None:
     """Whether errors of the last ``minutes`` are nearer to those after the change than to those before; None without
-    outcomes. They heal three quarters of the way back. What is lost is counted since so many minutes. For a rate that
-    sees few outcomes the minutes are more.
+    outcomes. They heal three quarters of the way back. What is lost is counted since so many minutes. For a rate or a
+    segment that sees few outcomes the minutes are more. ``baseline`` is of the outcomes that the detection is about.
 
     A detector fires once; this is what keeps its alert open while the model stays as bad as it became.
     """
-    if first.of_rate:
-        middle = (first.before + max(first.before, first.after)) / 2
+    if first.of_rate or first.segment:
+        middle = 1.0 if baseline.metric == "mae" else (first.before + max(first.before, first.after)) / 2
         minutes = enough_minutes(recently, minutes, since_minutes, middle)
     tally = recently.window(minutes)
     if baseline.metric == "mae":

@@ -18,6 +18,7 @@ from streams.events import Label, Mode, Task
 
 ENVIRONMENT_PREFIX = "DRIFTLINE_"
 DEFAULT_FILE = "driftline.toml"
+MOST_SEGMENTS = 20
 SECRETS = ("password", "key_password")
 """Names of settings that are taken as they are written, never shown, and refused as flags."""
 QUIET_HOURS = r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
@@ -119,6 +120,12 @@ class MonitorSettings(_Section):
         ["recall", "specificity", "precision", "npv"],
         description="rates of binary models that page too, on half of false_alarms_per_week; none: []",
     )
+    segments: list[str] = Field(
+        [],
+        max_length=MOST_SEGMENTS,
+        description="segments of the events whose errors page too, each on its own, on a quarter of "
+        "false_alarms_per_week",
+    )
     minimum_accuracy: float = Field(
         0.90, ge=0, le=1, description="accuracy below it pages; what is left to 1 is the error budget"
     )
@@ -173,6 +180,11 @@ class MonitorSettings(_Section):
             raise ValueError("a rate is named twice")
         return names
 
+    @field_validator("segments")
+    @classmethod
+    def _are_segments(cls, names: list[str]) -> list[str]:
+        return _named_once(names)
+
     @field_validator("evidence")
     @classmethod
     def _exist(cls, names: list[str]) -> list[str]:
@@ -191,6 +203,15 @@ class MonitorSettings(_Section):
         if episodes == 1:
             raise ValueError("one firing is not flapping: give 0 for never, or 2 or more")
         return episodes
+
+
+def _named_once(segments: list[str]) -> list[str]:
+    """Names of segments, each once; raises ValueError."""
+    if "" in segments:
+        raise ValueError("a segment has no name: outcomes without one are watched with all others")
+    if len(set(segments)) < len(segments):
+        raise ValueError("a segment is named twice")
+    return segments
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -233,6 +254,7 @@ class RetrainSettings(_Section):
     severities: list[Literal["info", "warning", "critical"]] = Field(
         ["warning", "critical"], description="severities that start a run"
     )
+    segment_alerts: bool = Field(True, description="alerts about a segment of monitor.segments start a run too")
     labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after a promotion; 0: never")
     schedule_s: float = Field(0.0, ge=0, description="a run so long after the last one ended; 0: never")
     cooldown_s: float = Field(60.0, ge=0, description="no run by labels or schedule so soon after another run")
@@ -294,6 +316,7 @@ class ModelRetrainSettings(_Section):
 
     alerts: list[str] | None = None
     severities: list[Literal["info", "warning", "critical"]] | None = None
+    segment_alerts: bool | None = None
     labels: int | None = Field(None, ge=0)
     schedule_s: float | None = Field(None, ge=0)
     cooldown_s: float | None = Field(None, ge=0)
@@ -330,10 +353,16 @@ class ModelSettings(_Section):
     minimum_accuracy: float | None = Field(None, ge=0, le=1)
     false_alarms_per_week: float | None = Field(None, gt=0)
     outcomes_one_sided: float | None = Field(None, gt=0, le=1)
+    segments: list[str] | None = Field(None, max_length=MOST_SEGMENTS)
     cost_per_error: float | None = Field(None, ge=0)
     critical_cost_per_day: float | None = Field(None, gt=0)
     mode: Mode | None = None
     retrain: ModelRetrainSettings = ModelRetrainSettings()
+
+    @field_validator("segments")
+    @classmethod
+    def _are_segments(cls, names: list[str] | None) -> list[str] | None:
+        return None if names is None else _named_once(names)
 
 
 class Settings(BaseSettings):

@@ -80,6 +80,7 @@ class ActiveAlert(msgspec.Struct):
     since: str
     summary: str
     fingerprint: str
+    segment: str = ""
 
 
 class PartitionStatus(msgspec.Struct):
@@ -218,6 +219,7 @@ def active(alerts: Iterable[Alert]) -> list[ActiveAlert]:
             since=alert.starts_at,
             summary=alert.annotations.get("summary", ""),
             fingerprint=alert.fingerprint,
+            segment=alert.labels.get("segment", ""),
         )
         for alert in newest.values()
         if alert.status == "firing"

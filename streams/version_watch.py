@@ -25,16 +25,18 @@ from streams.binary_rates import BinaryRates, BinaryRatesState
 from streams.detecting import Detecting, Normal, Paging
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
+from streams.segment_watch import SegmentState, SegmentWatch
 from streams.settings import MonitorSettings
 
-FORMAT = 3
+FORMAT = 4
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Format 1 had a scale, which follows from the baseline, and no rate of outcomes; format 2 had no four rates.
+    """Format 1 had a scale, which follows from the baseline, and no rate of outcomes; format 2 had no four rates, and
+    format 3 no segments.
 
     ``last`` is the newest outcome: second, partition, offset.
     """
@@ -49,11 +51,14 @@ class _State:
     rate: OutcomeRateState = field(default_factory=OutcomeRateState)
     binary: BinaryRatesState = field(default_factory=BinaryRatesState)
     last: tuple[int, int, int] = (0, 0, 0)
+    segments: dict[str, SegmentState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` is known of a rate's."""
+    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` is known of a rate's and of a
+    segment's.
+    """
 
     index: int
     rank: int
@@ -61,6 +66,7 @@ class _Found:
     allotted: Allotted | None
     stream: str = ALL_OUTCOMES
     change_s: int = -1
+    segment: str = ""
 
 
 class VersionWatch:
@@ -69,7 +75,8 @@ class VersionWatch:
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
     from its first ``baseline_outcomes`` outcomes, which rules compare with from then on; detectors watch it when it is
     ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. The
-    four rates of a binary model page beside them (:mod:`streams.binary_rates`), and learn what they are by themselves.
+    four rates of a binary model page beside them (:mod:`streams.binary_rates`), and so do the segments that are watched
+    (:mod:`streams.segment_watch`); both learn what is normal by themselves.
     """
 
     def __init__(self, metric: Metric, settings: MonitorSettings) -> None:
@@ -85,6 +92,7 @@ class VersionWatch:
         self._learner = BaselineLearner(settings.baseline_outcomes, metric)
         self._rate = OutcomeRate()
         self._binary = BinaryRates(settings)
+        self._segments = SegmentWatch(settings, metric)
         self._last = (0, 0, 0)
         self._beside: list[Detector] = []
         self._marks = Marks()
@@ -118,16 +126,16 @@ class VersionWatch:
     @property
     def _budget(self) -> float:
         """False alarms a week of the detectors on all outcomes."""
-        return self._settings.false_alarms_per_week * (1.0 - self._binary.share)
+        return self._settings.false_alarms_per_week * (1.0 - self._binary.share - self._segments.share)
 
     @property
     def detecting(self) -> Detecting:
         """How it is watched now, for whoever asks why."""
         budget, pagers = self._settings.false_alarms_per_week, self.pagers
-        rates = self._binary.detecting
+        rates, segments = self._binary.detecting, self._segments.detecting(self.count)
         if pagers is None:
             until_s = self.learns_until_s
-            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates, until_s=until_s)
+            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates, until_s=until_s, segments=segments)
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
             pagers.reference_outcomes,
@@ -140,7 +148,18 @@ class VersionWatch:
             Paging(each.watched.stream, each.watched.detector, each.watched.share, threshold)
             for each, threshold in zip(pagers.allotted, pagers.thresholds, strict=True)
         ]
-        return Detecting(budget, self.outcomes_per_s, 0, scale, normal, pagers.level, paging, rates, self._budget)
+        return Detecting(
+            budget,
+            self.outcomes_per_s,
+            0,
+            scale,
+            normal,
+            pagers.level,
+            paging,
+            rates,
+            self._budget,
+            segments=segments,
+        )
 
     def register(self, baseline: Baseline | None) -> None:
         """What the catalog says of it now; another baseline than before is another reference."""
@@ -162,9 +181,21 @@ class VersionWatch:
         """Forget what the detectors saw, not the baseline: a version that becomes champion again is judged on what
         comes now.
         """
-        self.pagers, self._beside = None, []
-        self._binary.start_afresh()
+        self.start_afresh_of("")
+        self._segments.start_afresh()
+
+    def start_afresh_of(self, segment: str) -> None:
+        """The same of the detectors of one segment, or of those of all outcomes ("")."""
+        if segment:
+            self._segments.start_afresh(segment)
+        else:
+            self.pagers, self._beside = None, []
+            self._binary.start_afresh()
         self.changed = True
+
+    def baseline_of(self, segment: str) -> Baseline | None:
+        """The baseline of a segment that is watched, or of all outcomes (""); None while it is not known."""
+        return self._segments.baseline(segment) if segment else self.baseline
 
     def feed(self, errors: Errors) -> list[Evidence]:
         """Take in the next errors; gives the detections in the order in which they fired.
@@ -185,6 +216,8 @@ class VersionWatch:
                 looks = self._binary.feed(errors.codes[start:end], errors.seconds[start:end])
                 found.extend(self._of_rate(each, start + index) for index, each in looks)
             start = end
+        of_segments = self._segments.feed(values, errors.seconds, errors.segments, self.count)
+        found.extend(self._of_segment(each, place) for place, each in of_segments)
         evidence = list(self._placed(errors, sorted(found, key=lambda each: (each.index, each.rank))))
         self.count += len(errors)
         self._last = int(errors.seconds[-1]), int(errors.partitions[-1]), int(errors.offsets[-1])
@@ -209,6 +242,10 @@ class VersionWatch:
     def _of_rate(self, found: PartDetection, index: int) -> _Found:
         rank = 1 + len(self._settings.evidence) + list(RATES).index(found.stream)
         return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s)
+
+    def _of_segment(self, found: PartDetection, place: int) -> _Found:
+        rank = 1 + len(self._settings.evidence) + len(RATES) + place
+        return _Found(found.index, rank, found.detection, found.allotted, change_s=found.change_s, segment=found.stream)
 
     def _feed(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
         """Feed errors under one budget, the first of them at an index of the batch."""
@@ -280,6 +317,7 @@ class VersionWatch:
             false_alarms_per_week=None if found.allotted is None else found.allotted.false_alarms_a_week,
             run_length=None if found.allotted is None else found.allotted.run_length,
             stream=found.stream,
+            segment=found.segment,
         )
 
     @property
@@ -327,6 +365,7 @@ class VersionWatch:
                 self._rate.state,
                 self._binary.state,
                 self._last,
+                self._segments.states,
             ),
         )
 
@@ -343,6 +382,7 @@ class VersionWatch:
         watch._marks = Marks(state.marks)
         watch._rate = OutcomeRate(state.rate if state.rate.next_s else _rate_of(state.marks))
         watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
+        watch._segments = SegmentWatch(settings, state.metric, state.segments)
         if state.detectors:
             watch._prepared().restore(state.detectors)
             for detector in watch._beside:

@@ -45,12 +45,13 @@ from streams.label_watch import ABOUT_LABELS, LabelState, LabelWatch
 from streams.model_windows import ModelWindows, Series
 from streams.order import OrderedErrors
 from streams.records import Summary
+from streams.segment_watch import codes_of
 from streams.settings import MonitorSettings
 from streams.silence import Span
 from streams.version_watch import VersionWatch
 from streams.withholding import DUMP, Doubt, Withheld, doubts, withheld
 
-FORMAT = 3
+FORMAT = 4
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
 MAX_EVIDENCE = 8
 STALE_S = 60 * (LONGEST_MINUTES + 1_440)
@@ -76,7 +77,7 @@ class Happened:
 
 
 class WatchState(LabelState):
-    """What is stored of a model beside its versions, windows and open minutes."""
+    """What is stored of a model beside its versions, windows and open minutes. Format 3 had no segments."""
 
     champion: str = ""
     policy: bytes = b""
@@ -89,6 +90,12 @@ class WatchState(LabelState):
     """What detectors found while no verdict was given."""
     counted: int = 0
     """Outcomes that the champion's detectors had seen when the last minute was judged."""
+    segments: dict[str, list[Evidence]] = msgspec.field(default_factory=dict)
+    """The evidence of the drift of each segment, as ``evidence`` is that of all outcomes."""
+
+    def evidence_of(self, segment: str) -> list[Evidence]:
+        """The evidence of the open drift of a segment, or of all outcomes ("")."""
+        return self.segments.setdefault(segment, []) if segment else self.evidence
 
 
 class ModelWatch:
@@ -100,7 +107,8 @@ class ModelWatch:
         self.model = model
         self.versions: dict[str, VersionWatch] = {}
         self.arrivals = Arrivals()
-        self.windows = ModelWindows(self.arrivals)
+        self._segments = codes_of(settings)
+        self.windows = ModelWindows(self.arrivals, self._segments)
         self.changed = True
         self._settings = settings
         self._window = min(settings.window_minutes, LONGEST_MINUTES)
@@ -161,6 +169,7 @@ class ModelWatch:
                 offsets[skip:],
                 errors[skip:],
                 codes[skip:] if codes is not None else None,
+                self._segments.get(part.segment, 0) if self._segments else None,
             )
 
     # --------------------------------------------------------------------------------------------------- moving on
@@ -203,6 +212,7 @@ class ModelWatch:
             del self.versions[champion]
         at = self._at
         at.champion, at.evidence, at.beside, self.changed = champion, [], {}, True
+        at.segments = {}
         at.withheld, at.held, at.counted = None, [], self._count()
         self._labels.start_afresh()
 
@@ -283,7 +293,7 @@ class ModelWatch:
     def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
         """Let a detection page, or be evidence: of the drift that is open, or of one that is found soon."""
         if found.run_length is not None and self._in_doubt(found):
-            if len(self._at.held) < MAX_EVIDENCE:
+            if sum(each.segment == found.segment for each in self._at.held) < MAX_EVIDENCE:
                 self._at.held.append(found)
             self.changed = True
             return
@@ -304,22 +314,24 @@ class ModelWatch:
         return watch.count if watch is not None else 0
 
     def _tell(self, found: Evidence, at_s: int) -> Iterator[Happened]:
-        identity, at = Identity(CONCEPT_DRIFT, self.model), self._at
+        identity, at = Identity(CONCEPT_DRIFT, self.model, found.segment), self._at
         is_open = any(episode.identity == identity for episode in self._policy.episodes())
+        evidence = at.evidence_of(found.segment)
         if not is_open:
-            at.evidence = []
+            evidence.clear()
         if found.run_length is None and not is_open:
             at.beside[found.detector], self.changed = found, True
             return
-        if len(at.evidence) < MAX_EVIDENCE:
-            at.evidence.append(found)
+        if len(evidence) < MAX_EVIDENCE:
+            evidence.append(found)
         if found.run_length is None:
             self.changed = True
             return
-        since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
-        at.evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
-        at.beside = {}
-        lately = rules.of_stream(found, self._recently(at_s // 60 - 1), self._positive).a_minute
+        if not found.segment:
+            since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
+            evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
+            at.beside = {}
+        lately = rules.of_stream(found, self._recently(at_s // 60 - 1, found.segment), self._positive).a_minute
         condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
         self.changed = True
         for transition in self._policy.signal(identity, at_s, condition, silenced=self._silenced(at_s)):
@@ -330,7 +342,7 @@ class ModelWatch:
         if name in ABOUT_LABELS:
             return Raised(transition, self.champion)
         self._at.incident, transition = incident.told(self._at.incident, transition)
-        evidence = tuple(self._at.evidence) if name == CONCEPT_DRIFT else ()
+        evidence = tuple(self._at.evidence_of(transition.identity.segment)) if name == CONCEPT_DRIFT else ()
         return Raised(transition, self.champion, evidence, self._at.incident)
 
     # --------------------------------------------------------------------------------------------------- rules
@@ -370,20 +382,27 @@ class ModelWatch:
             self._at.noticed.append(self.champion)
             yield Notice(self.model, self.champion, baseline.value, self._limits.minimum)
 
+    def _baseline_of(self, found: Evidence) -> Baseline | None:
+        """Of the outcomes that a detection is about. A segment that is not watched any more has what it had then."""
+        watch = self.versions.get(self.champion)
+        if watch is None or not found.segment:
+            return self._baseline()
+        return watch.baseline_of(found.segment) or rules.baseline_before(found)
+
     def _baseline(self) -> Baseline | None:
         watch = self.versions.get(self.champion)
         return watch.baseline if watch is not None else None
 
-    def _window_of(self, minute: int, span: int) -> Tally:
-        return self.windows.total(self.champion, minute, span)
+    def _window_of(self, minute: int, span: int, segment: str = "") -> Tally:
+        return self.windows.total(self.champion, minute, span, segment)
 
-    def _recently(self, minute: int) -> rules.Recently:
-        """The champion's outcomes up to a minute that is judged, or that is about to be."""
+    def _recently(self, minute: int, segment: str = "") -> rules.Recently:
+        """The champion's outcomes, or those of a segment, up to a minute that is judged, or that is about to be."""
         span = max(1, min(HOUR_MINUTES, minute - self._at.first_outcome + 1))
-        lately = self._window_of(minute, span).n / span
+        lately = self._window_of(minute, span, segment).n / span
 
         def window(minutes: int) -> Tally:
-            return self._window_of(minute, max(1, min(minutes, LONGEST_MINUTES)))
+            return self._window_of(minute, max(1, min(minutes, LONGEST_MINUTES)), segment)
 
         return rules.Recently(window, lately)
 
@@ -418,25 +437,29 @@ class ModelWatch:
         watch = self.versions.get(self.champion)
         if watch is None or not (held or tainted):
             return
-        believed = not tainted
-        if before is not None and before.reason == DUMP and believed:
-            minutes = minute - before.since_s // 60 + 1
-            believed = any(self._holds(each, minute, minutes) for each in held)
-        if not believed:
+        if tainted:
             watch.start_afresh()
             return
+        segments = {each.segment for each in held}
+        if before is not None and before.reason == DUMP:
+            minutes = minute - before.since_s // 60 + 1
+            believed = {each.segment for each in held if self._holds(each, minute, minutes)}
+            for segment in segments - believed:
+                watch.start_afresh_of(segment)
+            segments = believed
         for each in held:
-            yield from self._tell(each, (minute + 1) * 60)
+            if each.segment in segments:
+                yield from self._tell(each, (minute + 1) * 60)
 
     def _holds(self, found: Evidence, minute: int, minutes: int) -> bool:
         """Whether the errors of the last so many minutes have not healed from a change: those after it may be
         overestimated.
         """
-        baseline = self._baseline()
+        baseline = self._baseline_of(found)
         if baseline is None:
             return False
         condition = rules.concept_drift(found, self.champion)
-        recently = rules.of_stream(found, self._recently(minute), self._positive)
+        recently = rules.of_stream(found, self._recently(minute, found.segment), self._positive)
         still = rules.still_drifted(condition, recently, found, baseline, minutes, minutes)
         return still is not None and not still.cleared
 
@@ -452,22 +475,31 @@ class ModelWatch:
         if condition is not None and withheld is None:
             yield identity, condition
         for episode in self._policy.episodes():
-            if episode.identity.alertname == CONCEPT_DRIFT and self._at.evidence:
-                firsts = {each.stream: each for each in reversed(self._at.evidence) if each.run_length is not None}
-                still = rules.together(
-                    rules.still_drifted(
-                        episode.condition,
-                        rules.of_stream(first, recently, self._positive),
-                        first,
-                        baseline,
-                        self._settings.clean_minutes,
-                        minute - first.change_s // 60 + 1,
-                        self._limits.prices,
-                    )
-                    for first in reversed(firsts.values() or self._at.evidence[:1])
-                )
+            if episode.identity.alertname == CONCEPT_DRIFT:
+                still = self._still_drifted(episode, minute)
                 if still is not None:
                     yield episode.identity, still
+
+    def _still_drifted(self, episode: Episode, minute: int) -> Condition | None:
+        """Whether an open drift lasts, by all that was found of it; None if nobody can tell."""
+        evidence, segment = self._at.evidence_of(episode.identity.segment), episode.identity.segment
+        baseline = self._baseline_of(evidence[0]) if evidence else None
+        if baseline is None:
+            return None
+        recently = self._recently(minute, segment)
+        firsts = {each.stream: each for each in reversed(evidence) if each.run_length is not None}
+        return rules.together(
+            rules.still_drifted(
+                episode.condition,
+                rules.of_stream(first, recently, self._positive),
+                first,
+                baseline,
+                self._settings.clean_minutes,
+                minute - first.change_s // 60 + 1,
+                self._limits.prices,
+            )
+            for first in reversed(list(firsts.values()) or evidence[:1])
+        )
 
     # --------------------------------------------------------------------------------------------------- storing
 
@@ -478,7 +510,7 @@ class ModelWatch:
     def adopt(
         self, episodes: Sequence[Episode], evidence: Sequence[Evidence], incidents: Sequence[tuple[str, int]] = ()
     ) -> None:
-        """Take the published episodes for those that are open, ``evidence`` for that of the open drift.
+        """Take the published episodes for those that are open, ``evidence`` for that of the open drifts.
 
         ``incidents``: ids and starts (in s) that were published with what is open.
         """
@@ -486,7 +518,9 @@ class ModelWatch:
         self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
         members = [each for each in episodes if each.identity.alertname not in ABOUT_LABELS]
         self._at.incident = incident.adopted(self.model, incidents, members)
-        self._at.evidence, self.changed = list(evidence), True
+        self._at.evidence, self._at.segments, self.changed = [], {}, True
+        for each in evidence:
+            self._at.evidence_of(each.segment).append(each)
 
     def snapshot(self) -> bytes:
         """All but the versions, the windows and the open minutes, which are stored apart."""

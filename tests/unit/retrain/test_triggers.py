@@ -37,6 +37,15 @@ def test_alerts_start_runs_by_kind_and_severity(changed: dict[str, Any], starts:
     assert concerns(alert(labels=labels), SETTINGS.model_copy(update=changed)) is starts
 
 
+@pytest.mark.parametrize(
+    ("segment", "wanted", "starts"), [("north", True, True), ("north", False, False), ("", False, True)]
+)
+def test_an_alert_about_a_segment_starts_a_run_unless_told_otherwise(segment: str, wanted: bool, starts: bool) -> None:
+    """The setting is about segments only."""
+    labels = {"alertname": "ConceptDriftDetected", "model": "loans", "severity": "warning", "segment": segment}
+    assert concerns(alert(labels=labels), SETTINGS.model_copy(update={"segment_alerts": wanted})) is starts
+
+
 def test_new_labels_start_a_run_once_there_are_enough() -> None:
     """Counted from the last run, or from the first version."""
     assert due([], 499, 0, SETTINGS, START_MS) is None

@@ -33,6 +33,8 @@ class Traffic:
     predicted: Seconds
     actual: Seconds
     known_s: Seconds
+    segment: str = ""
+    """The one that every row is of."""
 
     def delayed(self, delay_s: Seconds | int) -> Traffic:
         """Each outcome so long after its prediction."""
@@ -110,7 +112,7 @@ def _part(found: Traffic, new: Seconds, pairs: Seconds, offset: int) -> VersionP
     predictions: Counter[int] = Counter((found.at_s[new] // 60).tolist())
     return VersionPart.of(
         "1",
-        "",
+        found.segment,
         found.known_s[pairs],
         offset + np.arange(len(pairs)),
         (said != true).astype(np.uint8),

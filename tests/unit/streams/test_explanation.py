@@ -69,6 +69,46 @@ def test_a_regression_is_told_in_its_own_unit() -> None:
     assert "delay to × 4" not in text
 
 
+def segmented(settings: MonitorSettings, n: int, regression: bool = False) -> Detecting:
+    """The same with one outcome in ten of north; none is of south."""
+    rng = np.random.default_rng(1)
+    values = rng.laplace(0.0, 40.0, n) if regression else (rng.random(n) < 0.1).astype(np.float64)
+    watch = VersionWatch("mae" if regression else "accuracy", settings)
+    at = np.arange(n)
+    watch.feed(
+        Errors(START_S + at // 10, np.zeros_like(at), at, values, segments=(rng.random(n) < 0.1).astype(np.uint8))
+    )
+    return watch.detecting
+
+
+def test_segments_are_told_with_their_own_arithmetic() -> None:
+    """What is normal in it, its part of the budget, and how many of its own outcomes a drift takes."""
+    text = said(segmented(MonitorSettings(segments=["north", "south"]), 9_000))
+    assert "0.1875 for the errors of all outcomes, 0.0625 for the segments north, south" in text
+    assert "segment north: 0.109 of the outcomes; normal: error rate 0.0988 ± 0.013" in text
+    assert "from 500 of its own; dispersion" in text
+    assert "/ 0.03125 = one false alarm in" in text
+    assert "of its outcomes, " in text
+    assert "segment south: no outcome of it yet" in text
+
+
+def test_a_segment_that_learns_says_how_long() -> None:
+    """A tenth of the outcomes: 500 of its own are 5,000 of the version."""
+    text = said(segmented(MonitorSettings(segments=["north"]), 3_000))
+    assert "segment north: 0.106 of the outcomes; learning what is normal: about 217" in text
+    assert "of its own to go" in text
+
+
+def test_a_segment_of_a_regression_is_told_in_its_own_unit() -> None:
+    """Not as a share of its scale."""
+    text = said(segmented(MonitorSettings(segments=["north"]), 9_000, regression=True), metric="mae")
+    north = text[text.index("segment north") :]
+    assert "normal: mean absolute error 4" in north or "normal: mean absolute error 3" in north
+    assert "acceptable: up to 4" in north
+    assert "delay to × 2 (" in north
+    assert "delay to × 4" not in north
+
+
 def binary(settings: MonitorSettings, n: int, prevalence: float = 0.05) -> Detecting:
     """The same of a binary model, whose recall is .8."""
     rng = np.random.default_rng(1)

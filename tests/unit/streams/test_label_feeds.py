@@ -90,13 +90,49 @@ def test_a_drift_is_not_dropped_for_being_overestimated_when_it_was_found() -> N
 
 
 def test_the_first_minute_of_all_is_a_part_of_one_and_says_nothing_of_the_flow() -> None:
-    """A model that starts two seconds before a minute is over drifts in the next one: that is no dump, and told at once."""
+    """A model that starts two seconds before a minute is over drifts in the next: that is no dump, and told at once."""
     found = traffic(3, ERRORS, positive=0.2, a_minute=1_200, start_s=MIDNIGHT_S + 58)
     drifted = traffic(3, DRIFTED, positive=0.2, a_minute=1_200, start_s=MIDNIGHT_S + 58)
     found = replace(found, actual=np.where(found.at_s < MIDNIGHT_S + 70, found.actual, drifted.actual))
     got = told(log_of(found, MIDNIGHT_S + 100, every_s=1), settings(), registered(champion(accuracy=ACCURACY)))
     assert names(got) == [("ConceptDriftDetected", "fired")]
     assert at_minute(got[0]) < 1.4
+
+
+ONLY_NORTH = {
+    "segments": ["north"],
+    "baseline_outcomes": 2_000,
+    "minimum_accuracy": 0.1,
+    "baseline_drop": 0.9,
+    "rates": [],
+    "outcomes_slow_share": 0.0,
+}
+
+
+def of_north(found: list[Alert]) -> list[Alert]:
+    return [each for each in found if each.labels.get("segment") == "north"]
+
+
+def test_a_segment_waits_for_the_end_of_a_dump_too() -> None:
+    """What its detector finds in the first minute of it is held, and told if the whole dump says so."""
+    found = replace(sorted_dump(feed(5, drift=(3 * DAY, (0.5, 0.6))), "time"), segment="north")
+    first, *_ = of_north(alerts(found, MIDNIGHT_S + 5 * DAY_S, **ONLY_NORTH))
+    assert first.status == "firing"
+    assert 4 * DAY + 125 <= at_minute(first) <= 4 * DAY + 135
+    steady, by_error = feed(6), sorted_dump(feed(6), "error")
+    known_s = np.where(steady.at_s < MIDNIGHT_S + 2 * DAY_S, sorted_dump(steady, "time").known_s, by_error.known_s)
+    unsorted_first = replace(steady, known_s=known_s, segment="north")
+    assert of_north(alerts(unsorted_first, MIDNIGHT_S + 6 * DAY_S, **ONLY_NORTH)) == []
+
+
+def test_a_segment_says_nothing_while_outcomes_are_one_sided() -> None:
+    """What its detector finds is dropped, and it starts afresh when both classes come again."""
+    found = replace(one_class(feed(0.9, 20), (10, 13), back=False), segment="north")
+    assert of_north(alerts(found, END_S, **ONLY_NORTH)) == []
+    assert of_north(alerts(found, END_S, **ONLY_NORTH, outcomes_one_sided=1.0))
+    later = replace(one_class(feed(0.9, 20, drift=(16 * 60, DRIFTED)), (10, 13), back=False), segment="north")
+    first, *_ = of_north(alerts(later, END_S, **ONLY_NORTH))
+    assert 16 * 60 <= at_minute(first) <= 16 * 60 + 10
 
 
 def one_class(found: Traffic, hours: tuple[int, int], predicted: int = 0, *, back: bool = True) -> Traffic:

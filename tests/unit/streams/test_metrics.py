@@ -45,7 +45,11 @@ def test_a_monitor_partition_that_is_given_up_leaves_no_series() -> None:
     metrics = made()
     metrics[0].watched(3, 1_000, [report("1")])
     metrics[0].alerted(3, "loan", "ConceptDriftDetected", firing=True, began=True)
-    assert 'driftline_drift_active{alertname="ConceptDriftDetected",model="loan"} 1.0' in page(metrics)
+    metrics[0].alerted(3, "loan", "ConceptDriftDetected", "north", firing=True, began=True)
+    metrics[0].alerted(3, "loan", "ConceptDriftDetected", "north", firing=False, began=False)
+    for segment, value in (("", 1.0), ("north", 0.0)):
+        series = f'alertname="ConceptDriftDetected",model="loan",segment="{segment}"'
+        assert f"driftline_drift_active{{{series}}} {value}" in page(metrics)
     metrics[0].unwatched([3])
     text = page(metrics)
     assert 'model="loan",version' not in text
