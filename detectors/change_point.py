@@ -125,10 +125,24 @@ class ChangePoint:
         # accumulate adds strictly from left to right, so every way to batch rounds alike; sum() pairs.
         totals = np.add.accumulate(np.concatenate(([self._total], values)))[1:]
         squares = np.add.accumulate(np.concatenate(([self._squares], values * values)))
-        positions = np.concatenate((self._positions, np.arange(self._n + 1, self._n + len(values) + 1)))
-        totals = np.concatenate((self._totals, totals))
-        self._n, self._total, self._squares = int(positions[-1]), float(totals[-1]), float(squares[-1])
-        age = np.maximum(self._n - positions, 1)
-        distance = 1 << np.maximum(0, np.frexp(age / FINE)[1]).astype(np.int64)
-        kept = positions % distance == 0
-        self._positions, self._totals = positions[kept], totals[kept]
+        first, self._n = self._n + 1, self._n + len(values)
+        kept = _kept(first, self._n)
+        older = self._positions % _distance(self._n - self._positions) == 0
+        self._positions = np.concatenate((self._positions[older], kept))
+        self._totals = np.concatenate((self._totals[older], totals[kept - first]))
+        self._total, self._squares = float(totals[-1]), float(squares[-1])
+
+
+def _distance(age: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How far apart positions of an age are kept: 1 up to 63, 2 up to 127, 4 up to 255."""
+    return np.int64(1) << np.maximum(0, np.frexp(np.maximum(age, 1) / FINE)[1]).astype(np.int64)
+
+
+def _kept(first: int, newest: int) -> NDArray[np.int64]:
+    """The positions from the first to the newest that are kept. Most are not, so only those are made."""
+    parts, distance, last = [], 1, newest
+    while last >= first:
+        oldest = max(first, newest - FINE * distance + 1)
+        parts.append(np.arange(-(-oldest // distance) * distance, last + 1, distance, dtype=np.int64))
+        last, distance = oldest - 1, distance * 2
+    return np.concatenate(parts[::-1])

@@ -1,33 +1,48 @@
-"""River's Page-Hinkley test, fed a batch at a time.
+"""The Page-Hinkley test as River has it, a column of errors at a time.
 
 Page, "Continuous inspection schemes", Biometrika 1954. A sum of (error − mean − δ) falls while nothing
 changes; when it has climbed more than λ above its lowest point, the error has risen.
+
+River's own takes half a µs an error, as much as reading and decoding it. Its sum s ← α s + d is a running sum of the
+d α⁻ⁱ, times αⁱ: plain accumulations, over blocks that are short enough for these powers to stay near 1. That the
+detections are River's is a test.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectors.change_point import ChangePoint, ChangePointState, Split
 from detectors.contract import Errors, checked
-from detectors.river_drift import drift
 from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
 
-FORMAT = 1
+FORMAT = 2
+LONGEST_BLOCK = 1024
+LARGEST_POWER = 2.0
+"""Of α⁻ⁱ within a block: what is added up keeps its digits."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """Since the last reset: `n` errors and their `total`; the sum at the beginning of the block, `grown` by the d α⁻ⁱ
+    of the block so far, and its lowest point.
+    """
+
+    n: int = 0
+    total: float = 0.0
+    begun: float = 0.0
+    grown: float = 0.0
+    lowest: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class PageHinkleyState:
     structure: str
     count: int
-    n: float
-    mean: float
-    sum_increase: float
-    sum_decrease: float
-    min_increase: float
-    max_decrease: float
-    fired: bool
+    sums: Sums
     change: ChangePointState
 
 
@@ -60,85 +75,71 @@ class PageHinkley:
             raise ValueError(f"page_hinkley's alpha is {alpha}: give a forgetting factor above 0, up to 1")
         self.structure = f"page_hinkley min_instances={min_instances} delta={delta!r} alpha={alpha!r}"
         self.count = 0
-        self._river: Any = drift.PageHinkley(min_instances, delta, threshold, alpha, mode="up")
+        self._minimum = min_instances
+        self._delta = delta
+        self._threshold = threshold
+        self._block = _block(alpha)
+        self._shrink = alpha ** np.arange(self._block + 1)
+        self._grow = 1.0 / self._shrink
+        self._sums = Sums()
         self._change = ChangePoint()
 
     def update_many(self, errors: Errors) -> list[Detection]:
-        values: list[float] = checked(errors).tolist()
+        values = checked(errors)
         detections: list[Detection] = []
         start = 0
         while start < len(values):
-            if self._river.drift_detected:
-                self._river._reset()
-            rest = values[start:] if start else values
-            taken = self._run(rest)
-            self._change.extend(rest[:taken])
-            start += taken
-            if self._river.drift_detected:
-                detections.append(self._detection(start - 1, self._change.split(rising_only=True)))
+            chunk = values[start : start + self._block - self._sums.n % self._block]
+            fired = self._add(chunk)
+            used = len(chunk) if fired is None else fired[0] + 1
+            self._change.extend(chunk[:used])
+            start += used
+            if fired is not None:
+                detections.append(self._detection(start - 1, fired[1], self._change.split(rising_only=True)))
                 self._change.reset()
+                self._sums = Sums()
         self.count += len(values)
         return detections
 
-    def _run(self, values: list[float]) -> int:
-        """Feed errors up to the first that fires, and tell how many that were.
+    def _add(self, chunk: NDArray[np.float64]) -> tuple[int, float] | None:
+        """Take in errors of one block up to the first that fires; gives its index and the climb, or None.
 
-        River's own update line by line, in the same order of operations (so floats round alike), with the state in
-        local names: attribute look-ups and calls are two thirds of what River's costs.
+        Everything is added strictly from left to right, so that batches round alike.
         """
-        river = self._river
-        delta, alpha, threshold, minimum = river.delta, river.alpha, river.threshold, river.min_instances
-        n, mean = river._x_mean.n, river._x_mean._mean
-        up, down = river._sum_increase, river._sum_decrease
-        lowest, highest = river._min_increase, river._max_decrease
-        fired = False
-        taken = len(values)
-        for index, x in enumerate(values):
-            n += 1.0
-            mean += (1.0 / n) * (x - mean)
-            deviation = x - mean
-            up = alpha * up + deviation - delta
-            down = alpha * down + deviation + delta
-            if up < lowest:
-                lowest = up
-            if down > highest:
-                highest = down
-            if up - lowest > threshold and n >= minimum:
-                fired, taken = True, index + 1
-                break
-        river._x_mean.n, river._x_mean._mean = n, mean
-        river._sum_increase, river._sum_decrease = up, down
-        river._min_increase, river._max_decrease = lowest, highest
-        river._drift_detected = fired
-        return taken
+        sums = self._sums
+        at, end = sums.n % self._block + 1, sums.n % self._block + 1 + len(chunk)
+        numbers = np.arange(sums.n + 1, sums.n + 1 + len(chunk))
+        totals = np.add.accumulate(np.concatenate(([sums.total], chunk)))[1:]
+        rises = chunk - totals / numbers - self._delta
+        grown = np.add.accumulate(np.concatenate(([sums.grown], rises * self._grow[at:end])))[1:]
+        up = (sums.begun + grown) * self._shrink[at:end]
+        lowest = np.minimum.accumulate(np.concatenate(([sums.lowest], up)))[1:]
+        climbs = up - lowest
+        if climbs.max() > self._threshold:
+            fires = (climbs > self._threshold) & (numbers >= self._minimum)
+            if fires.any():
+                index = int(np.argmax(fires))
+                return index, float(climbs[index])
+        sums.n, sums.total, sums.lowest = sums.n + len(chunk), float(totals[-1]), float(lowest[-1])
+        if sums.n % self._block:
+            sums.grown = float(grown[-1])
+        else:
+            sums.begun, sums.grown = float(up[-1]), 0.0
+        return None
 
-    def _detection(self, index: int, split: Split) -> Detection:
-        river = self._river
+    def _detection(self, index: int, climb: float, split: Split) -> Detection:
         return Detection(
             detector=self.name,
             index=index,
-            statistic=river._sum_increase - river._min_increase,
-            threshold=river.threshold,
+            statistic=climb,
+            threshold=self._threshold,
             before=split.before,
             after=split.after,
             window=split.window,
         )
 
     def snapshot(self) -> bytes:
-        river = self._river
-        state = PageHinkleyState(
-            structure=self.structure,
-            count=self.count,
-            n=river._x_mean.n,
-            mean=river._x_mean._mean,
-            sum_increase=river._sum_increase,
-            sum_decrease=river._sum_decrease,
-            min_increase=river._min_increase,
-            max_decrease=float(river._max_decrease),  # River begins with an integer
-            fired=river.drift_detected,
-            change=self._change.state(),
-        )
-        return seal(FORMAT, state)
+        return seal(FORMAT, PageHinkleyState(self.structure, self.count, self._sums, self._change.state()))
 
     def restore(self, sealed: bytes) -> None:
         state = fields_like(sealed, FORMAT, PageHinkleyState, self.structure)
@@ -146,9 +147,10 @@ class PageHinkley:
             change = ChangePoint.of(state.change)
         except ValueError as error:
             raise SnapshotError(f"the snapshot's change point is not one: {error}") from error
-        river = self._river.clone()
-        river._x_mean.n, river._x_mean._mean = state.n, state.mean
-        river._sum_increase, river._sum_decrease = state.sum_increase, state.sum_decrease
-        river._min_increase, river._max_decrease = state.min_increase, state.max_decrease
-        river._drift_detected = state.fired
-        self._river, self._change, self.count = river, change, state.count
+        self._sums, self._change, self.count = state.sums, change, state.count
+
+
+def _block(alpha: float) -> int:
+    """Errors in a block: so many that α⁻ⁱ stays small, one at least."""
+    forgetting = -math.log(alpha)
+    return max(1, min(LONGEST_BLOCK, int(math.log(LARGEST_POWER) / forgetting))) if forgetting else LONGEST_BLOCK
