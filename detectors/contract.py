@@ -63,8 +63,10 @@ class Detector(Protocol):
 
 def checked(errors: Errors) -> NDArray[np.float64]:
     """The errors as an array, every one finite and from 0 to 1; raises InvalidValue naming the first that is not."""
-    values = finite(errors)
+    values = _as_array(errors)
+    # A minimum and a maximum pass over the array without making another; both are NaN if one value is.
     if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):
+        _require_finite(values)
         index = int(np.argmin((values >= 0.0) & (values <= 1.0)))
         raise InvalidValue(
             f"error {values[index]} at {index} is outside 0..1: scale absolute errors before a detector sees them"
@@ -74,14 +76,22 @@ def checked(errors: Errors) -> NDArray[np.float64]:
 
 def finite(errors: Errors) -> NDArray[np.float64]:
     """The errors as a one-dimensional array of finite numbers; raises InvalidValue naming the first that is not."""
+    values = _as_array(errors)
+    _require_finite(values)
+    return values
+
+
+def _as_array(errors: Errors) -> NDArray[np.float64]:
     try:
         values = np.asarray(errors, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidValue(f"the errors are not numbers: {error}") from error
     if values.ndim != 1:
         raise InvalidValue(f"the errors have {values.ndim} dimensions, expected a flat sequence")
-    # A minimum and a maximum pass over the array without making another; both are NaN if one value is.
+    return values
+
+
+def _require_finite(values: NDArray[np.float64]) -> None:
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         index = int(np.argmin(np.isfinite(values)))
         raise InvalidValue(f"error {values[index]} at {index} is not a finite number")
-    return values
