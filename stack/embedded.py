@@ -72,7 +72,8 @@ class EmbeddedStack:
     def start(self, progress: Progress) -> None:
         """Start the servers, then the processes; returns when all are ready.
 
-        Raises :class:`streams.errors.Unavailable` if one does not come up; everything is stopped again then.
+        Main thread only. Raises :class:`streams.errors.Unavailable` if one does not come up, KeyboardInterrupt at
+        SIGINT or SIGTERM; everything is stopped again then.
         """
         try:
             for server in (self.broker, self.store):
@@ -82,7 +83,11 @@ class EmbeddedStack:
             self.supervisor = Supervisor(self.data_dir, self._specs(), lambda status: _tell(status, progress))
             self._exit.callback(self.supervisor.stop)
             self._create_topics()
-            self.supervisor.start(together=True)
+            # An exception out of a signal handler may surface where Python drops it: the Ctrl-C would be lost.
+            with self.supervisor.signals():
+                self.supervisor.start(together=True)
+            if self.supervisor.stop_asked:
+                raise KeyboardInterrupt
         except BaseException:
             self.stop()
             raise
