@@ -67,8 +67,8 @@ class ArrivingWatch:
         minute = second // 60
         if not self._known(minute):
             return False
-        outcomes_before = self._flow(self.state.outcomes, minute)
-        flow = max(self._flow(self.state.predictions, minute), outcomes_before) if outcomes_before else 0.0
+        before = self._flow(self.state.outcomes, minute)
+        flow = max(self._flow(self.state.predictions, minute), before) if before else 0.0
         return suspect(flow, outcomes, second % 60 + 1)
 
     def _known(self, minute: int) -> int:
@@ -76,9 +76,11 @@ class ArrivingWatch:
         return max(0, min(HOUR_MINUTES, minute - self.state.first - 1)) if self.state.first >= 0 else 0
 
     def _flow(self, by_minute: Mapping[int, int], minute: int) -> float:
-        """What came a minute in those that are known of the hour before a minute."""
+        """What came a minute in the hour before a minute: in the whole minutes of it, or if that is more, in all."""
         known = self._known(minute)
-        return self._sum(by_minute, minute, known) / known if known else 0.0
+        if not known:
+            return 0.0
+        return max(self._sum(by_minute, minute, span) / span for span in (known, min(HOUR_MINUTES, known + 1)))
 
     @staticmethod
     def _sum(by_minute: Mapping[int, int], minute: int, minutes: int) -> int:
