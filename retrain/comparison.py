@@ -92,6 +92,16 @@ def compare(
     )
 
 
+def surely_worse(metric: MetricName, champion: npt.NDArray[Any], challenger: npt.NDArray[Any]) -> float:
+    """One-sided p-value that the challenger's absolute errors are larger: how likely it would seem so if they are
+    not.
+    """
+    if metric == "accuracy":
+        fixed, broken = (champion != 0) & (challenger == 0), (champion == 0) & (challenger != 0)
+        return mcnemar(int(np.sum(fixed)), int(np.sum(broken)))
+    return paired_t(challenger, champion)
+
+
 def mcnemar(broken: int, fixed: int) -> float:
     """One-sided mid-p of McNemar's test: rows that only the challenger gets wrong, and only the champion.
 

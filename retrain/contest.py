@@ -20,6 +20,7 @@ import numpy.typing as npt
 from retrain.comparison import Comparison, MetricName, compare
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
+from retrain.lately import require_no_worse_lately
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
 from retrain.scoring import decide
 from retrain.segments import Segment, require_no_loser, segments_of
@@ -188,9 +189,13 @@ class _Ring:
         return compare(self._metric, champion, rival, significance, self._settings.minimum_gain)
 
     def require_no_loser(self, errors: Errors) -> list[Segment]:
-        """The segments of the rows that ``errors`` are of, the newest. Raises :class:`Refused` for one that loses."""
+        """The segments of the rows that ``errors`` are of, the newest. Raises :class:`Refused` for one that loses, or
+        for a newest stretch that does.
+        """
+        champion = self._champion[-len(errors) :]
+        require_no_worse_lately(champion, errors, self._metric)
         names = self._dataset.segments[-len(errors) :]
-        found = segments_of(names, self._champion[-len(errors) :], errors, self._metric)
+        found = segments_of(names, champion, errors, self._metric)
         require_no_loser(found, self._metric, self._settings.segment_loss)
         return found
 

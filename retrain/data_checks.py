@@ -209,7 +209,7 @@ def _labels(
         return []
     labels = dataset.target[-newest:].astype(np.int64)
     known = float(np.bincount(labels).max() / len(labels))
-    told = float(np.mean(np.argmax(out_of_fold(dataset.features[-newest:], labels), axis=1) == labels))
+    told = float(np.mean(np.argmax(out_of_fold(_in_order(dataset.features[-newest:]), labels), axis=1) == labels))
     if known > ONE_SIDED or _gain_over(known, told) > 0.0:
         return []
     return [
@@ -226,12 +226,10 @@ def suspect_labels(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[n
     """Which labels are probably wrong: trees that have not seen the row are as sure of another class as they usually
     are of rows that are labelled so, and not of its own.
 
-    Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels" (2021). Rows are in time
-    order, and the trees know it: where a concept changed at some row, the labels on either side do not contradict each
-    other. A class that no row has is nobody's.
+    Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels" (2021). A class that no row
+    has is nobody's.
     """
-    order = np.arange(len(rows), dtype=np.float32)
-    told = out_of_fold(np.column_stack([rows, order]), labels)
+    told = out_of_fold(_in_order(rows), labels)
     own = labels[:, None] == np.arange(told.shape[1])
     usual = np.array([told[here, k].mean() if here.any() else np.inf for k, here in enumerate(own.T)])
     sure = np.where(told >= usual, told, -1.0)
@@ -247,6 +245,13 @@ def suspected_share(rows: Floats, labels: npt.NDArray[np.int64]) -> float | None
     if len(rows) < JUDGED_ROWS or len(np.unique(labels)) < 2:
         return None
     return float(np.mean(suspect_labels(rows, labels)))
+
+
+def _in_order(rows: Floats) -> Floats:
+    """Rows with their place in time beside them: where a concept changed at some row, a tree can tell, and the labels
+    on either side do not contradict each other.
+    """
+    return np.column_stack([rows, np.arange(len(rows), dtype=np.float32)])
 
 
 def out_of_fold(rows: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

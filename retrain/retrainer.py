@@ -104,9 +104,10 @@ class Retrainer:
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
 
     def _known_change(self, run: Run) -> int | None:
-        """An accuracy rule knows no change point; a detector's alert about the same version may have said one."""
-        known = [r.since_ms for r in self.runs.of(run.model) if r.champion == run.champion and r.since_ms is not None]
-        return max(known, default=None)
+        """An accuracy rule knows no change point; a detector's alert may have said one, also about a version that has
+        been taken back since: what changed is the stream.
+        """
+        return max((r.since_ms for r in self.runs.of(run.model) if r.since_ms is not None), default=None)
 
     def look(self, labels: LabelCounts) -> list[Run]:
         """Record the runs that new labels or a schedule start now."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from retrain.comparison import MetricName, mcnemar, paired_t
+from retrain.comparison import MetricName, surely_worse
 from retrain.training import Refused
 
 Errors = npt.NDArray[np.float64]
@@ -55,10 +55,7 @@ def segments_of(names: Sequence[str], champion: Errors, challenger: Errors, metr
             continue
         here = column == name
         old, new = champion[here], challenger[here]
-        if metric == "accuracy":
-            p_value = mcnemar(int(np.sum((old != 0) & (new == 0))), int(np.sum((old == 0) & (new != 0))))
-        else:
-            p_value = paired_t(new, old)
+        p_value = surely_worse(metric, old, new)
         found.append(Segment(str(name), int(rows), float(np.mean(old)), float(np.mean(new)), p_value))
     return found
 

@@ -85,12 +85,18 @@ def _obstacle(state: ModelState | None) -> str | None:
 def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     """New labels since the last run after which the next one is due; 0 for never.
 
-    After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first.
+    After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first. One
+    that was rolled back has left a version to serve that is not good either: the next comes as soon as the archive can
+    be asked.
     """
     if not settings.labels:
         return 0
-    last = max(runs, key=lambda run: run.updated_ms, default=None)
-    if last is None or not last.tested_rows:
+    rollback_ms = max((run.updated_ms for run in runs if run.state == "rolled_back"), default=None)
+    tested = [run for run in runs if run.tested_rows]
+    if rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested):
+        return min(settings.labels, settings.archive_rows, settings.minimum_rows)
+    last = max(tested, key=lambda run: run.updated_ms, default=None)
+    if last is None:
         return settings.labels
     return min(settings.labels, max(settings.minimum_rows, last.tested_rows))
 

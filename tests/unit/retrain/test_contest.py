@@ -153,12 +153,35 @@ def test_what_is_exported_is_tested_on_rows_that_it_has_not_seen() -> None:
     """Noise in the newest block costs it its answers there, and leaves the model as it is."""
     data = mixed(0)
     shuffled = data.target.copy()
-    shuffled[555:] = 1 - shuffled[555:]
+    shuffled[555:] = np.random.default_rng(1).integers(0, 2, 45)
     one, two = held(data), held(replace(data, target=shuffled))
     assert one.challenger is not None
     assert two.challenger is not None
     assert one.challenger.profile == two.challenger.profile
-    assert one.challenger.baseline.value - two.challenger.baseline.value == pytest.approx(0.25, abs=0.03)
+    assert one.challenger.baseline.value - two.challenger.baseline.value == pytest.approx(0.125, abs=0.04)
+
+
+def test_nobody_wins_by_what_was_before_the_newest_rows() -> None:
+    """The old concept ended 100 rows ago: the archive's best is right on most of the rows, and wrong by now."""
+    old, new = rows_of("binary", changed=False, seed=2), rows_of("binary", changed=True, seed=3)
+
+    def rows(changed: int) -> Dataset:
+        n = len(old) + changed
+        return Dataset(
+            np.concatenate([old.features, new.features[:changed]]),
+            np.concatenate([old.target, new.target[:changed]]),
+            np.full(n, np.nan),
+            START_MS + SECOND_MS * np.arange(n, dtype=np.int64),
+            {},
+            {},
+        )
+
+    known: dict[str, Any] = {"champion": champion("binary", changed=True, seed=5), "trains": False}
+    archive = [Archived(9, champion("binary"), 0)]
+    assert held(rows(0), archive=archive, **known).archived == 9
+    found = held(rows(100), archive=archive, **known)
+    assert found.archived is None
+    assert "version 9: it does worse on the newest 50 rows: share wrong" in found.verdict
 
 
 def test_one_that_does_not_convert_is_followed_by_the_next_best(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,18 +19,19 @@ def graph_of(challenger: Challenger) -> bytes:
 
 
 def test_outcomes_after_the_cut_change_nothing_of_the_model() -> None:
-    """The newest block has other labels: what is exported is the same to the byte, only what is measured differs."""
+    """The newest block has labels by chance: the export is the same to the byte, only what is measured differs."""
     data = mixed(600)
     made = held(data, fresh=600, change=600).challenger
     assert made is not None
     cut = made.first_row + made.train_rows
     assert 0 < cut < len(data)
-    wrong = np.concatenate([data.target[:cut], 1 - data.target[cut:]])
+    chance = np.random.default_rng(1).integers(0, 2, len(data) - cut).astype(data.target.dtype)
+    wrong = np.concatenate([data.target[:cut], chance])
     again = held(dataclasses.replace(data, target=wrong), fresh=600, change=600).challenger
     assert again is not None
     assert (again.first_row, again.train_rows) == (made.first_row, made.train_rows)
     assert graph_of(again) == graph_of(made)
-    assert again.baseline.value < made.baseline.value - 0.1
+    assert again.baseline.value < made.baseline.value - 0.05
     assert again.data_sha256 != made.data_sha256
 
 

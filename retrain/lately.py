@@ -1,0 +1,43 @@
+"""The gate that nobody who does worse on the newest rows wins by what was before them.
+
+A run that knows of no change, or of an old one, tests on rows of more than one concept. Whoever knows the older one, an
+archived version above all, may win on all of them and be wrong from the first answer on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from retrain.comparison import MetricName, surely_worse
+from retrain.training import Refused
+
+Errors = npt.NDArray[np.float64]
+SHORTEST = 50
+"""Rows; a change of concept shows on fewer, but whoever is worse by chance too."""
+SIGNIFICANCE = 0.05
+"""Of all stretches together (Bonferroni)."""
+
+
+def stretches(rows: int) -> Iterator[int]:
+    """The newest 50, 100, 200 of so many rows, and so on up to half of them."""
+    length = SHORTEST
+    while 2 * length <= rows:
+        yield length
+        length *= 2
+
+
+def require_no_worse_lately(champion: Errors, challenger: Errors, metric: MetricName) -> None:
+    """Raise :class:`Refused` if the challenger surely does worse on a newest stretch of the rows, oldest first."""
+    lengths = list(stretches(len(challenger)))
+    for length in lengths:
+        old, new = champion[-length:], challenger[-length:]
+        p_value = surely_worse(metric, old, new)
+        if p_value < SIGNIFICANCE / len(lengths):
+            what = "share wrong" if metric == "accuracy" else "mean error"
+            raise Refused(
+                f"it does worse on the newest {length:,} rows: {what} {float(np.mean(new)):.4f}, champion"
+                f" {float(np.mean(old)):.4f} (p = {p_value:.2g})"
+            )

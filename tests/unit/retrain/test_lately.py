@@ -1,0 +1,45 @@
+"""Whoever does worse on the newest rows does not win."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retrain.comparison import MetricName
+from retrain.lately import require_no_worse_lately, stretches
+from retrain.training import Refused
+
+
+def test_stretches_double_up_to_half_of_the_rows() -> None:
+    """Below 100 rows there is none: all of them are the newest."""
+    assert list(stretches(99)) == []
+    assert list(stretches(100)) == [50]
+    assert list(stretches(799)) == [50, 100, 200]
+
+
+@pytest.mark.parametrize(("metric", "wrong"), [("accuracy", 1.0), ("mae", 7.5)])
+@pytest.mark.parametrize("lately", [40, 100, 390])
+def test_a_loss_lately_is_refused_however_long_it_has_lasted(metric: MetricName, wrong: float, lately: int) -> None:
+    """Though it was better on all rows together."""
+    right, bad = np.zeros((2, 1_000)), np.full((2, 1_000), wrong)
+    if metric == "mae":
+        right, bad = np.random.default_rng(0).random((2, 2, 1_000))
+        bad += wrong
+    champion, challenger = bad[0].copy(), right[1].copy()
+    champion[-lately:], challenger[-lately:] = right[0, -lately:], bad[1, -lately:]
+    with pytest.raises(Refused, match="does worse on the newest"):
+        require_no_worse_lately(champion, challenger, metric)
+    challenger[-lately:] = champion[-lately:]
+    require_no_worse_lately(champion, challenger, metric)
+
+
+def test_one_that_is_no_worse_is_refused_once_in_twenty_times_at_most() -> None:
+    """All stretches together."""
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(400):
+        champion, challenger = (rng.random((2, 1_000)) < 0.2).astype(float)
+        try:
+            require_no_worse_lately(champion, challenger, "accuracy")
+        except Refused:
+            refused += 1
+    assert refused <= 28, "20 are expected; 29 come once in thirty times"
