@@ -14,6 +14,8 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from streams.allocator import used_bytes
+
 if TYPE_CHECKING:
     from streams.monitor import ModelReport
     from streams.partition import Closed, InputPartition
@@ -94,6 +96,10 @@ class WorkerMetrics:
         self.wrong = counter("wrong_partition", "Sampled keys that murmur2 would have put elsewhere.", "topic")
         self.rebuilds = counter("rebuilds", "States rebuilt from the log, because the store had lost them.", "stage")
         self.cut_short = counter("bound_reached", "Rows forgotten early because a bound was reached.", "bound")
+        gauge(
+            "memory_used_bytes",
+            "Memory in use, about; resident memory stays at its highest mark, to be used again. 0: not known.",
+        ).set_function(used_bytes)
         self.watermark = gauge("watermark_timestamp_seconds", "Stream time fed to the detectors.", "partition")
         self.watermark_held = gauge(
             "watermark_held_seconds", "How far the slowest input partition is behind the fastest."

@@ -23,7 +23,7 @@ SECONDS = "SOAK_S"
 """`SOAK_S=600` (make soak) says how long."""
 SEED = "SOAK_SEED"
 WARM_UP_SHARE = 0.5
-"""Of a worker's life: each kind of fault leaves a backlog of its own size, and memory keeps the highest mark."""
+"""Of a worker's life."""
 APART_S = 60.0
 """How far apart two samples of a worker's memory are at least, to say how it grows."""
 EVERY_S = 15
@@ -79,7 +79,9 @@ class Faults:
 
 
 class Memory:
-    """The resident memory of each worker over its life, in MB."""
+    """What each worker has in use over its life, in MB: the allocator keeps what it once had, so resident memory only
+    tells of the largest backlog.
+    """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -89,20 +91,23 @@ class Memory:
         """Ask every worker that runs."""
         for worker in self._supervisor.workers:
             try:
-                used = psutil.Process(worker.pid).memory_info().rss / 1e6
-            except psutil.NoSuchProcess:
-                continue  # it ended just now
+                used = worker.metric("driftline_memory_used_bytes") / 1e6
+            except OSError:
+                continue  # it has ended just now, or does not serve yet
             self._samples.setdefault(worker.pid, []).append((time.monotonic(), used))
 
     def __str__(self) -> str:
-        running = [self._samples[each.pid][-1][1] for each in self._supervisor.workers if each.pid in self._samples]
-        return " and ".join(f"{used:.0f}" for used in running) + " MB"
+        running = [
+            (self._samples[each.pid][-1][1], psutil.Process(each.pid).memory_info().rss / 1e6)
+            for each in self._supervisor.workers
+            if each.pid in self._samples and psutil.pid_exists(each.pid)
+        ]
+        return " and ".join(f"{used:.0f} of {resident:.0f}" for used, resident in running) + " MB in use"
 
     def slope(self) -> tuple[float, float]:
         """Of the worker that lived longest, after its warm-up: (seconds looked at, MB a minute).
 
-        The median over all pairs of samples (Theil–Sen): what piled up behind a fault raises the high-water mark in a
-        step, after which nothing grows; a leak grows between the steps too.
+        The median over all pairs of samples (Theil–Sen): a backlog comes and goes, a leak grows all the time.
         """
         longest = max(self._samples.values(), key=lambda samples: samples[-1][0] - samples[0][0])
         warm = np.array(longest[int(WARM_UP_SHARE * len(longest)) :])

@@ -40,3 +40,25 @@ def test_arrays_take_the_memory_of_those_before_them() -> None:
         for how in ("keep", "default")
     }
     assert pages["keep"] * 3 < pages["default"]
+
+
+USED = """
+import numpy as np
+from streams.allocator import keep_memory, used_bytes
+keep_memory()
+before = used_bytes()
+arrays = [np.ones(125_000) for _ in range(50)]
+objects = [str(number) for number in range(100_000)]
+while_held = used_bytes()
+del arrays, objects
+print(while_held - before, used_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be asked")
+def test_memory_that_is_given_back_is_not_in_use() -> None:
+    """Though the process keeps it: 50 MB of arrays and some 10 MB of objects, and then next to nothing."""
+    done = subprocess.run([sys.executable, "-c", USED], capture_output=True, text=True, check=True)
+    held, given_back = map(int, done.stdout.split())
+    assert 55e6 < held < 75e6
+    assert abs(given_back) < 2e6
