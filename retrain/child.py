@@ -9,21 +9,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
+
+import numpy as np
 
 from retrain.champion import answers_of, fresh_ms
 from retrain.contest import Archived, Contest, contest
 from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
-from retrain.run import Stage
+from retrain.run import Answers, Stage, absolute_errors
 from retrain.training import Refused
 from serving.manifest import Manifest
 from streams.settings import RetrainSettings
 
 POLL_S = 0.1
 STOP_S = 5.0
+QUICK_ROWS = 100
+"""Enough to train on for a champion that has collapsed."""
+LEFT = 0.25
+"""Of its accuracy, then."""
 PRELOADED = (
     "__main__",
     "retrain.champion",
@@ -58,8 +64,7 @@ class Kept:
 class Job:
     """What the process needs: rows, what they answer, the champion to beat, and the versions that may come back.
 
-    ``fresh`` is the first row to compare on, ``change`` that of the estimated change; ``trains`` is False while there
-    are too few rows for anything but the archive.
+    ``fresh`` is the first row to compare on, ``change`` that of the estimated change.
     """
 
     dataset: Dataset
@@ -72,14 +77,45 @@ class Job:
     fresh: int
     change: int | None
     archive: tuple[Kept, ...] = ()
-    trains: bool = True
 
 
 def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
-    """Do the job in this process. Raises :class:`retrain.training.Refused`."""
-    if job.trains:
-        tolerated = DataPolicy(label_errors=job.settings.label_errors)
-        require_sound(job.dataset, job.problem, job.champion.manifest, job.fresh, tolerated)
+    """Do the job in this process. Raises :class:`retrain.training.Refused`.
+
+    With fewer rows than ``minimum_rows`` a challenger is trained only for a champion that has collapsed, and what
+    speaks against these rows ends nothing: more of them will come.
+    """
+    champion = answers_of(job.champion.onnx, job.champion.manifest)
+    rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
+    trains = rows >= needed or (rows >= QUICK_ROWS and _collapsed(job, champion))
+    try:
+        if trains:
+            tolerated = DataPolicy(label_errors=job.settings.label_errors)
+            require_sound(job.dataset, job.problem, job.champion.manifest, job.fresh, tolerated)
+        found = _contest(job, champion, trains, stage)
+    except Refused as refusal:
+        if rows >= needed:
+            raise
+        return Contest((), (str(refusal),))
+    if not trains and not found.rivals:
+        found = replace(found, refused=(f"{rows} labelled rows since the change, {needed} are needed",))
+    return replace(found, trained=trains)
+
+
+def _collapsed(job: Job, champion: Answers) -> bool:
+    """Whether the champion has lost three quarters of its accuracy, or errs by four times as much: then a challenger
+    that knows little is worth having until a better one comes. Half is what a bad hour costs where errors come in
+    clusters.
+    """
+    normal = job.champion.manifest.baseline
+    if normal is None:
+        return False
+    said = champion(job.dataset.features[job.fresh :])
+    error = float(np.mean(absolute_errors(normal.metric, said, job.dataset.target[job.fresh :])))
+    return error >= normal.value / LEFT if normal.metric == "mae" else 1.0 - error <= LEFT * normal.value
+
+
+def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage], None]) -> Contest:
     return contest(
         job.dataset,
         job.problem,
@@ -87,13 +123,13 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
         settings=job.settings,
         significance=job.significance,
         archive_significance=job.archive_significance,
-        champion=answers_of(job.champion.onnx, job.champion.manifest),
+        champion=champion,
         fresh=job.fresh,
         change=job.change,
         archive=[
             Archived(each.manifest.version, answers_of(each.onnx, each.manifest), each.fresh_ms) for each in job.archive
         ],
-        trains=job.trains,
+        trains=trains,
         stage=stage,
     )
 

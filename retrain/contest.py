@@ -65,6 +65,8 @@ class Contest:
     refused: tuple[str, ...] = ()
     challenger: Challenger | None = None
     archived: int | None = None
+    trained: bool = False
+    """Whether challengers were trained for it."""
 
     @property
     def verdict(self) -> str:

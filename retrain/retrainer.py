@@ -104,10 +104,12 @@ class Retrainer:
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
 
     def _known_change(self, run: Run) -> int | None:
-        """An accuracy rule knows no change point; a detector's alert may have said one, also about a version that has
-        been taken back since: what changed is the stream.
+        """An accuracy rule knows no change point; a detector's alert about the same version may have said one, or about
+        one that has been taken back: then nobody has learnt that change.
         """
-        return max((r.since_ms for r in self.runs.of(run.model) if r.since_ms is not None), default=None)
+        runs = self.runs.of(run.model)
+        versions = {run.champion, *(str(r.version) for r in runs if r.state == "rolled_back")}
+        return max((r.since_ms for r in runs if r.champion in versions and r.since_ms is not None), default=None)
 
     def look(self, labels: LabelCounts) -> list[Run]:
         """Record the runs that new labels or a schedule start now."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from retrain.champion import problem_of
-from retrain.child import ChildFailed, Job, Kept
+from retrain.child import QUICK_ROWS, ChildFailed, Job, Kept
 from retrain.collecting import Collector
 from retrain.dataset import Dataset, Problem
 from retrain.record import RunRecord
@@ -56,13 +56,12 @@ class Round:
             raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
         fresh = dataset.row_after(fresh_ms - 1)
         rows = len(dataset) - fresh
-        trains = rows >= settings.minimum_rows
-        version = self._reserve() if trains else run.version
+        version = self._reserve()
         self._record.move("training", version=version, attempts=run.attempts + 1)
         job = Job(
             dataset,
             problem,
-            version or 0,
+            version,
             settings,
             significance=self._significance(TRAINED_SHARE if archive else 1.0, run.trainings),
             archive_significance=self._significance(1.0 - TRAINED_SHARE, run.rounds),
@@ -70,7 +69,6 @@ class Round:
             fresh=fresh,
             change=None if run.since_ms is None else dataset.row_after(run.since_ms - 1),
             archive=archive,
-            trains=trains,
         )
         trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
         try:
@@ -90,7 +88,7 @@ class Round:
             self._record.move(
                 "collecting",
                 rounds=run.rounds + 1,
-                trainings=run.trainings + trains,
+                trainings=run.trainings + found.trained,
                 tested_rows=rows,
                 attempts=0,
                 verdict=found.verdict,
@@ -181,10 +179,12 @@ class Round:
     def _collect(self, problem: Problem, fresh_ms: int, *, archived: bool) -> Dataset:
         """Wait until there are enough new rows, after a contest that nobody won half as many again."""
         tools, run, settings = self._tools, self._record.run, self._settings
-        first = min(settings.archive_rows, settings.minimum_rows) if archived else settings.minimum_rows
+        quick = min(QUICK_ROWS, settings.minimum_rows)
+        first = min(settings.archive_rows, quick) if archived else quick
         minimum = max(first, _next_rows(run.tested_rows))
-        if run.tested_rows < settings.minimum_rows <= _next_rows(minimum):
-            minimum = max(minimum, settings.minimum_rows)  # hardly more than another look at the archive needs
+        for enough in (quick, settings.minimum_rows):
+            if run.tested_rows < enough <= _next_rows(minimum):
+                minimum = max(minimum, enough)  # hardly more than another look at the archive needs
         collector = Collector(tools.log, problem, settings.maximum_rows)
         try:
             return collector.collect(fresh_ms, minimum, self._check, self._pause, self._must_end)

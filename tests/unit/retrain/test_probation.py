@@ -132,7 +132,7 @@ def test_2000_wrong_labels_after_a_false_alarm_do_no_lasting_harm(tmp_path: Path
     assert loop.state.aliases["champion"] == "1"
     (rolled_back,) = [run for run in loop.runs.of("loans") if run.state == "rolled_back"]
     compared = rolled_back.probation["1"]["rows"]
-    assert compared < RetrainSettings().probation_rows
+    assert compared <= RetrainSettings().probation_rows
     assert "does worse than version 1 would have done" in (rolled_back.reason or "")
     assert loop.announcer.events[-1].reason == rolled_back.reason
 

@@ -116,15 +116,15 @@ def test_training_begins_after_the_second_of_the_change(loop: Loop) -> None:
 
 
 def test_an_alert_without_a_change_point_takes_the_one_that_is_known(loop: Loop) -> None:
-    """An accuracy rule only says that it is bad; a detector has said since when, whichever version it was about: it is
-    the stream that changed.
-    """
+    """An accuracy rule only says that it is bad; a detector has said since when. Who has learnt the change has none."""
     bare = {"labels": {"alertname": "ModelAccuracyDropped", "model": "loans"}, "drift": None}
     assert loop.alerted(fingerprint="f0", **bare).since_ms is None
     assert loop.alerted().since_ms == START_MS
     assert loop.alerted(fingerprint="f2", **bare).since_ms == START_MS
     loop.finish(loop.retrainer().unfinished()[0])
-    assert loop.alerted(fingerprint="f3", **bare).since_ms == START_MS
+    assert loop.alerted(fingerprint="f3", **bare).since_ms is None
+    loop.administration.promote("loans", 1)
+    assert loop.alerted(fingerprint="f4", **bare).since_ms == START_MS, "the old one serves again"
 
 
 def test_time_runs_out_for_a_challenger_that_does_not_win(tmp_path: Path) -> None:
@@ -252,13 +252,13 @@ def test_too_few_rows_are_waited_for_and_then_refused(tmp_path: Path) -> None:
     loop.live(changed=True, rows=50)
     run = loop.finish(loop.alerted())
     assert run.state == "rejected"
-    assert run.reason == "50 labelled rows since the change, 200 are needed"
+    assert run.reason == "50 labelled rows since the change, 100 are needed"
     assert loop.now_ms >= START_MS + 60_000
     assert loop.announcer.events[-1].version is None
 
 
 def test_rows_that_come_while_it_waits_are_used(tmp_path: Path) -> None:
-    """Labels are late: the run goes on as soon as there are enough."""
+    """Labels are late: the run goes on as soon as there are enough. For a champion that is always wrong 100 are."""
     loop = new_loop(tmp_path)
     loop.live(changed=True, rows=50)
 
@@ -267,7 +267,24 @@ def test_rows_that_come_while_it_waits_are_used(tmp_path: Path) -> None:
 
     run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
     assert run.state == "promoted"
-    assert run.trained_from["rows"] == 250
+    assert run.trained_from["rows"] == 150
+
+
+def test_a_champion_that_has_not_collapsed_serves_until_there_are_rows_enough(tmp_path: Path) -> None:
+    """It is wrong on a third of them: nothing is trained on less than minimum_rows, and nothing ends the run before."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True, rows=50)
+    kept: list[tuple[int, int, str]] = []
+
+    def pause(seconds: float) -> None:
+        run = loop.runs.of("loans")[0]
+        kept.append((run.tested_rows, run.trainings, run.verdict or ""))
+        loop.live(changed=len(loop.log.records) > 1, rows=100, seed=len(loop.log.records))
+
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
+    assert kept[:2] == [(0, 0, ""), (150, 0, "150 labelled rows since the change, 200 are needed")]
+    assert run.tested_rows >= 250
+    assert run.state == "promoted"
 
 
 def test_rows_without_features_say_so(tmp_path: Path) -> None:
@@ -278,7 +295,7 @@ def test_rows_without_features_say_so(tmp_path: Path) -> None:
         if event is not None:
             event.features = None
     run = loop.finish(loop.alerted())
-    assert run.reason == "0 labelled rows since the change, 200 are needed (dropped: 400 no_features)"
+    assert run.reason == "0 labelled rows since the change, 100 are needed (dropped: 400 no_features)"
 
 
 def test_an_alert_about_a_replaced_champion_is_rejected(loop: Loop) -> None:

@@ -144,7 +144,7 @@ def test_a_command_without_rows_says_so_at_once(tmp_path: Path) -> None:
     run = loop.retrainer().start("loans", "command")
     assert run is not None
     ended = loop.finish(run)
-    assert ended.reason == "50 labelled rows since the change, 200 are needed"
+    assert ended.reason == "50 labelled rows since the change, 100 are needed"
     assert loop.now_ms == START_MS
 
 
