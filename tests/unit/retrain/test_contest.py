@@ -181,7 +181,7 @@ def test_nobody_wins_by_what_was_before_the_newest_rows() -> None:
     assert held(rows(0), archive=archive, **known).archived == 9
     found = held(rows(100), archive=archive, **known)
     assert found.archived is None
-    assert "version 9: it does worse on the newest 50 rows: share wrong" in found.verdict
+    assert "version 9: it does worse on the newest 100 rows: share wrong" in found.verdict
 
 
 def test_one_that_does_not_convert_is_followed_by_the_next_best(monkeypatch: pytest.MonkeyPatch) -> None:
