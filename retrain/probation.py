@@ -120,10 +120,7 @@ class Probation:
             self._feed = self._tools.log.labelled(_seen_ms(self.run))
         while self._compared < self._settings.probation_rows:
             self._check()
-            records = self._feed.poll()
-            for record in records:
-                self._rows.add(record)
-            ended = not records and self._feed.at_end()
+            ended = self._rows.read(self._feed)
             if len(self._rows) >= BATCH_ROWS or (ended and len(self._rows)):
                 if self._compare():
                     return True

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from retrain.comparison import MetricName
 from retrain.dataset import Dataset, PredictionScan, Problem, Reference, gather
+from retrain.log import LabelledFeed
 from retrain.run import Answers, absolute_errors
 from streams.records import Labelled
 
@@ -67,6 +68,13 @@ class ShadowRows:
             self._seen.add(key)
             reference = Reference(record.partition, row.prediction_offset, row.outcome_offset, complete_ms, row.outcome)
             self._waiting.append(_Waiting(reference, record.versions[row.version] == self._version))
+
+    def read(self, feed: LabelledFeed) -> bool:
+        """Take the rows that a poll gives → whether the log has ended, as it is now."""
+        records = feed.poll()
+        for record in records:
+            self.add(record)
+        return not records and feed.at_end()
 
     def take(self, limit: int) -> tuple[list[Reference], list[Reference]]:
         """The oldest ``limit`` rows that wait: those that the promoted version predicted, and the others."""
