@@ -135,11 +135,12 @@ class Trial:
         changes = self._changes | {"kafka__accept_create_time": "true"}
         with Driftline(self.broker, self.store, f"{self.driftline.name}r", self._folder, **changes) as peaceful:
             peaceful.take_log_of(self.driftline)
-            peaceful.worker()
+            worker = peaceful.worker()
             eventually(lambda: peaceful.watermark_ms() > wanted.last_ms, "the replay has seen everything", CATCH_UP_S)
             assert sorted(peaceful.pairs() ^ wanted.pairs, key=repr)[:10] == []
+            assert worker.terminate() == 0, worker.tail()
             replayed = alerts_until(peaceful, wanted.last_ms)
-        assert replayed.keys() == alerts.keys()
+        assert sorted(replayed) == sorted(alerts)
         assert replayed == alerts
 
 

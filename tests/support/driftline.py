@@ -288,10 +288,15 @@ class Driftline:
         return total
 
     def watermark_ms(self) -> int:
-        """How far the monitor of every partition has come."""
+        """How far the monitor of every partition has come; 0 while one has not begun, or has alerts to publish."""
+        watermarks = []
         with self.store.client() as client:
-            keys = list(client.scan_iter(f"{self.name}:{{monitor:*}}:meta"))
-            return min((int(client.hget(key, "watermark_ms") or 0) for key in keys), default=0)
+            for partition in range(self.settings.kafka.partitions):
+                key = f"{self.name}:{{monitor:{partition}}}"
+                stored = int(client.hget(f"{key}:meta", "watermark_ms") or 0)
+                # Both are stored together, and an alert stays until the broker has acknowledged it.
+                watermarks.append(0 if client.hlen(f"{key}:outbox") else stored)
+        return min(watermarks)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """The monitor's report of each model, from the store."""
