@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -22,8 +23,9 @@ class Comparison(msgspec.Struct, frozen=True):
     """Champion against challenger on the same rows.
 
     ``metric`` is ``accuracy`` (higher is better) or ``mae`` (lower is better); ``gain`` is positive when the
-    challenger is better; ``p_value`` is one-sided: how likely such a gain is when the challenger is no better.
-    ``needed_gain`` is in the metric's units.
+    challenger is better; ``p_value`` is one-sided: how likely such a gain is when the challenger is no better, or, of
+    one among several comparisons, when no better one were among them (:func:`adjusted`). ``needed_gain`` is in the
+    metric's units.
     """
 
     metric: MetricName
@@ -122,3 +124,32 @@ def paired_t(champion: npt.NDArray[Any], challenger: npt.NDArray[Any]) -> float:
     if float(np.ptp(difference)) == 0.0:
         return 0.0 if difference[0] > 0 else 1.0
     return float(stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue)
+
+
+def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with p-values that may be told apart by one significance, however many they are."""
+    p_values = hommel([each.p_value for each in comparisons])
+    return [msgspec.structs.replace(each, p_value=p) for each, p in zip(comparisons, p_values, strict=True)]
+
+
+def hommel(p_values: Sequence[float]) -> list[float]:
+    """Hommel's adjusted p-values: the largest of Simes' of all sets of hypotheses that one belongs to.
+
+    Hommel, "A stagewise rejective multiple test procedure based on a modified Bonferroni test" (1988); the algorithm is
+    that of Wright, "Adjusted p-values for simultaneous inference" (1992). Valid for tests that are positively
+    dependent, as those of several challengers against one champion on the same rows are. Where all of them agree it
+    needs no more than one test does, where Bonferroni's divides the significance by their number.
+    """
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    ordered = np.asarray(p_values, dtype=np.float64)[order]
+    found = np.full(n, np.min(n * ordered / np.arange(1, n + 1), initial=1.0))
+    for size in range(n - 1, 1, -1):
+        few, many = ordered[: n - size + 1], ordered[n - size + 1 :]
+        simes = np.min(size * many / np.arange(2, size + 1))
+        of_size = np.minimum(size * few, simes)
+        found[: len(few)] = np.maximum(found[: len(few)], of_size)
+        found[len(few) :] = np.maximum(found[len(few) :], of_size[-1])
+    result = np.empty(n)
+    result[order] = np.maximum(found, ordered)
+    return [float(p) for p in result]

@@ -1,12 +1,12 @@
 """A run's contest: archived versions and several freshly trained challengers against the champion, on the same rows.
 
-What a round may spend of the run's significance on archived versions, and on trained challengers, is divided evenly
-among their number (Bonferroni): it promotes something that is no better with at most the probability that it was
-given, however many it weighs.
+What a round may spend of the run's significance on archived versions, and on trained challengers, is shared by all
+of them (Hommel), on all test rows and on newest stretches of them (`retrain/lately.py`): it promotes something that is
+no better with at most the probability that it was given, however many it weighs.
 
-Trained challengers are tested by rolling origin: the test rows come in blocks, and for each block a challenger is
-trained on what came before it. The one that is exported is that of the newest block. Its predecessors show, on more
-rows than it could spare itself, what this way of training is worth now.
+Trained challengers are tested by rolling origin: the test rows come in blocks, each half as long as the one before,
+and for each block a challenger is trained on what came before it. The one that is exported is that of the newest
+block. Its predecessors show, on more rows than it could spare itself, what this way of training is worth now.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from retrain.comparison import Comparison, MetricName, compare
+from retrain.comparison import Comparison, MetricName
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
-from retrain.lately import require_no_worse_lately
+from retrain.lately import judged, require_no_worse_lately
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
-from retrain.scoring import decide
 from retrain.segments import Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
 from retrain.training import Refused, Trained, train
@@ -104,7 +103,7 @@ def contest(
     old = [rival for rival, _ in returning]
     while (best := _best(old)) is not None:
         try:
-            ring.require_no_loser(next(errors for rival, errors in returning if rival is best))
+            ring.require_no_loser(_compared_on(best, next(errors for rival, errors in returning if rival is best)))
         except Refused as refusal:
             refused.append(f"{best.name}: {refusal}")
             old.remove(best)
@@ -123,7 +122,8 @@ def contest(
     while (best := _best(rivals)) is not None:
         candidate = next(each for rival, each in found if rival is best)
         try:
-            segments = ring.require_no_loser(candidate.errors)
+            errors = _compared_on(best, candidate.errors)
+            segments = ring.require_no_loser(errors)
             challenger = finished(
                 dataset,
                 problem,
@@ -132,19 +132,14 @@ def contest(
                 settings=settings,
                 start=candidate.source.start,
                 end=candidate.end,
-                errors=candidate.errors,
+                errors=errors,
                 comparison=best.comparison,
                 stage=stage,
                 source=best.name,
                 change=candidate.source.change,
             )
             require_cheap(challenger.onnx, dataset.features, settings)
-            groups: list[Group] = []
-            if settings.groups:
-                rows, target = dataset.features[candidate.end :], dataset.target[candidate.end :]
-                answered = decide(challenger.onnx, rows)
-                groups = groups_of(rows, target, champion(rows), answered, problem, settings.groups)
-                require_fair(groups, problem, settings)
+            groups = ring.require_fair(candidate.answers[-len(errors) :])
         except Refused as refusal:  # by a gate: the next best may convert
             refused.append(f"{best.name}: {refusal}")
             rivals.remove(best)
@@ -162,6 +157,8 @@ class _Candidate:
     source: Source
     model: Trained
     end: int
+    answers: Errors
+    """Class indices, or numbers, of the test rows: each block's by the model that was trained on what came before."""
     errors: Errors
 
 
@@ -176,6 +173,7 @@ class _Ring:
         self._settings = settings
         self._fresh = fresh
         self._metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+        self._answers = champion
         self._champion = self._errors(champion, fresh)
 
     def _errors(self, answers: Answers, start: int) -> Errors:
@@ -187,8 +185,8 @@ class _Ring:
     def _tells(self, start: int) -> bool:
         return self._problem.task == "regression" or len(np.unique(self._dataset.target[start:])) > 1
 
-    def _compared(self, champion: Errors, rival: Errors, significance: float) -> Comparison:
-        return compare(self._metric, champion, rival, significance, self._settings.minimum_gain)
+    def _judged(self, rivals: Sequence[Errors], significance: float) -> list[Comparison]:
+        return judged(self._champion, rivals, self._metric, significance, self._settings.minimum_gain)
 
     def require_no_loser(self, errors: Errors) -> list[Segment]:
         """The segments of the rows that ``errors`` are of, the newest. Raises :class:`Refused` for one that loses, or
@@ -199,6 +197,16 @@ class _Ring:
         names = self._dataset.segments[-len(errors) :]
         found = segments_of(names, champion, errors, self._metric)
         require_no_loser(found, self._metric, self._settings.segment_loss)
+        return found
+
+    def require_fair(self, answers: Errors) -> list[Group]:
+        """The groups of the rows that ``answers`` are of, the newest. Raises :class:`Refused` for one that loses."""
+        dataset, settings, n = self._dataset, self._settings, len(answers)
+        if not settings.groups:
+            return []
+        rows, target = dataset.features[-n:], dataset.target[-n:]
+        found = groups_of(rows, target, self._answers(rows), answers, self._problem, settings.groups)
+        require_fair(found, self._problem, settings)
         return found
 
     def archived(self, archive: Sequence[Archived], significance: float) -> list[tuple[Rival, Errors]]:
@@ -212,15 +220,10 @@ class _Ring:
             errors = self._errors(each.answers, start)
             if len(errors) and self._tells(start):
                 found.append((each.version, errors))
+        compared = self._judged([errors for _, errors in found], significance)
         return [
-            (
-                Rival(
-                    f"version {version}",
-                    self._compared(self._champion[-len(errors) :], errors, significance / len(found)),
-                ),
-                errors,
-            )
-            for version, errors in found
+            (Rival(f"version {version}", comparison), errors)
+            for (version, errors), comparison in zip(found, compared, strict=True)
         ]
 
     def trained(self, change: int | None, significance: float) -> tuple[list[tuple[Rival, _Candidate]], list[str]]:
@@ -240,15 +243,15 @@ class _Ring:
                 made.append(self._rolled(source, tested))
             except Refused as refusal:
                 refused.append(f"{source.name}: {refusal}")
-        old = self._champion[tested[0][0] - self._fresh :]
+        compared = self._judged([each.errors for each in made], significance)
         return [
-            (Rival(each.source.name, self._compared(old, each.errors, significance / len(made))), each) for each in made
+            (Rival(each.source.name, comparison), each) for each, comparison in zip(made, compared, strict=True)
         ], refused
 
     def _rolled(self, source: Source, tested: Sequence[tuple[int, int]]) -> _Candidate:
         dataset, problem, task = self._dataset, self._problem, self._problem.task
         target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
-        errors: list[Errors] = []
+        blocks_said: list[Errors] = []
         for start, end in tested:
             trained_on = slice(source.start, start)
             model = train(
@@ -260,9 +263,15 @@ class _Ring:
                 source.weights(start),
             )
             said = model.predict(dataset.features[start:end])
-            answers = said.reshape(end - start) if task == "regression" else np.argmax(said, axis=1)
-            errors.append(absolute_errors(self._metric, answers, dataset.target[start:end]))
-        return _Candidate(source, model, tested[-1][0], np.concatenate(errors))
+            blocks_said.append(said.reshape(end - start) if task == "regression" else np.argmax(said, axis=1))
+        answers = np.concatenate(blocks_said)
+        errors = absolute_errors(self._metric, answers, dataset.target[tested[0][0] :])
+        return _Candidate(source, model, tested[-1][0], answers, errors)
+
+
+def _compared_on(rival: Rival, errors: Errors) -> Errors:
+    """Those of its errors that its comparison is of: the newest."""
+    return errors[-rival.comparison.rows :]
 
 
 def _by_segment(segments: Sequence[Segment]) -> dict[str, Slice]:

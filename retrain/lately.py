@@ -1,17 +1,18 @@
-"""The gate that nobody who does worse on the newest rows wins by what was before them.
+"""Which newest rows speak for a rival of the champion, and the gate that none speak against it.
 
 A run that knows of no change, or of an old one, tests on rows of more than one concept. Whoever knows the older one, an
-archived version above all, may win on all of them and be wrong from the first answer on.
+archived version above all, may win on all of them and be wrong from the first answer on; whoever knows the newer one
+loses on most of them. So newest stretches count on their own, for and against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from retrain.comparison import MetricName, surely_worse
+from retrain.comparison import Comparison, MetricName, adjusted, compare, surely_worse
 from retrain.training import Refused
 
 Errors = npt.NDArray[np.float64]
@@ -27,6 +28,26 @@ def stretches(rows: int) -> Iterator[int]:
     while 2 * length <= rows:
         yield length
         length *= 2
+
+
+def judged(
+    champion: Errors, rivals: Sequence[Errors], metric: MetricName, significance: float, minimum_gain: float
+) -> list[Comparison]:
+    """Each rival against the champion, on all of its rows or on that newest stretch which speaks most for it.
+
+    Errors are absolute ones, oldest first, of the champion's newest rows. All comparisons of all rivals share the
+    significance.
+    """
+    tried = [
+        (number, compare(metric, champion[-length:], errors[-length:], significance, minimum_gain))
+        for number, errors in enumerate(rivals)
+        for length in (len(errors), *stretches(len(errors)))
+    ]
+    weighed = adjusted([each for _, each in tried])
+    found: list[list[Comparison]] = [[] for _ in rivals]
+    for (number, _), each in zip(tried, weighed, strict=True):
+        found[number].append(each)
+    return [min(some, key=lambda each: (not each.better, each.p_value, -each.rows)) for some in found]
 
 
 def require_no_worse_lately(champion: Errors, challenger: Errors, metric: MetricName) -> None:

@@ -10,7 +10,8 @@ from retrain.lifecycle import Run
 from streams.events import Baseline, ModelState, Profile, rfc3339
 
 WEEK_MS = 7 * 86_400_000
-MAX_DOUBLINGS = 4
+STRICTER, MAX_STRICTER = 4, 4
+"""After a second rollback in a row a promotion needs a quarter of the significance, and so on up to four times."""
 """A cooldown grows to sixteen times its length, no further."""
 
 
@@ -132,17 +133,25 @@ def cooldown_end_ms(runs: Iterable[Run], cooldown_s: float) -> int:
     """Until when (epoch ms) no alert leads to an automatic promotion, because one was rolled back; 0 for no cooldown.
 
     The old champion serves again, and what raised the alarm about it, often labels that were wrong, may do so again.
-    Each rollback since the last confirmed promotion doubles the time.
     """
-    ended = sorted(
-        (r for r in runs if r.state in ("rolled_back", "confirmed")), key=lambda r: (r.updated_ms, r.episode)
-    )
-    count = 0
-    for run in ended:
-        count = count + 1 if run.state == "rolled_back" else 0
-    if not count:
-        return 0
-    return ended[-1].updated_ms + (int(cooldown_s * 1000) << min(count - 1, MAX_DOUBLINGS))
+    in_a_row = rollbacks_in_a_row(runs)
+    return in_a_row[-1].updated_ms + int(cooldown_s * 1000) if in_a_row else 0
+
+
+def rollbacks_in_a_row(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose versions were rolled back since the last promotion that was confirmed, oldest first."""
+    found: list[Run] = []
+    for run in sorted(runs, key=lambda r: (r.updated_ms, r.episode)):
+        if run.state == "confirmed":
+            found = []
+        elif run.state == "rolled_back":
+            found.append(run)
+    return found
+
+
+def rigour(runs: Iterable[Run]) -> int:
+    """By what the significance is divided: what seemed better and was not, twice in a row, needs more of a proof."""
+    return int(STRICTER ** min(MAX_STRICTER, max(0, len(rollbacks_in_a_row(runs)) - 1)))
 
 
 def cooldown_reason(end_ms: int) -> str:

@@ -12,6 +12,7 @@ from retrain.champion import problem_of
 from retrain.child import QUICK_ROWS, ChildFailed, Job, Kept
 from retrain.collecting import Collector
 from retrain.dataset import Dataset, Problem
+from retrain.promotion import rigour
 from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
@@ -103,7 +104,7 @@ class Round:
 
         However often a run looks, the sum stays within the significance: that bounds its false promotions.
         """
-        whole = share * self._settings.significance
+        whole = share * self._settings.significance / rigour(self._tools.runs.of(self._record.run.model))
         return whole / 2 ** (before + 1) if self._run_waits else whole
 
     @property

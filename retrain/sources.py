@@ -53,13 +53,16 @@ def sources(rows: int, change: int | None, recent_rows: Sequence[int]) -> list[S
 
 
 def blocks(start: int, end: int, test_share: float, count: int) -> list[tuple[int, int]]:
-    """The newest ``test_share`` of rows ``start`` to ``end``, in ``count`` blocks of about one length, oldest first.
+    """The newest ``test_share`` of rows ``start`` to ``end``, in at most ``count`` blocks, oldest first.
 
-    Fewer blocks where they would be shorter than 20 rows; none if not even one row is left to train on before them.
+    Each is half of what is left, so that the newest is short: what was trained before it has seen a late change. None
+    is shorter than 20 rows, unless it is the only one; none at all if no row is left to train on.
     """
-    tested = round((end - start) * test_share)
-    if not 0 < tested < end:
+    left = round((end - start) * test_share)
+    if not 0 < left < end:
         return []
-    number = max(1, min(count, tested // MINIMUM_BLOCK))
-    edges = [end - tested + tested * i // number for i in range(number + 1)]
-    return list(pairwise(edges))
+    edges = [end - left]
+    while len(edges) < count and left // 2 >= MINIMUM_BLOCK:
+        left //= 2
+        edges.append(end - left)
+    return list(pairwise([*edges, end]))

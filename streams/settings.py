@@ -266,7 +266,12 @@ class RetrainSettings(_Section):
     minimum_rows: int = Field(200, ge=50, description="labelled rows since the change point before training")
     maximum_rows: int = Field(20_000, ge=100, description="newest labelled rows used")
     test_share: float = Field(0.3, gt=0, lt=1, description="newest share of the rows held out for the comparison")
-    significance: float = Field(0.05, gt=0, lt=0.5, description="of the paired test that the challenger is better")
+    significance: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="of a run's tests that one is better; a quarter of it after each further rollback in a row",
+    )
     minimum_gain: float = Field(0.0, ge=0, lt=1, description="accuracy (or share of the MAE) that it must gain")
     label_errors: float = Field(
         0.2,
@@ -306,9 +311,7 @@ class RetrainSettings(_Section):
     probation_rows: int = Field(2_000, ge=1, description="labelled rows on which a promoted version must do no worse")
     probation_s: float = Field(604_800, gt=0, description="how long a promoted version is watched, at most")
     probation_significance: float = Field(0.05, gt=0, lt=0.5, description="chance that a good version is rolled back")
-    rollback_cooldown_s: float = Field(
-        21_600, ge=0, description="no automatic promotion after a rollback; doubles with each in a row"
-    )
+    rollback_cooldown_s: float = Field(21_600, ge=0, description="no automatic promotion so soon after a rollback")
 
 
 class ModelRetrainSettings(_Section):

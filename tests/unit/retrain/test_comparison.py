@@ -1,12 +1,14 @@
 """The paired test against scipy, and the verdict that it leads to."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats  # type: ignore[import-untyped]  # ships no types
 
-from retrain.comparison import baseline, compare, mcnemar, paired_t
+from retrain.comparison import adjusted, baseline, compare, hommel, mcnemar, paired_t
 
 
 @settings(deadline=None)  # a busy machine is no error
@@ -73,3 +75,25 @@ def test_errors_of_different_rows_are_a_mistake() -> None:
     """A paired test needs pairs."""
     with pytest.raises(ValueError, match="same rows"):
         compare("accuracy", np.zeros(3), np.zeros(4), 0.05)
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=7))
+def test_hommels_p_values_are_those_of_the_closed_test(p_values: list[float]) -> None:
+    """One that may be rejected is rejected with every set that it is in, each by Simes' test."""
+    places = range(len(p_values))
+    sets = [chosen for size in range(1, len(p_values) + 1) for chosen in combinations(places, size)]
+    simes = {
+        chosen: min(len(chosen) * p / rank for rank, p in enumerate(sorted(p_values[i] for i in chosen), 1))
+        for chosen in sets
+    }
+    expected = [max(p for chosen, p in simes.items() if place in chosen) for place in places]
+    assert hommel(p_values) == pytest.approx(expected)
+
+
+def test_challengers_that_agree_cost_each_other_nothing() -> None:
+    """One that does not costs the others no more than its share."""
+    champion, better = np.repeat([1.0, 0.0], [12, 88]), np.repeat([0.0, 1.0, 0.0], [12, 2, 86])
+    one = compare("accuracy", champion, better, 0.05)
+    assert [each.p_value for each in adjusted([one, one, one])] == pytest.approx([one.p_value] * 3)
+    none = compare("accuracy", champion, champion, 0.05)
+    assert adjusted([one, none])[0].p_value == pytest.approx(2 * one.p_value)

@@ -167,7 +167,7 @@ REASONS = {
     "raises": "failed, fit: MemoryError: too many rows",
     "exits": "failed, fit: SystemExit: 3",
     "fits_nothing": "the estimator fits_nothing has no fit",
-    "one_column": r"answered \(30, 1\) for 30 rows, not \(30, 2\)",
+    "one_column": r"answered \(60, 1\) for 60 rows, not \(60, 2\)",
     "no_probabilities": "answered probabilities that do not add up to 1",
     "not_a_number": "answered something that is no number",
     "parallel": "num_parallel_tree 2 converts wrongly and silently",

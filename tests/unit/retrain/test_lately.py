@@ -1,4 +1,4 @@
-"""Whoever does worse on the newest rows does not win."""
+"""The newest rows speak for a rival of the champion, and against one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrain.comparison import MetricName
-from retrain.lately import require_no_worse_lately, stretches
+from retrain.lately import judged, require_no_worse_lately, stretches
 from retrain.training import Refused
 
 
@@ -43,3 +43,35 @@ def test_one_that_is_no_worse_is_refused_once_in_a_hundred_times_at_most() -> No
         except Refused:
             refused += 1
     assert refused <= 9, "4 are expected; 10 come once in a hundred times"
+
+
+def test_a_gain_lately_wins_though_all_rows_speak_against_it() -> None:
+    """The stretch that tells most is what the comparison is of."""
+    rng = np.random.default_rng(1)
+    champion, rival = (rng.random((2, 6_000)) < np.array([[0.2], [0.3]])).astype(float)
+    champion[-900:], rival[-900:] = (rng.random((2, 900)) < np.array([[0.4], [0.2]])).astype(float)
+    (found,) = judged(champion, [rival], "accuracy", 0.05, 0.0)
+    assert found.better
+    assert found.rows == 800
+    assert found.baseline.n == 800
+    assert not judged(champion[:-900], [rival[:-900]], "accuracy", 0.05, 0.0)[0].better
+
+
+def test_all_rows_are_compared_where_they_tell_most() -> None:
+    """A rival that is a little better all the time."""
+    rng = np.random.default_rng(2)
+    champion, rival = (rng.random((2, 6_000)) < np.array([[0.25], [0.21]])).astype(float)
+    (found,) = judged(champion, [rival], "accuracy", 0.05, 0.0)
+    assert (found.better, found.rows) == (True, 6_000)
+
+
+@pytest.mark.parametrize("related", [0.0, 0.8])
+def test_rivals_that_are_no_better_win_no_more_often_than_the_significance_says(related: float) -> None:
+    """Five of them, on six stretches each, however much alike they are."""
+    rng, won, trials = np.random.default_rng(3), 0, 400
+    for _ in range(trials):
+        champion, common = (rng.random((2, 3_200)) < 0.2).astype(float)
+        own = (rng.random((5, 3_200)) < 0.2).astype(float)
+        rivals = np.where(rng.random((5, 3_200)) < related, common, own)
+        won += any(each.better for each in judged(champion, list(rivals), "accuracy", 0.05, 0.0))
+    assert won <= 29, "20 are expected at most; 30 come twice in a hundred times"

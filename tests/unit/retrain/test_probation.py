@@ -14,7 +14,7 @@ from retrain.announce import republish
 from retrain.labels import LabelCounts
 from retrain.lifecycle import Run
 from retrain.probation import Probation, probation
-from retrain.promotion import cooldown_end_ms, shadows_of
+from retrain.promotion import cooldown_end_ms, rigour, shadows_of
 from retrain.retrainer import Retrainer
 from retrain.tables import Table
 from retrain.training import Floats
@@ -412,19 +412,27 @@ def test_people_are_not_kept_waiting(poisoned: tuple[Loop, Run]) -> None:
     assert loop.state.aliases["champion"] == "2"
 
 
-def test_the_cooldown_doubles_and_is_forgotten() -> None:
-    """Each rollback in a row doubles it, up to sixteen times; a confirmed promotion ends the row."""
+def test_rollbacks_in_a_row_ask_for_more_proof_and_are_forgotten() -> None:
+    """Each behind the first divides the significance by four, up to four times; a confirmed promotion ends the row.
+
+    The pause after one stays as it is: a champion that fails is not kept for days because of those that failed before.
+    """
 
     def ended(state: str, at: int) -> Run:
         return a_run(state, episode=f"e{at}", updated_ms=at)  # type: ignore[arg-type]  # names from the table
 
-    assert cooldown_end_ms([], 10) == 0
+    assert (cooldown_end_ms([], 10), rigour([])) == (0, 1)
     rollbacks = [ended("rolled_back", 1_000 * i) for i in range(1, 8)]
-    assert [cooldown_end_ms(rollbacks[:n], 10) for n in range(1, 8)] == [
-        1_000 * n + 10_000 * factor for n, factor in zip(range(1, 8), (1, 2, 4, 8, 16, 16, 16), strict=True)
+    found = [(cooldown_end_ms(rollbacks[:n], 10), rigour(rollbacks[:n])) for n in range(1, 8)]
+    assert found == [
+        (1_000 * n + 10_000, factor) for n, factor in zip(range(1, 8), (1, 4, 16, 64, 256, 256, 256), strict=True)
     ]
-    assert cooldown_end_ms([*rollbacks, ended("confirmed", 9_000)], 10) == 0
-    assert cooldown_end_ms([*rollbacks, ended("confirmed", 9_000), ended("rolled_back", 10_000)], 10) == 20_000
+    released = [*rollbacks, ended("released", 8_000)]
+    assert (cooldown_end_ms(released, 10), rigour(released)) == (17_000, 256)
+    confirmed = [*released, ended("confirmed", 9_000)]
+    assert (cooldown_end_ms(confirmed, 10), rigour(confirmed)) == (0, 1)
+    again = [ended("rolled_back", 10_000), *confirmed]
+    assert (cooldown_end_ms(again, 10), rigour(again)) == (20_000, 1)
 
 
 # Crashes ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from streams.errors import Unavailable
 from streams.events import Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
 from tests.unit.retrain.rows import START_MS, concept, features
+from tests.unit.retrain.test_lifecycle import run as a_run
 
 
 @pytest.fixture
@@ -93,6 +94,23 @@ def test_a_challenger_that_does_not_win_yet_is_tried_again_with_more_rows(tmp_pa
     assert [significance for _, significance in seen] == [0.05 / 2 ** (i + 1) for i in range(len(seen))]
     assert len(seen) > 1
     assert all(later >= 1.5 * earlier for (earlier, _), (later, _) in itertools.pairwise(seen))
+
+
+def test_after_two_rollbacks_a_promotion_needs_more_of_a_proof(tmp_path: Path) -> None:
+    """What seemed better twice and was not may be chance again."""
+    loop = new_loop(tmp_path)
+    for number in range(2):
+        loop.runs.create(a_run("rolled_back", episode=f"e{number}", model="loans", updated_ms=number))
+    loop.live(changed=True, rows=600)
+    seen: list[float] = []
+
+    def watched(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
+        seen.append(job.significance)
+        return perform(job, stage)
+
+    run = loop.retrainer(perform=watched).execute(loop.alerted(), lambda: None, lambda _: None)
+    assert run.state == "promoted"
+    assert seen == [0.05 / 2 / 4]
 
 
 def test_a_run_that_does_not_win_makes_way_for_a_newer_episode(tmp_path: Path) -> None:

@@ -53,3 +53,5 @@ def test_blocks_are_the_newest_rows_without_gaps(start: int, rows: int, share: f
     assert 1 <= len(found) <= count
     lengths = np.asarray([stop - begin for begin, stop in found])
     assert len(found) == 1 or lengths.min() >= MINIMUM_BLOCK
+    left = np.cumsum(lengths[::-1])[::-1]
+    assert (lengths[:-1] == left[:-1] - left[:-1] // 2).all()
