@@ -21,7 +21,7 @@ from retrain.lifecycle import Run
 from retrain.log import LabelledFeed
 from retrain.record import RunRecord
 from retrain.run import absolute_errors
-from retrain.shadow import ShadowRows
+from retrain.shadow import ShadowRows, bet_scale
 from retrain.training import Refused
 from streams.events import FullPrediction, ShadowAnswer
 
@@ -32,8 +32,6 @@ BATCH_ROWS = 500
 """Rows that are compared before the log is read further."""
 KEEP_EVERY = 1.2
 """The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
-SCALE = 4.0
-"""Of a regression: a difference of errors counts up to so many mean absolute errors of the challenger in its test."""
 
 Errors = npt.NDArray[np.float64]
 
@@ -83,9 +81,7 @@ class LiveShadow:
         self._settings = settings
         self._check = check
         self._problem = problem_of(manifest)
-        scale = 1.0
-        if self._problem.task == "regression":
-            scale = max(SCALE * (manifest.baseline.value if manifest.baseline else 1.0), 1e-12)
+        scale = bet_scale(self._problem, manifest.baseline)
         plan = PairedPlan(settings.shadow_significance, settings.shadow_rows)
         self._better, self._worse = PairedBets(plan, scale), PairedBets(plan, scale)
         self._rows = ShadowRows(run.model, run.champion, _seen_ms(run))

@@ -18,7 +18,7 @@ from retrain.log import LabelledFeed
 from retrain.promotion import Blocked, rolled_back, shadows_of
 from retrain.retrainer import Pause, Retrainer
 from retrain.run import Answers
-from retrain.shadow import ShadowRows, score
+from retrain.shadow import ShadowRows, bet_scale, score
 from retrain.training import Refused
 from streams.errors import DriftlineError, RestartMe, Unavailable
 
@@ -29,8 +29,6 @@ BATCH_ROWS = 500
 KEEP_EVERY = 1.2
 """The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 MAX_SHADOWS = 3
-SCALE = 4.0
-"""Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +185,7 @@ class Probation:
                 why = str(error)
         if not others:
             raise Refused(f"there is nothing to compare it with: {why}")
-        scale = 1.0
-        if problem.task == "regression":
-            scale = max(SCALE * (manifest.baseline.value if manifest.baseline else 1.0), 1e-12)
+        scale = bet_scale(problem, manifest.baseline)
         plan = PairedPlan(settings.probation_significance / len(others), settings.probation_rows)
         answers = answers_of(repository.load(run.model, int(run.version or 0)), manifest)
         return _Shadows(problem, answers, others, {version: PairedBets(plan, scale) for version in others})

@@ -16,9 +16,19 @@ from retrain.comparison import MetricName
 from retrain.dataset import Dataset, PredictionScan, Problem, Reference, gather
 from retrain.log import LabelledFeed
 from retrain.run import Answers, absolute_errors
+from streams.events import Baseline
 from streams.records import Labelled
 
 Errors = npt.NDArray[np.float64]
+SCALE = 4.0
+"""Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
+
+
+def bet_scale(problem: Problem, baseline: Baseline | None) -> float:
+    """The largest difference of absolute errors that a paired bet counts, in the errors' units; 1 for classes."""
+    if problem.task != "regression":
+        return 1.0
+    return max(SCALE * (baseline.value if baseline is not None else 1.0), 1e-12)
 
 
 @dataclass(frozen=True, slots=True)
