@@ -10,26 +10,19 @@ effect at the first :meth:`ModelWatch.advance` that sees it, between two seconds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 
-from detectors import incident
 from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
-from detectors.cohorts import HOUR_MINUTES
 from detectors.effect import Prices
-from detectors.incident import Incident
-from detectors.policy import Condition, Episode, Identity, Policy, PolicySettings, Transition
+from detectors.policy import Episode, Policy, PolicySettings
 from detectors.snapshot import fields_of, seal
-from detectors.tally import Tally
-from detectors.windows import SPAN_MINUTES
 from streams import rules
 from streams.alerts import (
     ACCURACY_DROPPED,
-    CONCEPT_DRIFT,
     OUTCOMES_MISSING,
     OUTCOMES_ONE_SIDED,
     OUTCOMES_SLOW,
@@ -41,19 +34,20 @@ from streams.arrivals import Arrivals
 from streams.catalog import positive_class
 from streams.cohort_watch import LabelReport
 from streams.events import ModelState
-from streams.label_watch import ABOUT_LABELS, LabelState, LabelWatch
+from streams.held_back import HeldBack
+from streams.judging import LONGEST_MINUTES, Judge
+from streams.label_watch import LabelWatch
 from streams.model_windows import ModelWindows, Series
+from streams.open_drifts import OpenDrifts
 from streams.order import OrderedErrors
 from streams.records import Summary
 from streams.segment_watch import codes_of
 from streams.settings import MonitorSettings
 from streams.silence import Span
 from streams.version_watch import VersionWatch
-from streams.withholding import DUMP, Doubt, Withheld, doubts, withheld
+from streams.watch_state import FORMAT, WatchState
+from streams.withholding import Doubt, doubts
 
-FORMAT = 4
-LONGEST_MINUTES = max(SPAN_MINUTES.values())
-MAX_EVIDENCE = 8
 STALE_S = 60 * (LONGEST_MINUTES + 1_440)
 
 
@@ -74,28 +68,6 @@ class Happened:
     at_s: int
     rank: int
     said: Raised | Notice | Doubt
-
-
-class WatchState(LabelState):
-    """What is stored of a model beside its versions, windows and open minutes. Format 3 had no segments."""
-
-    champion: str = ""
-    policy: bytes = b""
-    evidence: list[Evidence] = msgspec.field(default_factory=list)
-    beside: dict[str, Evidence] = msgspec.field(default_factory=dict)
-    noticed: list[str] = msgspec.field(default_factory=list)
-    incident: Incident | None = None
-    withheld: Withheld | None = None
-    held: list[Evidence] = msgspec.field(default_factory=list)
-    """What detectors found while no verdict was given."""
-    counted: int = 0
-    """Outcomes that the champion's detectors had seen when the last minute was judged."""
-    segments: dict[str, list[Evidence]] = msgspec.field(default_factory=dict)
-    """The evidence of the drift of each segment, as ``evidence`` is that of all outcomes."""
-
-    def evidence_of(self, segment: str) -> list[Evidence]:
-        """The evidence of the open drift of a segment, or of all outcomes ("")."""
-        return self.segments.setdefault(segment, []) if segment else self.evidence
 
 
 class ModelWatch:
@@ -133,6 +105,15 @@ class ModelWatch:
         )
         self._policy = Policy(limits)
         self._labels = LabelWatch(model, settings, limits, self._at)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Let those who judge, tell and hold back work on the state that is there now."""
+        at, policy, labels = self._at, self._policy, self._labels
+        windows, versions = self.windows, self.versions
+        self._judge = Judge(self.model, self._settings, self._limits, versions, windows, labels, policy, at)
+        self._drifts = OpenDrifts(self.model, policy, self._judge, at)
+        self._held = HeldBack(labels, self._judge, versions, at)
 
     @property
     def champion(self) -> str:
@@ -178,7 +159,7 @@ class ModelWatch:
         self, from_s: int, to_s: int, catalog: ModelState | None, silence: Span | None = None
     ) -> Iterator[Happened]:
         """Everything from second ``from_s`` up to but without ``to_s``, in order. In a ``silence`` nothing is told."""
-        self._catalog, self._silence = catalog, silence
+        self._catalog, self._silence, self._judge.positive = catalog, silence, _positive(catalog)
         yield from self._apply(catalog, from_s)
         minute, end = from_s // 60, to_s // 60
         while (due := self._due(minute)) is not None and due < end:
@@ -188,7 +169,7 @@ class ModelWatch:
                 # A minute that was judged before only if its partition had been skipped.
                 self.windows.fold(arrived, number)
                 self._labels.fold(arrived, number, self.champion)
-            yield from self._judge(due, catalog)
+            yield from self._end_minute(due, catalog)
             minute = due + 1
         yield from self._feed(to_s, from_s)
 
@@ -197,7 +178,7 @@ class ModelWatch:
             return
         for version, watch in self.versions.items():
             watch.register(_registered(catalog, version, watch.metric))
-            watch.name_positive(self._positive)
+            watch.name_positive(self._judge.positive)
         champion = catalog.aliases.get("champion", "")
         if champion and champion != self.champion:
             if self.champion and champion in self.versions:
@@ -207,13 +188,12 @@ class ModelWatch:
     def _crown(self, champion: str, at_s: int) -> Iterator[Happened]:
         """A new champion: what the old one set off is over."""
         for transition in self._policy.resolve(self.model, PROMOTED, at_s):
-            yield Happened(at_s, 0, self._raised(transition))
+            yield Happened(at_s, 0, self._drifts.raised(transition))
         if self._is_stale(champion, at_s):
             del self.versions[champion]
-        at = self._at
-        at.champion, at.evidence, at.beside, self.changed = champion, [], {}, True
-        at.segments = {}
-        at.withheld, at.held, at.counted = None, [], self._count()
+        self._at.champion, self.changed = champion, True
+        self._drifts.forget()
+        self._held.forget()
         self._labels.start_afresh()
 
     def _due(self, minute: int) -> int | None:
@@ -260,7 +240,7 @@ class ModelWatch:
         if watch is None or watch.metric != metric or self._is_stale(version, first_s):
             watch = VersionWatch(metric, self._settings)
             watch.register(self._known_baseline(version, metric))
-            watch.name_positive(self._positive)
+            watch.name_positive(self._judge.positive)
             self.versions[version] = watch
         return watch
 
@@ -281,73 +261,22 @@ class ModelWatch:
             del self.versions[version]
         return gone, [series for series in self.windows.series if series[0] in gone]
 
-    @property
-    def _positive(self) -> str:
-        """The spelling of the positive class; empty without one."""
-        positive = positive_class(self._catalog)
-        return positive.text if positive is not None else ""
-
     def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
 
     def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
-        """Let a detection page, or be evidence: of the drift that is open, or of one that is found soon."""
-        if found.run_length is not None and self._in_doubt(found):
-            if sum(each.segment == found.segment for each in self._at.held) < MAX_EVIDENCE:
-                self._at.held.append(found)
-            self.changed = True
-            return
-        yield from self._tell(found, max(found.detected_s, floor_s))
-
-    def _in_doubt(self, found: Evidence) -> bool:
-        """Whether the outcomes that a detection is made of may not be all: then it waits until more is known.
-
-        Asks only what is the same wherever the records of an unfinished minute have been cut.
-        """
-        at = self._at
-        if at.withheld is not None and at.withheld.whole:
-            return True
-        return self._labels.arriving.may_be_dump(found.detected_s, found.outcomes_seen - at.counted)
-
-    def _count(self) -> int:
-        watch = self.versions.get(self.champion)
-        return watch.count if watch is not None else 0
+        """Let a detection of the champion page, be evidence, or wait."""
+        self.changed = True
+        if not self._held.takes(found):
+            yield from self._tell(found, max(found.detected_s, floor_s))
 
     def _tell(self, found: Evidence, at_s: int) -> Iterator[Happened]:
-        identity, at = Identity(CONCEPT_DRIFT, self.model, found.segment), self._at
-        is_open = any(episode.identity == identity for episode in self._policy.episodes())
-        evidence = at.evidence_of(found.segment)
-        if not is_open:
-            evidence.clear()
-        if found.run_length is None and not is_open:
-            at.beside[found.detector], self.changed = found, True
-            return
-        if len(evidence) < MAX_EVIDENCE:
-            evidence.append(found)
-        if found.run_length is None:
-            self.changed = True
-            return
-        if not found.segment:
-            since = [each for each in at.beside.values() if each.detected_s >= found.change_s]
-            evidence += sorted(since, key=lambda each: (each.detected_s, each.detector))
-            at.beside = {}
-        lately = rules.of_stream(found, self._recently(at_s // 60 - 1, found.segment), self._positive).a_minute
-        condition = rules.concept_drift(found, self.champion, self._limits.prices, lately)
-        self.changed = True
-        for transition in self._policy.signal(identity, at_s, condition, silenced=self._silenced(at_s)):
-            yield Happened(at_s, 1, self._raised(transition))
-
-    def _raised(self, transition: Transition) -> Raised:
-        name = transition.identity.alertname
-        if name in ABOUT_LABELS:
-            return Raised(transition, self.champion)
-        self._at.incident, transition = incident.told(self._at.incident, transition)
-        evidence = tuple(self._at.evidence_of(transition.identity.segment)) if name == CONCEPT_DRIFT else ()
-        return Raised(transition, self.champion, evidence, self._at.incident)
+        for raised in self._drifts.tell(found, at_s, silenced=self._silenced(at_s)):
+            yield Happened(at_s, 1, raised)
 
     # --------------------------------------------------------------------------------------------------- rules
 
-    def _judge(self, minute: int, catalog: ModelState | None) -> Iterator[Happened]:
+    def _end_minute(self, minute: int, catalog: ModelState | None) -> Iterator[Happened]:
         """Judge a minute that is over."""
         at_s = (minute + 1) * 60
         self.changed = True
@@ -359,147 +288,29 @@ class ModelWatch:
         for notice in self._notices():
             yield Happened(at_s, 0, notice)
         silenced = self._silenced(at_s)
-        about_labels = dict(self._about_labels(minute))
-        before, self._at.withheld = self._at.withheld, self._withheld(minute, about_labels)
+        about_labels = dict(self._judge.about_labels(minute))
+        before, self._at.withheld = self._at.withheld, self._judge.withheld(minute, about_labels)
         for doubt in doubts(self.model, self.champion, before, self._at.withheld):
             yield Happened(at_s, 0, doubt)
-        conditions = about_labels | dict(self._about_model(minute))
+        conditions = about_labels | dict(self._judge.about_model(minute))
         for transition in self._policy.step(minute, conditions, silenced=silenced):
-            yield Happened(at_s, 0, self._raised(transition))
+            yield Happened(at_s, 0, self._drifts.raised(transition))
         for transition in self._labels.judge(minute, self.champion, silenced=silenced):
-            yield Happened(at_s, 0, self._raised(transition))
-        yield from self._release(before, minute)
-        self._at.counted = self._count()
+            yield Happened(at_s, 0, self._drifts.raised(transition))
+        for found in self._held.release(before, minute):
+            yield from self._tell(found, at_s)
+        self._held.recount()
 
     def _silenced(self, at_s: int) -> bool:
         return self._silence is not None and self._silence.covers(at_s)
 
     def _notices(self) -> Iterator[Notice]:
-        baseline = self._baseline()
+        baseline = self._judge.baseline
         if baseline is None or baseline.metric != "accuracy" or self.champion in self._at.noticed:
             return
         if baseline.value < self._limits.minimum:
             self._at.noticed.append(self.champion)
             yield Notice(self.model, self.champion, baseline.value, self._limits.minimum)
-
-    def _baseline_of(self, found: Evidence) -> Baseline | None:
-        """Of the outcomes that a detection is about. A segment that is not watched any more has what it had then."""
-        watch = self.versions.get(self.champion)
-        if watch is None or not found.segment:
-            return self._baseline()
-        return watch.baseline_of(found.segment) or rules.baseline_before(found)
-
-    def _baseline(self) -> Baseline | None:
-        watch = self.versions.get(self.champion)
-        return watch.baseline if watch is not None else None
-
-    def _window_of(self, minute: int, span: int, segment: str = "") -> Tally:
-        return self.windows.total(self.champion, minute, span, segment)
-
-    def _recently(self, minute: int, segment: str = "") -> rules.Recently:
-        """The champion's outcomes, or those of a segment, up to a minute that is judged, or that is about to be."""
-        span = max(1, min(HOUR_MINUTES, minute - self._at.first_outcome + 1))
-        lately = self._window_of(minute, span, segment).n / span
-
-        def window(minutes: int) -> Tally:
-            return self._window_of(minute, max(1, min(minutes, LONGEST_MINUTES)), segment)
-
-        return rules.Recently(window, lately)
-
-    def _about_labels(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
-        slow = self._labels.slow(minute, self.champion, self._window_of(minute, HOUR_MINUTES).n)
-        if slow is not None:
-            yield Identity(OUTCOMES_SLOW, self.model), slow
-        one_sided = self._labels.one_sided(minute, self.champion)
-        if one_sided is not None:
-            yield Identity(OUTCOMES_ONE_SIDED, self.model), one_sided
-
-    def _withheld(self, minute: int, about_labels: Mapping[Identity, Condition]) -> Withheld | None:
-        """Whether the outcomes up to a minute tell how good the model is; what is open about them is not over yet."""
-        names = {episode.identity.alertname for episode in self._policy.episodes()}
-        names |= {identity.alertname for identity, condition in about_labels.items() if condition.active}
-        if OUTCOMES_SLOW in names:
-            self._labels.mark_slow(minute)
-        return withheld(self._at.withheld, minute, names, settling=self._labels.arriving.settling(minute))
-
-    def _release(self, before: Withheld | None, minute: int) -> Iterator[Happened]:
-        """The verdict is given again: tell what was found meanwhile if it is true of all that has come by now.
-
-        What was found on outcomes of one side is dropped, as is what those did to the detectors.
-        """
-        at, now = self._at, self._at.withheld
-        if now is not None and now.whole:
-            return
-        tainted = before is not None and before.tainted
-        if at.held and (before is None or not before.whole) and at.held[-1].detected_s // 60 >= minute:
-            return  # a dump may have begun with the last seconds of the minute: the next one tells
-        held, at.held = at.held, []
-        watch = self.versions.get(self.champion)
-        if watch is None or not (held or tainted):
-            return
-        if tainted:
-            watch.start_afresh()
-            return
-        segments = {each.segment for each in held}
-        if before is not None and before.reason == DUMP:
-            minutes = minute - before.since_s // 60 + 1
-            believed = {each.segment for each in held if self._holds(each, minute, minutes)}
-            for segment in segments - believed:
-                watch.start_afresh_of(segment)
-            segments = believed
-        for each in held:
-            if each.segment in segments:
-                yield from self._tell(each, (minute + 1) * 60)
-
-    def _holds(self, found: Evidence, minute: int, minutes: int) -> bool:
-        """Whether the errors of the last so many minutes have not healed from a change: those after it may be
-        overestimated.
-        """
-        baseline = self._baseline_of(found)
-        if baseline is None:
-            return False
-        condition = rules.concept_drift(found, self.champion)
-        recently = rules.of_stream(found, self._recently(minute, found.segment), self._positive)
-        still = rules.still_drifted(condition, recently, found, baseline, minutes, minutes)
-        return still is not None and not still.cleared
-
-    def _about_model(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
-        baseline, withheld = self._baseline(), self._at.withheld
-        if baseline is None or (withheld is not None and withheld.whole):
-            return
-        recently = self._recently(minute)
-        identity, since = Identity(ACCURACY_DROPPED, self.model), dict[Identity, int]()
-        for episode in self._policy.episodes():
-            since[episode.identity] = minute - episode.since_s // 60 + 1
-        condition = rules.accuracy_dropped(recently, baseline, self._limits, self.champion, since.get(identity))
-        if condition is not None and withheld is None:
-            yield identity, condition
-        for episode in self._policy.episodes():
-            if episode.identity.alertname == CONCEPT_DRIFT:
-                still = self._still_drifted(episode, minute)
-                if still is not None:
-                    yield episode.identity, still
-
-    def _still_drifted(self, episode: Episode, minute: int) -> Condition | None:
-        """Whether an open drift lasts, by all that was found of it; None if nobody can tell."""
-        evidence, segment = self._at.evidence_of(episode.identity.segment), episode.identity.segment
-        baseline = self._baseline_of(evidence[0]) if evidence else None
-        if baseline is None:
-            return None
-        recently = self._recently(minute, segment)
-        firsts = {each.stream: each for each in reversed(evidence) if each.run_length is not None}
-        return rules.together(
-            rules.still_drifted(
-                episode.condition,
-                rules.of_stream(first, recently, self._positive),
-                first,
-                baseline,
-                self._settings.clean_minutes,
-                minute - first.change_s // 60 + 1,
-                self._limits.prices,
-            )
-            for first in reversed(list(firsts.values()) or evidence[:1])
-        )
 
     # --------------------------------------------------------------------------------------------------- storing
 
@@ -516,11 +327,8 @@ class ModelWatch:
         """
         self._labels.adopt([each for each in episodes if each.identity.alertname == OUTCOMES_MISSING])
         self._policy.adopt([each for each in episodes if each.identity.alertname != OUTCOMES_MISSING])
-        members = [each for each in episodes if each.identity.alertname not in ABOUT_LABELS]
-        self._at.incident = incident.adopted(self.model, incidents, members)
-        self._at.evidence, self._at.segments, self.changed = [], {}, True
-        for each in evidence:
-            self._at.evidence_of(each.segment).append(each)
+        self._drifts.adopt(episodes, evidence, incidents)
+        self.changed = True
 
     def snapshot(self) -> bytes:
         """All but the versions, the windows and the open minutes, which are stored apart."""
@@ -533,7 +341,14 @@ class ModelWatch:
         self._at = fields_of(sealed, FORMAT, WatchState)
         self._policy.restore(self._at.policy)
         self._labels.restore(self._at)
+        self._arrange()
         self.changed = False
+
+
+def _positive(catalog: ModelState | None) -> str:
+    """The spelling of the positive class; empty without one."""
+    positive = positive_class(catalog)
+    return positive.text if positive is not None else ""
 
 
 def _registered(catalog: ModelState, version: str, metric: Metric) -> Baseline | None:

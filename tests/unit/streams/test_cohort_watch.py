@@ -17,7 +17,8 @@ from streams.metrics import WorkerMetrics
 from streams.monitoring import labels
 from streams.records import Summary, Take, VersionPart
 from streams.status import ModelStatus, Status, describe, parse_reports, render
-from streams.watch import FORMAT, ModelWatch
+from streams.watch import ModelWatch
+from streams.watch_state import FORMAT
 from tests.unit.streams.label_traffic import MIDNIGHT_S, NEVER, Traffic, log_of, traffic, watched
 from tests.unit.streams.monitor_log import FakeStore, Log, champion, cut, fresh, registered, settings
 

@@ -20,11 +20,12 @@ from streams.episodes import PublishedAlerts, drift_evidence
 from streams.events import Alert, Baseline, ModelState
 from streams.model_windows import ModelWindows
 from streams.monitor import MonitorPartition
+from streams.open_drifts import MAX_EVIDENCE
 from streams.order import Errors, OrderedErrors
 from streams.segment_watch import SHARE
 from streams.settings import ModelSettings, MonitorSettings, Settings
 from streams.version_watch import FORMAT, VersionWatch
-from streams.watch import MAX_EVIDENCE, ModelWatch
+from streams.watch import ModelWatch
 from tests.unit.streams.monitor_log import (
     START_S,
     FakeStore,
