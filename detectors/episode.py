@@ -102,7 +102,7 @@ class Transition:
     severity: Severity
     condition: Condition
     sequence: int  # within the episode, from 1
-    reason: str  # fired | reopened | flapping | severity | repeat | clean | what resolve() was told
+    reason: str  # fired | reopened | flapping | severity | evidence | repeat | clean | what resolve() was told
     reopened: int = 0  # how often the episode was resolved and went on
     flapping: bool = False
 

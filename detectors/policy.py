@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 FORMAT = 2
+EVIDENCE = "evidence"
+"""The reason of an alert that is told again because more was found of what fires."""
 BEGINNINGS = ("fired", "reopened", "flapping")
 """Reasons of what begins to fire."""
 
@@ -181,13 +183,17 @@ class Policy:
         # An episode that a silence kept from being told has no sequence: to whoever listens it is new.
         return _sent(firing, at_s, "flapping" if flaps else "reopened" if again and known.sequence else "fired")
 
-    def _held(self, episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
-        """It fires, and the condition holds on."""
+    def _held(
+        self, episode: Episode, condition: Condition, at_s: int, *, news: bool = False
+    ) -> tuple[Episode, list[Transition]]:
+        """It fires, and the condition holds on; there may be `news` of it, which are not told of what flaps."""
         raised = max(episode.severity, condition.severity, key=SEVERITIES.index)
         rose = raised != episode.severity
         episode = replace(episode, severity=raised, condition=condition, clean=0)
         if rose:
             return _sent(episode, at_s, "severity")
+        if news and episode.state is State.FIRING:
+            return _sent(episode, at_s, EVIDENCE)
         return self._repeated(episode, at_s)
 
     def _healing(self, episode: Episode, condition: Condition, at_s: int) -> tuple[Episode, list[Transition]]:
@@ -204,12 +210,13 @@ class Policy:
         return episode, []
 
     def signal(
-        self, identity: Identity, at_s: int, condition: Condition, *, silenced: bool = False
+        self, identity: Identity, at_s: int, condition: Condition, *, news: bool = False, silenced: bool = False
     ) -> list[Transition]:
         """An event, such as a detection at stream second `at_s`: fires at once, or adds to what fires already.
 
-        It is new evidence, so it never goes on with an episode that was resolved. Raises IllegalMove, having changed
-        nothing, for a second before what the identity has seen.
+        What fires already is told again if the event raises its severity, or is `news` of another kind than what was
+        told. It is new evidence, so it never goes on with an episode that was resolved. Raises IllegalMove, having
+        changed nothing, for a second before what the identity has seen.
         """
         _check_name(identity, condition)
         before = known = self._episodes.get(identity)
@@ -220,7 +227,7 @@ class Policy:
         if known is not None:
             known = replace(known, last_s=at_s)
         if known is not None and known.state in BAD:
-            episode, transitions = self._held(known, condition, at_s)
+            episode, transitions = self._held(known, condition, at_s, news=news)
         else:
             if known is None or known.state is not State.PENDING:
                 known = _begun(known, identity, condition, at_s)
@@ -330,6 +337,8 @@ def _heard(
     if not resolved and not silenced and not due:
         return after, sent
     held = "" if resolved else due or (transition.reason if transition.reason != "repeat" else "")
+    if held == EVIDENCE and transition.reason == "severity":
+        held = transition.reason  # which is worth a page, and the other is not
     sent_at_s = before.sent_at_s if before is not None else after.sent_at_s
     return replace(after, sequence=after.sequence - 1, sent_at_s=sent_at_s, unsent=held), []
 

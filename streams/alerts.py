@@ -14,7 +14,7 @@ import msgspec
 from detectors import incident as incidents
 from detectors.four_rates import RATES
 from detectors.pagers import ALL_OUTCOMES
-from detectors.policy import Scalar, Transition
+from detectors.policy import EVIDENCE, Scalar, Transition
 from streams import codec
 from streams.events import ALERT_TYPE, Alert, Drift, Incident, IncidentMember, rfc3339
 
@@ -223,6 +223,8 @@ def _again(transition: Transition) -> str:
     if transition.reopened:
         times = "once" if transition.reopened == 1 else f"{transition.reopened} times"
         return f"It was resolved and came back {times}, each time within minutes: the same episode goes on. "
+    if transition.reason == EVIDENCE:
+        return "It is told again because more of it has become worse than when it was told last. "
     return ""
 
 

@@ -141,8 +141,8 @@ class Alert(msgspec.Struct, rename={"starts_at": "startsAt", "ends_at": "endsAt"
 
     ``labels`` always hold ``alertname`` and ``model``; an episode is ``fingerprint`` and ``starts_at``. ``reason`` says
     why the alert is sent: ``fired``, ``reopened`` (the resolved episode goes on), ``flapping``, ``severity`` (it rose),
-    ``joined`` (an incident that was told), ``repeat``, ``clean`` or ``promoted`` (both resolve it). Page on ``fired``
-    and ``severity``; the others are no news.
+    ``joined`` (an incident that was told), ``evidence`` (more of it became worse: all is inside), ``repeat``, ``clean``
+    or ``promoted`` (both resolve it). Page on ``fired`` and ``severity``; the others wake nobody.
     """
 
     status: Literal["firing", "resolved"]

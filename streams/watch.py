@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -223,16 +224,13 @@ class ModelWatch:
             if released is not None:
                 watch = self._version(version, metric, int(released.seconds[0]))
                 found.extend((version, each) for each in watch.feed(released))
-        for version, each in found:
-            if version == self.champion:
-                yield from self._signal(each, floor_s)
+        yield from self._signal([each for version, each in found if version == self.champion], floor_s)
 
     def _look(self, at_s: int, floor_s: int) -> Iterator[Happened]:
         """The last second of a minute: what versions have gathered is looked at."""
         for version, watch in sorted(self.versions.items()):
             found = watch.look(at_s)
-            for each in found if version == self.champion else ():
-                yield from self._signal(each, floor_s)
+            yield from self._signal(found if version == self.champion else [], floor_s)
 
     def _version(self, version: str, metric: Metric, first_s: int) -> VersionWatch:
         """The version's state. One whose task changed is another model by the same name, and starts afresh."""
@@ -264,13 +262,16 @@ class ModelWatch:
     def _known_baseline(self, version: str, metric: Metric) -> Baseline | None:
         return None if self._catalog is None else _registered(self._catalog, version, metric)
 
-    def _signal(self, found: Evidence, floor_s: int) -> Iterator[Happened]:
-        """Let a detection of the champion page, be evidence, or wait."""
+    def _signal(self, found: Sequence[Evidence], floor_s: int) -> Iterator[Happened]:
+        """Let detections of the champion, in their order, page, be evidence, or wait."""
+        if not found:
+            return
         self.changed = True
-        if not self._held.takes(found):
-            yield from self._tell(found, max(found.detected_s, floor_s))
+        certain = [each for each in found if not self._held.takes(each)]
+        for at_s, together in groupby(certain, lambda each: max(each.detected_s, floor_s)):
+            yield from self._tell(list(together), at_s)
 
-    def _tell(self, found: Evidence, at_s: int) -> Iterator[Happened]:
+    def _tell(self, found: Sequence[Evidence], at_s: int) -> Iterator[Happened]:
         for raised in self._drifts.tell(found, at_s, silenced=self._silenced(at_s)):
             yield Happened(at_s, 1, raised)
 
@@ -297,8 +298,7 @@ class ModelWatch:
             yield Happened(at_s, 0, self._drifts.raised(transition))
         for transition in self._labels.judge(minute, self.champion, silenced=silenced):
             yield Happened(at_s, 0, self._drifts.raised(transition))
-        for found in self._held.release(before, minute):
-            yield from self._tell(found, at_s)
+        yield from self._tell(self._held.release(before, minute), at_s)
         self._held.recount()
 
     def _silenced(self, at_s: int) -> bool:

@@ -137,6 +137,35 @@ def test_a_detection_fires_between_minutes() -> None:
     assert policy.step(100, {DRIFT: measured(False, identity=DRIFT)}) == []
 
 
+def test_news_of_what_fires_are_told_at_once() -> None:
+    """As evidence, or as the severity that they raise; what flaps is not told again for them."""
+    policy = Policy(PolicySettings(resolve_after_clean_minutes=1, flap_episodes=2))
+    detected = measured(True, identity=DRIFT)
+    policy.signal(DRIFT, 6017, detected, news=True)
+    assert told(policy.signal(DRIFT, 6018, detected, news=True)) == [("firing", "evidence", "warning", 2)]
+    assert policy.signal(DRIFT, 6019, detected) == []
+    assert told(policy.signal(DRIFT, 6020, measured(True, "critical", DRIFT), news=True)) == [
+        ("firing", "severity", "critical", 3)
+    ]
+    policy.step(101, {DRIFT: measured(False, identity=DRIFT)})
+    assert told(policy.signal(DRIFT, 6121, detected)) == [("firing", "flapping", "warning", 1)]
+    assert policy.signal(DRIFT, 6122, detected, news=True) == []
+
+
+@pytest.mark.parametrize(
+    ("severities", "reason"),
+    [(["warning"], "evidence"), (["warning", "critical"], "severity"), (["critical"], "severity")],
+)
+def test_news_in_a_silence_are_told_behind_it_by_the_gravest_reason(severities: list[Severity], reason: str) -> None:
+    """That it became worse is worth a page, that more was found is not."""
+    policy = Policy(PolicySettings())
+    policy.signal(DRIFT, 6017, measured(True, identity=DRIFT))
+    for severity in severities:
+        assert policy.signal(DRIFT, 6018, measured(True, severity, DRIFT), news=True, silenced=True) == []
+    [after] = policy.step(101, {})
+    assert (after.reason, after.sequence) == (reason, 2)
+
+
 def test_a_detection_cuts_a_pending_time_short() -> None:
     """What was pending fires with the event, dated to when it became pending."""
     policy = Policy(PolicySettings(for_minutes={"ConceptDriftDetected": 60}))

@@ -143,16 +143,36 @@ def fraud(recall: float, start_s: int, minutes: int, seed: int = 0) -> list[Pair
     return pairs
 
 
+def stream_by_stream(found: list[Alert]) -> list[str]:
+    """The streams that page in an episode, as its alerts tell of them; each alert but the last tells of a new one."""
+    known: list[str] = []
+    for alert in found[:-1]:
+        assert alert.drift is not None
+        seen = [each["stream"] for each in alert.drift.evidence if each["run_length"] is not None]
+        new = list(dict.fromkeys(each for each in seen if each not in known))
+        assert new, f"{alert.reason} tells of nothing new"
+        known += new
+    return known
+
+
 def test_a_fall_of_recall_is_one_incident_in_words_and_ends_when_recall_is_back() -> None:
-    """Accuracy's detector sees it later: its evidence goes into the same alert, which does not page again."""
+    """Accuracy's detector sees it later: the same alert is told again with that inside, once, and pages nobody."""
     healthy = fraud(0.9, minute(0), 120)
     fallen = fraud(0.45, minute(120), 60, 1)
     back = fraud(0.9, minute(180), 240, 2)
     only = {"detectors": ["e_detector"], "evidence": [], "minimum_accuracy": 0.5, "baseline_drop": 0.5}
     configuration = settings(**{**ONLY_RULES, **only})
     found = alerts_of([*healthy, *fallen, *back], configuration, registered(champion(accuracy=0.98)))
-    assert names(found) == [("ConceptDriftDetected", "firing"), ("ConceptDriftDetected", "resolved")]
-    fired, resolved = found
+    assert {each.labels["alertname"] for each in found} == {"ConceptDriftDetected"}
+    fired, *again, resolved = found
+    streams = stream_by_stream(found)
+    assert [each.reason for each in found] == ["fired", *("evidence" for _ in again), "clean"]
+    assert len(again) == len(streams) - 1
+    assert "errors" in streams
+    assert "told again because more of it has become worse" in again[-1].annotations["description"]
+    assert "e_detector at outcome" in again[-1].annotations["description"]
+    assert {each.starts_at for each in found} == {fired.starts_at}
+    assert [each.sequence for each in found] == list(range(1, len(found) + 1))
     assert fired.incident is not None
     assert len(fired.incident.alerts) == 1
     assert fired.drift is not None
