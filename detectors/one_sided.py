@@ -20,6 +20,13 @@ LEAST_NATS = 12.0
 """Of log likelihood: by Chernoff's bound once in 160,000 looks by chance, however rare the class is."""
 LEAST_RATIO = 0.25
 """What arrives is never mature: only a class that comes at less than a quarter of the others' rate is missed."""
+SUSPECT_NATS = math.log(100)
+"""Of log likelihood, before a detection waits. The outcomes of one of two classes say that they are of one class at
+least as fast as their errors say that something changed: n of them, of a class with share p, tell n ln(1/p) nats of
+their class, and of an error rate that was p·e among all at most as much. No detector pages with less than this.
+"""
+SUSPECT_RATIO = 0.5
+"""Looser than :data:`LEAST_RATIO`: an estimated change point may lie before the last outcomes of the other class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,22 @@ def of_arrivals(arrived: Mapping[str, Arriving]) -> Lacking | None:
         if share < LEAST_RATIO * others and nats >= LEAST_NATS and (worst is None or nats > worst[0]):
             worst = nats, Lacking(label, share, others, n, False)
     return None if worst is None else worst[1]
+
+
+def suspect(n: int, found: int, expected: float) -> bool:
+    """Whether one of two classes may have stopped coming: of n outcomes `found` are of one, and `expected` (above 0,
+    below n) were to be.
+    """
+    ratios = found / expected, (n - found) / (n - expected)
+    nats = n * _divergence(found / n, expected / n)
+    return nats >= SUSPECT_NATS and min(ratios) < SUSPECT_RATIO * max(ratios)
+
+
+def telling(n: int, expected: float) -> bool:
+    """Whether n outcomes, of which `expected` (above 0, below n) are to be of one of two classes, are so many that
+    :func:`suspect` would say so if either did not come.
+    """
+    return -n * math.log(max(expected, n - expected) / n) >= SUSPECT_NATS
 
 
 def _divergence(found: float, expected: float) -> float:

@@ -16,13 +16,16 @@ WINDOWS = (1, 5, 15, HOUR_MINUTES)
 
 
 class ArrivingState(msgspec.Struct):
-    """What is stored of it, by minute; ``dump`` is the last minute that was one, or −1."""
+    """What is stored of it, by minute; ``dump`` is the last minute that was one, or −1. ``seconds`` are those of the
+    newest minute and the one before: outcomes of two classes, and how many of them were predicted to be positive.
+    """
 
     classes: dict[int, dict[str, Arriving]] = {}
     outcomes: dict[int, int] = {}
     predictions: dict[int, int] = {}
     first: int = -1
     dump: int = -1
+    seconds: dict[int, tuple[int, int]] = {}
 
 
 class ArrivingWatch:

@@ -9,7 +9,7 @@ from streams.judging import Judge
 from streams.label_watch import LabelWatch
 from streams.version_watch import VersionWatch
 from streams.watch_state import WatchState
-from streams.withholding import DUMP, Withheld
+from streams.withholding import DUMP, ONE_SIDED, Withheld
 
 MAX_HELD = 8
 """Of all outcomes, and of each segment."""
@@ -33,14 +33,17 @@ class HeldBack:
         return True
 
     def _in_doubt(self, found: Evidence) -> bool:
-        """Whether the outcomes that a detection is made of may not be all: then it waits until more is known.
+        """Whether the outcomes that a detection is made of may not be all, or be of one class: then it waits until more
+        is known.
 
         Asks only what is the same wherever the records of an unfinished minute have been cut.
         """
         at = self._at
         if at.withheld is not None and at.withheld.whole:
             return True
-        return self._labels.arriving.may_be_dump(found.detected_s, found.outcomes_seen - at.counted)
+        if self._labels.arriving.may_be_dump(found.detected_s, found.outcomes_seen - at.counted):
+            return True
+        return self._labels.may_be_one_sided(found.change_s, found.detected_s, self._judge.positive)
 
     def release(self, before: Withheld | None, minute: int) -> list[Evidence]:
         """What is to be told now that a minute is judged, as the verdict is given again: what is true of all that has
@@ -53,7 +56,7 @@ class HeldBack:
             return []
         tainted = before is not None and before.tainted
         if at.held and (before is None or not before.whole) and at.held[-1].detected_s // 60 >= minute:
-            return []  # a dump may have begun with the last seconds of the minute: the next one tells
+            return []  # a dump, or one side, may have begun with the last seconds of the minute: the next one tells
         held, at.held = at.held, []
         watch = self._versions.get(at.champion)
         if watch is None or not (held or tainted):
@@ -62,7 +65,7 @@ class HeldBack:
             watch.start_afresh()
             return []
         segments = {each.segment for each in held}
-        if before is not None and before.reason == DUMP:
+        if before is not None and before.reason in (DUMP, ONE_SIDED):
             minutes = minute - before.since_s // 60 + 1
             believed = {each.segment for each in held if self._judge.holds(each, minute, minutes)}
             for segment in segments - believed:

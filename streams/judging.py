@@ -16,7 +16,7 @@ from streams.model_windows import ModelWindows
 from streams.settings import MonitorSettings
 from streams.version_watch import VersionWatch
 from streams.watch_state import WatchState
-from streams.withholding import Withheld, withheld
+from streams.withholding import ONE_SIDED, Withheld, withheld
 
 LONGEST_MINUTES = max(SPAN_MINUTES.values())
 
@@ -112,7 +112,24 @@ class Judge:
         names |= {identity.alertname for identity, condition in about_labels.items() if condition.active}
         if OUTCOMES_SLOW in names:
             self._labels.mark_slow(minute)
-        return withheld(self._at.withheld, minute, names, settling=self._labels.arriving.settling(minute))
+        settling, doubtful = self._labels.arriving.settling(minute), self._doubtful(minute)
+        return withheld(self._at.withheld, minute, names, settling=settling, doubtful=doubtful)
+
+    def _doubtful(self, minute: int) -> bool:
+        """Whether outcomes may be of one class only since a detection that is held: seen from its second on, until
+        enough of both classes has come since, or for an hour.
+        """
+        before = self._at.withheld
+        if before is not None and before.reason == ONE_SIDED:
+            first = before.since_s // 60
+            if before.tainted:
+                return False  # no doubt: its alert tells when it is over
+            return minute - first < HOUR_MINUTES and not self._labels.mix.alike(first + 1, minute, self.positive)
+        return any(
+            self._labels.may_be_one_sided(each.change_s, each.detected_s, self.positive)
+            for each in self._at.held
+            if each.detected_s // 60 == minute
+        )
 
     def about_model(self, minute: int) -> Iterator[tuple[Identity, Condition]]:
         """Whether the model is as good as it should be, by rules and by the drifts that are open."""

@@ -16,6 +16,7 @@ from streams import rules
 from streams.alerts import OUTCOMES_MISSING, OUTCOMES_ONE_SIDED, OUTCOMES_SLOW
 from streams.arrivals import Minute
 from streams.arriving import ArrivingState, ArrivingWatch
+from streams.class_mix import ClassMix
 from streams.cohort_watch import CohortState, CohortWatch
 from streams.settings import MonitorSettings
 
@@ -46,11 +47,15 @@ class LabelWatch:
 
     def __init__(self, model: str, settings: MonitorSettings, policy: PolicySettings, state: LabelState) -> None:
         self.state = state
-        self.cohorts, self.arriving = CohortWatch(state.cohorts), ArrivingWatch(state.arriving)
+        self._begin()
         self._model = model
         self._settings = settings
         # Apart from the model's other alerts: a promotion resolves what its champion did, but brings no outcomes back.
         self._missing = Policy(policy)
+
+    def _begin(self) -> None:
+        self.cohorts, self.arriving = CohortWatch(self.state.cohorts), ArrivingWatch(self.state.arriving)
+        self.mix = ClassMix(self.state.arriving)
 
     @property
     def episodes(self) -> list[Episode]:
@@ -95,7 +100,7 @@ class LabelWatch:
     def start_afresh(self) -> None:
         """Another version is champion: what is usual of its outcomes is not known."""
         self.state.hours, self.state.cohorts, self.state.arriving = {}, CohortState(), ArrivingState()
-        self.cohorts, self.arriving = CohortWatch(self.state.cohorts), ArrivingWatch(self.state.arriving)
+        self._begin()
 
     # --------------------------------------------------------------------------------------------------- asking
 
@@ -133,6 +138,10 @@ class LabelWatch:
         newest = self.cohorts.newest(minute)
         found = of_cohorts(newest.counts, least) if newest is not None else None
         return rules.outcomes_one_sided(found or self.arriving.lacking(minute), least, champion)
+
+    def may_be_one_sided(self, since_s: int, second: int, positive: str) -> bool:
+        """Whether what came in a stretch of seconds may be of one class only: known before its minute is over."""
+        return self._settings.outcomes_one_sided < 1.0 and self.mix.doubtful(since_s, second, positive)
 
     def due_in_silence(self, minute: int, window: int) -> int | None:
         """The first minute from ``minute`` on in which something can change if nothing arrives any more; else None.
@@ -185,4 +194,4 @@ class LabelWatch:
         """Take over a state; raises SnapshotError if its bytes are damaged or newer."""
         self._missing.restore(state.missing)
         self.state = state
-        self.cohorts, self.arriving = CohortWatch(state.cohorts), ArrivingWatch(state.arriving)
+        self._begin()

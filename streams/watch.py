@@ -222,6 +222,8 @@ class ModelWatch:
         for (version, metric), buffer in sorted(self._errors.items()):
             released = buffer.release(before_s)
             if released is not None:
+                if version == self.champion:
+                    self._labels.mix.take(released.seconds, released.codes)
                 watch = self._version(version, metric, int(released.seconds[0]))
                 found.extend((version, each) for each in watch.feed(released))
         yield from self._signal([each for version, each in found if version == self.champion], floor_s)

@@ -9,11 +9,13 @@ from streams.alerts import Evidence
 from streams.label_watch import LabelState
 from streams.withholding import Withheld
 
-FORMAT = 4
+FORMAT = 5
 
 
 class WatchState(LabelState):
-    """The champion, its alerts and what is known of how its outcomes come. Format 3 had no segments."""
+    """The champion, its alerts and what is known of how its outcomes come. Format 3 had no segments,
+    and format 4 no outcomes by second.
+    """
 
     champion: str = ""
     policy: bytes = b""

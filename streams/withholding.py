@@ -18,7 +18,7 @@ class Withheld(msgspec.Struct, frozen=True):
     reason: str
     since_s: int
     tainted: bool = False
-    """Since the last verdict, outcomes came from one side."""
+    """Since the last verdict, outcomes came from one side: not only seemed to."""
 
     @property
     def whole(self) -> bool:
@@ -37,22 +37,28 @@ class Doubt:
     over: bool
 
 
-def withheld(before: Withheld | None, minute: int, names: Set[str], *, settling: bool) -> Withheld | None:
+def withheld(
+    before: Withheld | None, minute: int, names: Set[str], *, settling: bool, doubtful: bool = False
+) -> Withheld | None:
     """Whether the verdict of a minute is withheld, as that of the minute ``before`` was.
 
     ``names``: alerts about outcomes that are open, or whose condition holds; ``settling``: a dump goes on, or did just
-    now.
+    now; ``doubtful``: outcomes seem to be of one side, too few as yet for an alert.
     """
-    reason = ONE_SIDED if OUTCOMES_ONE_SIDED in names else DUMP if settling else SLOW if OUTCOMES_SLOW in names else ""
-    if before is not None and before.reason == reason:
-        return before
-    tainted = reason == ONE_SIDED or (before is not None and before.tainted)
-    return Withheld(reason, minute * 60, tainted) if reason else None
+    one_sided = OUTCOMES_ONE_SIDED in names
+    if one_sided or (doubtful and not settling):
+        reason = ONE_SIDED
+    else:
+        reason = DUMP if settling else SLOW if OUTCOMES_SLOW in names else ""
+    if not reason:
+        return None
+    since_s = before.since_s if before is not None and before.reason == reason else minute * 60
+    return Withheld(reason, since_s, one_sided or (before is not None and before.tainted))
 
 
 def doubts(model: str, version: str, before: Withheld | None, now: Withheld | None) -> Iterator[Doubt]:
     """What the log says of a change."""
-    if before == now:
+    if before is not None and now is not None and (before.reason, before.since_s) == (now.reason, now.since_s):
         return
     for each, over in ((before, True), (now, False)):
         if each is not None:

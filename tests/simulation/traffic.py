@@ -130,3 +130,26 @@ def long() -> Iterator[Act]:
     yield script.act(900)
 
     yield _Script().act(1_320)
+
+
+TURN_S = 320
+"""In the middle of a minute: what :func:`turning` does to ``fraud``."""
+
+
+def turning(one_sided: bool) -> Iterator[Act]:
+    """Eight predictions a second for two minutes, and again; a tenth are positive, and of those two in five are wrong.
+
+    From :data:`TURN_S` on outcomes of the positives alone come (``one_sided``), or all come and every second negative
+    is wrong.
+    """
+    for begin_s, end_s in ((0, 120), (300, 420)):
+        script = _Script()
+        for number in range(8 * begin_s, 8 * end_s):
+            at, said, name = number / 8, int(number % 10 == 9), f"f{number}"
+            turned = at >= TURN_S
+            wrong = number // 10 % 5 in (0, 2) if said else turned and not one_sided and number % 2 == 0
+            script.prediction(at, name, "fraud", said)
+            if said or not (turned and one_sided):
+                script.outcome(at + 0.5, name, 1 - said if wrong else said)
+        yield script.act(end_s + 1)
+    yield _Script().act(900)

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from detectors.cohorts import Count
 from detectors.dump import LEAST_OUTCOMES, LEAST_SUSPECT, least_dump, suspect
-from detectors.one_sided import Arriving, of_arrivals, of_cohorts
+from detectors.e_detector import EDetector
+from detectors.one_sided import Arriving, of_arrivals, of_cohorts, telling
+from detectors.one_sided import suspect as one_side_suspect
+from detectors.reference import Reference
 
 
 def counts(**classes: tuple[int, int]) -> dict[str, Count]:
@@ -84,3 +87,41 @@ def test_outcomes_that_come_faster_than_they_should_may_be_the_first_of_a_dump()
     assert not suspect(12_000.0, 600, 3)
     assert suspect(12_000.0, 12_000, 3)
     assert not suspect(12_000.0, 12_000, 60)
+
+
+@pytest.mark.parametrize(
+    ("n", "found", "share", "expected"),
+    [
+        (8, 8, 0.2, True),  # a class of a fifth, alone
+        (2, 2, 0.2, False),  # may be chance
+        (21, 0, 0.2, True),  # that class missing
+        (20, 0, 0.2, False),
+        (100, 40, 0.2, True),
+        (1_000, 260, 0.2, False),  # surely another mix, and not one-sided
+        (100, 20, 0.2, False),
+    ],
+)
+def test_a_mix_that_predictions_do_not_let_expect_is_suspected(
+    n: int, found: int, share: float, expected: bool
+) -> None:
+    """Surely, and by far."""
+    assert one_side_suspect(n, found, n * share) is expected
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "expected"), [(21, 0.2, True), (20, 0.2, False), (21, 0.8, True), (500, 0.005, False)]
+)
+def test_outcomes_tell_of_both_classes_if_there_are_enough_to_miss_one(n: int, share: float, expected: bool) -> None:
+    """The rarer class needs more."""
+    assert telling(n, n * share) is expected
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("errors", [0.2, 0.5, 1.0])
+def test_one_side_is_suspected_before_a_detector_finds_it(share: float, errors: float) -> None:
+    """Only outcomes of a class of some share come, whose errors are those that the others do not make."""
+    for seed in range(5):
+        detector = EDetector(threshold=1e6, reference=Reference.of_rate(5_000, share * errors + (1.0 - share) * 0.01))
+        wrong = (np.random.default_rng(seed).random(20_000) < errors).astype(np.float64)
+        n = detector.update_many(wrong)[0].index + 1
+        assert one_side_suspect(n, n, n * share), f"{n} outcomes"

@@ -179,6 +179,47 @@ def test_a_drift_behind_a_feed_of_one_class_pages_when_the_verdict_is_back() -> 
     assert 13 * 60 <= at_minute(got[0]) <= 15 * 60, "withheld while the feed is one-sided"
 
 
+BUSY = 600
+"""Outcomes a minute, of which a detector needs seconds."""
+
+
+def turned(offset_s: int, a_minute: int = BUSY) -> tuple[Traffic, int]:
+    """A quarter of an hour of traffic, and the second of its last third in which something is to happen."""
+    return feed(15 / DAY, a_minute, seed=offset_s), MIDNIGHT_S + 600 + offset_s
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+@pytest.mark.parametrize("offset_s", [1, 20, 42, 58])
+def test_a_busy_feed_that_turns_one_sided_within_a_minute_pages_nobody(offset_s: int, predicted: int) -> None:
+    """What a detector finds in the seconds before the minute is over is held, and dropped with the rest."""
+    found, turn_s = turned(offset_s)
+    found = found.blocked(turn_s, END_S, predicted, back=False)
+    assert {name for name, _ in names(alerts(found, MIDNIGHT_S + 900))} <= {"OutcomesOneSided"}
+    if predicted == 0:
+        accepted = alerts(found, MIDNIGHT_S + 900, outcomes_one_sided=1.0)
+        assert turn_s < MIDNIGHT_S + 60 * at_minute(about_the_model(accepted)[0]) < turn_s + 60
+
+
+@pytest.mark.parametrize("offset_s", [1, 20, 42, 58])
+def test_a_busy_model_that_collapses_pages_as_soon_as_if_nobody_looked_at_sides(offset_s: int) -> None:
+    """Its outcomes come for both classes: nothing waits."""
+    found, turn_s = turned(offset_s)
+    worse = traffic(15, DRIFTED, positive=0.2, a_minute=BUSY, seed=offset_s)
+    found = replace(found, actual=np.where(found.at_s < turn_s, found.actual, worse.actual))
+    got = about_the_model(alerts(found, MIDNIGHT_S + 900))
+    assert got == about_the_model(alerts(found, MIDNIGHT_S + 900, outcomes_one_sided=1.0))
+    assert at_minute(got[0]) < 11.5
+
+
+def test_a_model_that_suddenly_predicts_one_class_only_pages_when_the_next_minute_is_over() -> None:
+    """Its outcomes are of one class, and as they were predicted."""
+    found, turn_s = turned(20)
+    found = replace(found, predicted=np.where(found.at_s < turn_s, found.predicted, 1))
+    got = alerts(found, MIDNIGHT_S + 900)
+    assert "OutcomesOneSided" not in {name for name, _ in names(got)}
+    assert at_minute(about_the_model(got)[0]) <= 12
+
+
 @pytest.mark.parametrize("back", [True, False])
 def test_a_blocked_feed_that_returns_pages_nobody(back: bool) -> None:
     """With its backlog at once, or without: it was slow, then a dump."""

@@ -57,6 +57,17 @@ def test_a_reason_that_stays_keeps_its_beginning_and_one_side_is_remembered() ->
     assert list(doubts("m", "1", dump, dump)) == []
 
 
+def test_a_doubt_is_told_as_one_side_and_becomes_it_when_its_alert_says_so() -> None:
+    """Since its first minute, in one line of the log; only what was certain taints what was found."""
+    doubt = withheld(None, 7, {OUTCOMES_SLOW}, settling=False, doubtful=True)
+    assert doubt == Withheld("one_sided", 420, tainted=False)
+    sure = withheld(doubt, 8, {OUTCOMES_ONE_SIDED}, settling=False)
+    assert sure == Withheld("one_sided", 420, tainted=True)
+    assert list(doubts("m", "1", doubt, sure)) == []
+    assert withheld(None, 7, set(), settling=True, doubtful=True) == Withheld("dump", 420)
+    assert withheld(doubt, 8, set(), settling=False) is None
+
+
 class EveryMinute(ModelWatch):
     """A watch that passes over no minute."""
 
