@@ -58,5 +58,17 @@ def mature_after(classes: Mapping[str, Delays]) -> int | None:
 
     None if no class has enough outcomes to tell.
     """
-    known = [quantile(delays, MATURE) for delays in classes.values() if sum(delays.values()) >= LEAST_OUTCOMES]
-    return max((each for each in known if each is not None), default=None)
+    found = slowest(classes)
+    return None if found is None else found[1]
+
+
+def slowest(classes: Mapping[str, Delays]) -> tuple[str, int] | None:
+    """The predicted class whose outcomes take longest, and after how many minutes nearly all of them have come; the
+    first by name of several. None if no class has enough outcomes to tell.
+    """
+    known = [
+        (label, minutes)
+        for label, delays in sorted(classes.items())
+        if sum(delays.values()) >= LEAST_OUTCOMES and (minutes := quantile(delays, MATURE)) is not None
+    ]
+    return max(known, key=lambda each: each[1], default=None)

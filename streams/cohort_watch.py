@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 
 from detectors.cohorts import ALL, DAY_MINUTES, Cohorts, Count, Counts, Mature
-from detectors.label_delay import DAYS, bucket, mature_after, quantile, together
+from detectors.label_delay import DAYS, Delays, bucket, quantile, slowest, together
 from detectors.windows import SPAN_MINUTES
 from streams.arrivals import Minute, Moved
 from streams.catalog import label_text
 from streams.withholding import Withheld
 
-QUANTILES = (0.5, 0.95)
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
 NEWEST_MINUTES = (30, 60, DAY_MINUTES)
+AGES_MINUTES = (0, 60, 3 * 60, DAY_MINUTES, 3 * DAY_MINUTES, 7 * DAY_MINUTES, 30 * DAY_MINUTES)
+"""Between them lie the cohorts whose labelled share is reported, each from cohorts of a size that are kept so long."""
 
 
 class CohortState(msgspec.Struct):
@@ -29,16 +32,35 @@ class CohortState(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class ClassDelays:
+    """How long the outcomes of one predicted class took that came in the last days, by quantile; as upper bounds."""
+
+    outcomes: int
+    delays_s: Mapping[float, int]
+
+    @classmethod
+    def of(cls, delays: Delays) -> ClassDelays:
+        """From counts by bucket."""
+        found = {share: quantile(delays, share) for share in QUANTILES}
+        known = {share: 60 * (minutes + 1) for share, minutes in found.items() if minutes is not None}
+        return cls(sum(delays.values()), known)
+
+
+@dataclass(frozen=True, slots=True)
 class LabelReport:
     """How outcomes come. Delays are upper bounds, from the minute of a prediction to that of its outcome's arrival.
 
-    ``delays_s`` by quantile; ``mature_after_s`` is None while too few outcomes are known. ``windows`` by name.
+    ``delays_s`` by quantile; ``mature_after_s`` is None while too few outcomes are known, else it is that of the class
+    ``slowest``. ``windows`` by name, ``classes`` by predicted class; ``cohorts`` are those of each age, newest first.
     """
 
     delays_s: Mapping[float, int]
     mature_after_s: int | None
     windows: Mapping[str, Mature]
     withheld: Withheld | None = None
+    classes: Mapping[str, ClassDelays] = field(default_factory=dict)
+    slowest: str | None = None
+    cohorts: Sequence[Mature] = ()
 
 
 class CohortWatch:
@@ -49,7 +71,7 @@ class CohortWatch:
         self.cohorts = Cohorts(state.tiers or None, state.since)
         state.tiers = self.cohorts.tiers
         self._reported: tuple[int, LabelReport] | None = None
-        self._mature_minutes = self._measured()
+        self._slowest = self._measured()
 
     def fold(self, arrived: Minute, minute: int, version: str) -> None:
         """Let what arrived in a minute count."""
@@ -70,7 +92,7 @@ class CohortWatch:
             if move.version == version and move.cohort >= 0:
                 label = label_text(move.prediction) if move.metric == "accuracy" else ALL
                 cohorts.add(minute, move.cohort, label, Count(loss=_change(move)))
-        self._mature_minutes = self._measured()
+        self._slowest = self._measured()
 
     def _delayed(self, minute: int, label: str, delay_minutes: int, outcomes: int) -> None:
         day = minute // DAY_MINUTES
@@ -82,14 +104,16 @@ class CohortWatch:
 
     def mature_minutes(self) -> int | None:
         """After how many minutes a cohort is mature; None while too few outcomes are known."""
-        return self._mature_minutes
+        return None if self._slowest is None else self._slowest[1]
 
-    def _measured(self) -> int | None:
-        labels = sorted({label for classes in self.state.delays.values() for label in classes})
-        return mature_after({label: together(self._delays(label)) for label in labels})
+    def _measured(self) -> tuple[str, int] | None:
+        return slowest(self._delays())
 
-    def _delays(self, label: str) -> Iterator[Mapping[int, int]]:
-        return (classes[label] for classes in self.state.delays.values() if label in classes)
+    def _delays(self) -> dict[str, Delays]:
+        """Of each predicted class, over the days that are kept."""
+        days = self.state.delays.values()
+        labels = sorted({label for classes in days for label in classes})
+        return {label: together(classes[label] for classes in days if label in classes) for label in labels}
 
     def mature(self, minute: int, span_minutes: int) -> Mature | None:
         """The newest mature cohorts of a span when a minute is over; None if none is known."""
@@ -108,14 +132,16 @@ class CohortWatch:
         return self._reported[1]
 
     def _report(self, minute: int) -> LabelReport:
-        delays = together(each for classes in self.state.delays.values() for each in classes.values())
-        found = {share: quantile(delays, share) for share in QUANTILES}
-        delay = self.mature_minutes()
+        delays, delay = self._delays(), self.mature_minutes()
         windows = {name: self.mature(minute, span) for name, span in SPAN_MINUTES.items()}
+        ages = [self.cohorts.mature(minute, young, old - young) for young, old in pairwise(AGES_MINUTES)]
         return LabelReport(
-            {share: 60 * (minutes + 1) for share, minutes in found.items() if minutes is not None},
+            ClassDelays.of(together(delays.values())).delays_s,
             None if delay is None else 60 * (delay + 1),
             {name: each for name, each in windows.items() if each is not None},
+            classes={label: ClassDelays.of(each) for label, each in delays.items()},
+            slowest=None if self._slowest is None else self._slowest[0],
+            cohorts=[each for each in ages if each is not None and each.total.predictions],
         )
 
 

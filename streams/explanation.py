@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,9 +13,11 @@ import redis
 from detectors.budget import WEEK_S, Watched, explained
 from detectors.delay import expected_delay
 from detectors.four_rates import RATES
-from streams.detecting import Detecting
+from streams import label_explanation
+from streams.detecting import Detecting, RateDetecting, SegmentDetecting
 from streams.errors import MissingInput
 from streams.events import rfc3339
+from streams.label_status import LabelStatus
 from streams.settings import RedisSettings
 from streams.store_client import connect, store_failure
 
@@ -28,12 +31,13 @@ LONGEST_DAYS = 365
 
 
 class VersionDetecting(msgspec.Struct):
-    """One version in the monitor's report."""
+    """One version in the monitor's report. ``labels`` are added to the champion: how its outcomes come."""
 
     version: str
     champion: bool = False
     metric: str = "accuracy"
     detection: Detecting | None = None
+    labels: LabelStatus | None = None
 
 
 class ModelDetecting(msgspec.Struct):
@@ -42,6 +46,8 @@ class ModelDetecting(msgspec.Struct):
     model: str
     champion: str = ""
     versions: list[VersionDetecting] = []
+    watermark_ms: int = 0
+    labels: LabelStatus | None = None
 
 
 _model = msgspec.json.Decoder(ModelDetecting)
@@ -77,14 +83,22 @@ def chosen(report: ModelDetecting, version: str | None) -> VersionDetecting:
     wanted = version or report.champion
     for each in report.versions:
         if each.version == wanted and each.detection is not None:
-            return each
+            return msgspec.structs.replace(each, labels=report.labels if wanted == report.champion else None)
     known = ", ".join(each.version for each in report.versions if each.detection is not None) or "none"
     asked = f"version {wanted!r}" if wanted else "champion"
     raise MissingInput(f"the detectors of model {report.model!r} know no {asked}", f"with outcomes: {known}")
 
 
 def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
-    """The arithmetic, a line each."""
+    """The arithmetic, then when outcomes tell; a line each."""
+    yield from _arithmetic(report, version)
+    if version.version == report.champion:
+        yield from label_explanation.told(version.labels, report.watermark_ms)
+    else:
+        yield f"how long outcomes take is measured for the champion only, which is version {report.champion}"
+
+
+def _arithmetic(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
     found = version.detection
     if found is None:
         return
@@ -95,8 +109,7 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
         yield f"outcomes: {found.outcomes_per_s:.4g} a second are {week:,.0f} a week"
         until = f", and until {rfc3339(1000 * found.until_s)}" if found.until_s else ""
         yield f"learning what is normal: {found.missing:,} outcomes to go{until}; nothing pages on drift until then"
-        yield from _rates(found)
-        yield from _segments(found, version.metric)
+        yield from _parts(found, version.metric)
         return
     normal = found.normal
     watched = [Watched(each.stream, each.detector, each.share, normal.error / found.scale) for each in found.pagers]
@@ -117,10 +130,10 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
         yield f"budget: {found.false_alarms_per_week:g} false alarms a week for the model: {', '.join(shares)}"
         arithmetic = arithmetic[1:]
     yield from arithmetic
-    what = "mean absolute error" if version.metric == "mae" else "error rate"
     yield (
-        f"normal: {what} {normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} outcomes; "
-        f"dispersion {normal.dispersion:.3g} (1: independent errors), wander {normal.wander:.2g}"
+        f"normal: {_error(version.metric)} {normal.error:.4g} ± {normal.standard_error:.2g} from "
+        f"{normal.outcomes:,.0f} outcomes; dispersion {normal.dispersion:.3g} (1: independent errors), wander "
+        f"{normal.wander:.2g}"
     )
     for each in found.pagers:
         if each.detector != "e_detector" or found.acceptable is None:
@@ -132,76 +145,103 @@ def told(report: ModelDetecting, version: VersionDetecting) -> Iterator[str]:
                 level, per_s = found.acceptable / found.scale, found.outcomes_per_s * each.share
                 told_delay = _delay(level, normal.dispersion, each.threshold, rate / found.scale, per_s)
                 yield f"delay to × {factor:g} ({rate:.4g}): {told_delay}"
-    yield from _rates(found)
-    yield from _segments(found, version.metric)
+    yield from _parts(found, version.metric)
 
 
 def _counted(n: int, noun: str) -> str:
     return noun if n == 1 else f"{noun}s"
 
 
-def _segments(found: Detecting, metric: str) -> Iterator[str]:
-    """Of the segments that are watched, what is normal, the threshold, and how soon a drift is found."""
-    what = "mean absolute error" if metric == "mae" else "error rate"
-    for each in found.segments:
-        normal = each.normal
-        if not each.outcomes:
-            yield f"segment {each.segment}: no outcome of it yet; is it spelt as the events spell it?"
-            continue
-        share = each.outcomes_per_s / found.outcomes_per_s if found.outcomes_per_s else 0.0
-        head = f"segment {each.segment}: {share:.3g} of the outcomes"
-        if normal is None:
-            wanted = max(each.missing_own, math.ceil(each.missing * share))
-            left = f", {_duration(wanted / each.outcomes_per_s)}" if each.outcomes_per_s else ""
-            yield f"{head}; learning what is normal: about {wanted:,} of its own to go{left}; it pages from then on"
-            continue
-        yield (
-            f"{head}; normal: {what} {normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} of "
-            f"its own; dispersion {normal.dispersion:.3g}, wander {normal.wander:.2g}"
-        )
-        if each.acceptable is None or each.threshold is None:
-            continue
-        yield (
-            f"  {each.outcomes_per_s:.4g} outcomes of it a second × {WEEK_S:,} s / {each.false_alarms_per_week:g} = "
-            f"one false alarm in {each.threshold:,.0f} of them; acceptable: up to {each.acceptable * each.scale:.4g}"
-        )
-        for factor in FACTORS:
-            error = factor * normal.error
-            if error / each.scale < WORST:
-                level, per_s = each.acceptable, each.outcomes_per_s
-                delay = _delay(level, normal.dispersion, each.threshold, error / each.scale, per_s, "of its outcomes")
-                yield f"  delay to × {factor:g} ({error:.4g}): {delay}"
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How a part of the outcomes is told: one of the four rates, or a segment.
+
+    ``outcomes`` are what it counts, ``own`` how those are called again. ``normal`` is its value when nothing is wrong,
+    ``acceptable`` up or down to what it may be; ``changes`` are texts, and the error that each means.
+    """
+
+    name: str
+    share: str
+    outcomes: str
+    own: str
+    normal: str
+    acceptable: str
+    changes: Sequence[tuple[str, float]]
+    scale: float = 1.0
+    found: str = ""
+    """What a delay counts."""
 
 
-def _rates(found: Detecting) -> Iterator[str]:
-    """Of the four rates, what is normal, the threshold, and how soon a fall is found."""
-    for each in found.rates:
-        rate, normal = RATES[each.rate], each.normal
-        share = each.outcomes_per_s / found.outcomes_per_s if found.outcomes_per_s else 0.0
-        head = f"{rate.title} ({rate.means}): {share:.3g} of the outcomes are {rate.outcomes}"
-        if normal is None:
-            wanted = max(each.missing_own, math.ceil(each.missing * share))
-            per_s = each.outcomes_per_s
-            left = f", {_duration(wanted / per_s)}" if per_s else ""
-            yield f"{head}; learning what is normal: about {wanted:,} of them to go{left}; it pages from then on"
-            continue
-        yield (
-            f"{head}; normal {1 - normal.error:.4g} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} of them; "
-            f"dispersion {normal.dispersion:.3g}, wander {normal.wander:.2g}"
-        )
-        if each.acceptable is None or each.threshold is None:
-            continue
-        yield (
-            f"  {each.outcomes_per_s:.4g} {rate.outcomes} a second × {WEEK_S:,} s / {each.false_alarms_per_week:g} = "
-            f"one false alarm in {each.threshold:,.0f} of them; acceptable: down to {1 - each.acceptable:.4g}"
-        )
-        for lost in POINTS_LOST:
-            error = normal.error + lost
-            if error < WORST:
-                delay = _delay(
-                    each.acceptable, normal.dispersion, each.threshold, error, each.outcomes_per_s, rate.outcomes
-                )
-                yield f"  delay to {1 - error:.4g}, {100 * lost:.0f} points less: {delay}"
+def _parts(found: Detecting, metric: str) -> Iterator[str]:
+    """Of the four rates, then of the segments that are watched, what is normal, the threshold, and how soon a change
+    is found.
+    """
+    for rate in found.rates:
+        yield from _part(found, rate, _of_rate(rate))
+    for segment in found.segments:
+        if segment.outcomes:
+            yield from _part(found, segment, _of_segment(segment, metric))
+        else:
+            yield f"segment {segment.segment}: no outcome of it yet; is it spelt as the events spell it?"
+
+
+def _of_rate(each: RateDetecting) -> _Part:
+    rate, error = RATES[each.rate], each.normal.error if each.normal is not None else 0.0
+    losses = [(lost, error + lost) for lost in POINTS_LOST]
+    return _Part(
+        name=f"{rate.title} ({rate.means})",
+        share=f"of the outcomes are {rate.outcomes}",
+        outcomes=rate.outcomes,
+        own="of them",
+        normal=f"{1 - error:.4g}",
+        acceptable="" if each.acceptable is None else f"down to {1 - each.acceptable:.4g}",
+        changes=[(f"{1 - worse:.4g}, {100 * lost:.0f} points less", worse) for lost, worse in losses],
+        found=rate.outcomes,
+    )
+
+
+def _of_segment(each: SegmentDetecting, metric: str) -> _Part:
+    error = each.normal.error if each.normal is not None else 0.0
+    return _Part(
+        name=f"segment {each.segment}",
+        share="of the outcomes",
+        outcomes="outcomes of it",
+        own="of its own",
+        normal=f"{_error(metric)} {error:.4g}",
+        acceptable="" if each.acceptable is None else f"up to {each.acceptable * each.scale:.4g}",
+        changes=[(f"× {factor:g} ({factor * error:.4g})", factor * error) for factor in FACTORS],
+        scale=each.scale,
+        found="of its outcomes",
+    )
+
+
+def _part(found: Detecting, each: RateDetecting | SegmentDetecting, part: _Part) -> Iterator[str]:
+    share, normal = each.outcomes_per_s / found.outcomes_per_s if found.outcomes_per_s else 0.0, each.normal
+    head = f"{part.name}: {share:.3g} {part.share}"
+    if normal is None:
+        wanted = max(each.missing_own, math.ceil(each.missing * share))
+        left = f", {_duration(wanted / each.outcomes_per_s)}" if each.outcomes_per_s else ""
+        yield f"{head}; learning what is normal: about {wanted:,} {part.own} to go{left}; it pages from then on"
+        return
+    yield (
+        f"{head}; normal: {part.normal} ± {normal.standard_error:.2g} from {normal.outcomes:,.0f} {part.own}; "
+        f"dispersion {normal.dispersion:.3g}, wander {normal.wander:.2g}"
+    )
+    if each.acceptable is None or each.threshold is None:
+        return
+    yield (
+        f"  {each.outcomes_per_s:.4g} {part.outcomes} a second × {WEEK_S:,} s / {each.false_alarms_per_week:g} = "
+        f"one false alarm in {each.threshold:,.0f} of them; acceptable: {part.acceptable}"
+    )
+    for text, error in part.changes:
+        if error / part.scale < WORST:
+            level, per_s = each.acceptable, each.outcomes_per_s
+            delay = _delay(level, normal.dispersion, each.threshold, error / part.scale, per_s, part.found)
+            yield f"  delay to {text}: {delay}"
+
+
+def _error(metric: str) -> str:
+    return "mean absolute error" if metric == "mae" else "error rate"
 
 
 def _delay(

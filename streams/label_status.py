@@ -41,15 +41,40 @@ class WithheldStatus(msgspec.Struct):
     since: str
 
 
+class ClassStatus(msgspec.Struct):
+    """How many outcomes of a predicted class came over the last week, and within what time, as in
+    :class:`LabelStatus`.
+    """
+
+    outcomes: int
+    delays_s: dict[str, int] = {}
+
+
+class Cohort(msgspec.Struct):
+    """Predictions of a time, and how many of them are labelled by now: in all, and by predicted class."""
+
+    begins_at: str
+    ends_at: str
+    predictions: int
+    outcomes: int
+    share: float | None = None
+    shares: dict[str, float | None] = {}
+
+
 class LabelStatus(msgspec.Struct):
     """``delays_s``: by quantile, as text, the seconds within which so many outcomes came over the last week, rounded
-    up to a minute and to a quarter more at most. A cohort is mature ``mature_after_s`` after it was predicted.
+    up to a minute and to a quarter more at most. A cohort is mature ``mature_after_s`` after it was predicted, when
+    95 % of the outcomes of the ``slowest`` predicted class have come. ``classes`` by label ("" for a regression);
+    ``cohorts`` by age, newest first.
     """
 
     delays_s: dict[str, int] = {}
     mature_after_s: int | None = None
     windows: dict[str, MatureWindow] = {}
     withheld: WithheldStatus | None = None
+    classes: dict[str, ClassStatus] = {}
+    slowest: str | None = None
+    cohorts: list[Cohort] = []
 
 
 def told(found: LabelStatus) -> Iterator[str]:

@@ -18,11 +18,11 @@ import structlog
 
 from detectors.tally import Tally
 from streams.catalog import label_text
-from streams.cohort_watch import LabelReport
 from streams.errors import RestartMe, StateMismatch
 from streams.events import Alert, rfc3339
 from streams.joining import murmur2_partition
-from streams.label_status import WITHHELD, LabelStatus, MatureWindow, WithheldStatus
+from streams.label_report import labels
+from streams.label_status import WITHHELD
 from streams.log import Log, Publisher, Reader, Record
 from streams.metrics import WorkerMetrics
 from streams.models import ModelEvents
@@ -360,31 +360,6 @@ class MonitorStage:
                 ],
             }
         )
-
-
-def labels(found: LabelReport | None, metric: str) -> LabelStatus | None:
-    """How outcomes of a champion come, as the report in the store tells it."""
-    if found is None:
-        return None
-    windows = {}
-    for name, window in found.windows.items():
-        total = window.total
-        error = total.loss / total.outcomes if total.outcomes else None
-        windows[name] = MatureWindow(
-            rfc3339(60_000 * window.first),
-            rfc3339(60_000 * window.end),
-            total.predictions,
-            total.outcomes,
-            total.share,
-            {label: count.share for label, count in sorted(window.counts.items()) if count.predictions},
-            accuracy=1.0 - error if error is not None and metric == "accuracy" else None,
-            mae=error if metric == "mae" else None,
-        )
-    delays = {f"{share:g}": seconds for share, seconds in found.delays_s.items()}
-    withheld = None
-    if found.withheld is not None:
-        withheld = WithheldStatus(found.withheld.reason, rfc3339(1000 * found.withheld.since_s))
-    return LabelStatus(delays, found.mature_after_s, windows, withheld)
 
 
 def _tell_doubt(doubt: Doubt) -> None:

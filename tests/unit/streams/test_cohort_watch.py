@@ -13,8 +13,8 @@ from rich.console import Console
 from detectors.snapshot import seal as seal_state
 from detectors.snapshot import unseal
 from streams.catalog import Catalog
+from streams.label_report import labels
 from streams.metrics import WorkerMetrics
-from streams.monitoring import labels
 from streams.records import Summary, Take, VersionPart
 from streams.status import ModelStatus, Status, describe, parse_reports, render
 from streams.watch import ModelWatch

@@ -128,7 +128,7 @@ def test_the_four_rates_have_their_own_arithmetic() -> None:
     assert "0.125 for the errors of all outcomes, 0.125 for recall, specificity, precision, negative" in text
     assert "/ 0.125 = one false alarm in 48,384,000 outcomes" in text
     assert "recall (the share of the positives that it finds): 0.0" in text
-    assert "of the outcomes are positives; normal 0.8" in text
+    assert "of the outcomes are positives; normal: 0.8" in text
     assert "positives a second × 604,800 s / 0.03125 = one false alarm in" in text
     assert "of them; acceptable: down to 0.8" in text
     assert "40 points less: about" in text

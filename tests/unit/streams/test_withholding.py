@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from streams.alerts import OUTCOMES_ONE_SIDED, OUTCOMES_SLOW
+from streams.label_report import labels
 from streams.metrics import WorkerMetrics
 from streams.monitor import MonitorPartition
-from streams.monitoring import labels
 from streams.status import Status, describe, parse_reports, render
 from streams.watch import ModelWatch
 from streams.withholding import Doubt, Withheld, doubts, withheld
