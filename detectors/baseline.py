@@ -90,6 +90,10 @@ class BaselineLearner:
         """
         self._windows.add(self._valid(errors))
 
+    def join(self, observed: WindowSums) -> None:
+        """The same for whole windows of errors that were kept elsewhere."""
+        self._windows.join(observed)
+
     def _valid(self, errors: Errors) -> NDArray[np.float64]:
         values = checked(errors) if self._metric == "accuracy" else finite(errors)
         if values.size and not (values.min() >= 0.0 and values.max() <= LARGEST):

@@ -14,6 +14,8 @@ FLOW = 5.0
 """Times the predictions of a minute: outcomes that come soon never outnumber what was predicted."""
 PART = 0.25
 """Of an hour's outcomes in its last minute."""
+FIRST_DAY_S = 90_000
+"""A day, and an hour for a dump that is later than the one before: how outcomes come has been seen once by then."""
 SETTLE_MINUTES = 5
 """Behind the last such minute, before what came is believed to be all."""
 

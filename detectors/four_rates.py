@@ -115,6 +115,12 @@ class FourRates:
         for part in self.parts.values():
             part.start_afresh()
 
+    def learn_until(self, second: int) -> None:
+        """Learn on: what has come in the first day and what comes before a second is normal too."""
+        self.until_s = max(self.until_s, second)
+        for part in self.parts.values():
+            part.learn_until(second)
+
     def update_many(self, seconds: NDArray[np.int64], codes: Codes) -> list[PartDetection]:
         """Feed outcomes of codes 0 to 3, oldest first; detections come in the order of their outcomes, then of the
         rates.

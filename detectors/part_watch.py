@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from detectors.baseline import LARGEST
 from detectors.budget import BY_PROOF, Allotted, Watched, allot
+from detectors.dump import FIRST_DAY_S
 from detectors.e_detector import EDetector
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.reference import WINDOW, Reference, WindowSums
@@ -35,7 +36,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(slots=True)
 class PartState:
-    """`marks` are (outcomes so far, second). An empty `detector` has not begun."""
+    """`marks` are (outcomes so far, second). An empty `detector` has not begun. `day`: the errors of the first day that
+    were not learnt from; states of releases before have none.
+    """
 
     count: int = 0
     rate: OutcomeRateState = field(default_factory=OutcomeRateState)
@@ -43,6 +46,7 @@ class PartState:
     learnt: bool = False
     detector: bytes = b""
     marks: list[tuple[int, int]] = field(default_factory=list)
+    day: WindowSums = field(default_factory=WindowSums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,13 @@ class PartWatch:
         """Forget what the detector saw, not the reference."""
         self.detector = self.allotted = None
 
+    def learn_until(self, second: int) -> None:
+        """Learn on: what has come in the first day and what comes before a second is normal too."""
+        self._until_s = max(self._until_s, second)
+        self._state.learner.join(self._state.day)
+        self._state.day, self._state.learnt = WindowSums(), False
+        self.start_afresh()
+
     def update_many(self, seconds: Ints, errors: Floats, numbers: Ints) -> list[PartDetection]:
         """Feed outcomes of the part, oldest first: their seconds, errors from 0 to 1 (or absolute ones), and numbers
         among the version's outcomes, from 1.
@@ -145,6 +156,7 @@ class PartWatch:
             learnt = self._learn(errors[start:end], numbers[start:end], seconds[start:end])
             self._state.count += learnt
             if learnt < taken:
+                self._keep_first_day(errors[start + learnt : end], seconds[start + learnt : end])
                 found.extend(self._detect(errors[start + learnt : end], start + learnt))
             start = end
         return self._placed(found, seconds, before)
@@ -172,6 +184,12 @@ class PartWatch:
         self._state.learner.add(np.minimum(errors[:taken], LARGEST))
         self._state.learnt = taken < len(errors)
         return taken
+
+    def _keep_first_day(self, errors: Floats, seconds: Ints) -> None:
+        until_s = self._rate.state.begun_s + FIRST_DAY_S
+        if seconds[0] < until_s:
+            early = errors[: int(np.searchsorted(seconds, until_s))]
+            self._state.day.add(np.minimum(early, LARGEST))
 
     def _detect(self, errors: Floats, offset: int) -> list[tuple[int, Detection, Allotted]]:
         detector = self.detector if self.detector is not None else self._make()

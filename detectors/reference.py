@@ -86,6 +86,13 @@ class WindowSums:
                 self.squares += total * total
                 self.fine_squares += fine_squares
 
+    def join(self, other: "WindowSums") -> None:
+        """Take in the whole windows of others, as errors that came before the next one."""
+        self.windows += other.windows
+        self.total += other.total
+        self.squares += other.squares
+        self.fine_squares += other.fine_squares
+
     def reference(self, scale: float) -> "Reference":
         """Of the whole windows, with errors divided by the scale."""
         return Reference(

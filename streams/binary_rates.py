@@ -81,6 +81,12 @@ class BinaryRates:
             self.look()
             self._rates.start_afresh()
 
+    def learn_until(self, second: int) -> None:
+        """Learn on: what has come in the first day and what comes before a second is normal too."""
+        if self._rates is not None:
+            self.look()
+            self._rates.learn_until(second)
+
     def _end(self) -> None:
         self._rates = None
         self._take()

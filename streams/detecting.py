@@ -70,7 +70,8 @@ class Detecting(msgspec.Struct, frozen=True):
 
     ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
     is wrong. ``rates`` are those of a binary model, ``segments`` those that are watched; ``pagers_per_week`` is what
-    they leave of the budget. While it is learnt, ``until_s`` is the second before which detectors do not watch.
+    they leave of the budget. While it is learnt, ``until_s`` is the second before which detectors do not watch;
+    ``at_once``: because outcomes came all at once.
     """
 
     false_alarms_per_week: float
@@ -83,4 +84,5 @@ class Detecting(msgspec.Struct, frozen=True):
     rates: list[RateDetecting] = []
     pagers_per_week: float | None = None
     until_s: int = 0
+    at_once: bool = False
     segments: list[SegmentDetecting] = []

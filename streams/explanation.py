@@ -108,6 +108,7 @@ def _arithmetic(report: ModelDetecting, version: VersionDetecting) -> Iterator[s
         week = found.outcomes_per_s * WEEK_S
         yield f"outcomes: {found.outcomes_per_s:.4g} a second are {week:,.0f} a week"
         until = f", and until {rfc3339(1000 * found.until_s)}" if found.until_s else ""
+        until += " (a whole day, because outcomes came all at once)" if found.until_s and found.at_once else ""
         yield f"learning what is normal: {found.missing:,} outcomes to go{until}; nothing pages on drift until then"
         yield from _parts(found, version.metric)
         return

@@ -82,6 +82,12 @@ class SegmentWatch:
             if segment in ("", name):
                 each.part.start_afresh()
 
+    def learn_until(self, second: int) -> None:
+        """Learn on: what has come in the first day and what comes before a second is normal too."""
+        for each in self._watched.values():
+            each.until_s = max(each.until_s, second)
+            each.part.learn_until(second)
+
     def feed(
         self, values: Floats, seconds: Ints, segments: Codes | None, before: int
     ) -> list[tuple[int, PartDetection]]:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.baseline import Baseline, BaselineLearner, Metric
+from detectors.baseline import LARGEST, Baseline, BaselineLearner, Metric
 from detectors.budget import Allotted
 from detectors.contract import Detector
+from detectors.dump import FIRST_DAY_S
 from detectors.four_rates import RATES
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.pagers import ALL_OUTCOMES, Pagers
 from detectors.part_watch import PartDetection
-from detectors.reference import LEAST_OUTCOMES, Reference
+from detectors.reference import LEAST_OUTCOMES, Reference, WindowSums
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import decode, seal, unseal
@@ -28,7 +29,7 @@ from streams.order import Errors, Floats
 from streams.segment_watch import SegmentState, SegmentWatch
 from streams.settings import MonitorSettings
 
-FORMAT = 4
+FORMAT = 5
 
 Ints = NDArray[np.int64]
 
@@ -36,9 +37,10 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class _State:
     """Format 1 had a scale, which follows from the baseline, and no rate of outcomes; format 2 had no four rates, and
-    format 3 no segments.
+    format 3 no segments, format 4 nothing of the first day.
 
-    ``last`` is the newest outcome: second, partition, offset.
+    ``last`` is the newest outcome: second, partition, offset. ``day``: the errors of the first day that detectors have
+    seen; ``dumps_until_s`` is when a day that is learnt for its dumps is over, 0 if none is.
     """
 
     metric: Metric
@@ -52,6 +54,8 @@ class _State:
     binary: BinaryRatesState = field(default_factory=BinaryRatesState)
     last: tuple[int, int, int] = (0, 0, 0)
     segments: dict[str, SegmentState] = field(default_factory=dict)
+    day: WindowSums = field(default_factory=WindowSums)
+    dumps_until_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,11 @@ class VersionWatch:
 
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
     from its first ``baseline_outcomes`` outcomes, which rules compare with from then on; detectors watch it when it is
-    ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. The
-    four rates of a binary model page beside them (:mod:`streams.binary_rates`), and so do the segments that are watched
-    (:mod:`streams.segment_watch`); both learn what is normal by themselves.
+    ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. If
+    outcomes come all at once in its first day, the reference is that day (:meth:`learn_dumps`).
+
+    The four rates of a binary model page beside them (:mod:`streams.binary_rates`), and so do the segments that are
+    watched (:mod:`streams.segment_watch`); both learn what is normal by themselves.
     """
 
     def __init__(self, metric: Metric, settings: MonitorSettings) -> None:
@@ -94,6 +100,8 @@ class VersionWatch:
         self._binary = BinaryRates(settings)
         self._segments = SegmentWatch(settings, metric)
         self._last = (0, 0, 0)
+        self._day = WindowSums()
+        self._dumps_until_s = 0
         self._beside: list[Detector] = []
         self._marks = Marks()
 
@@ -111,7 +119,31 @@ class VersionWatch:
     def learns_until_s(self) -> int:
         """The second from which on detectors may watch it; 0 if they need not wait for one."""
         begun_s, hours = self._rate.state.begun_s, self._settings.baseline_hours
-        return begun_s + int(3_600 * hours) if hours and begun_s and self.registered is None else 0
+        if self.registered is not None:
+            return 0
+        return max(begun_s + int(3_600 * hours) if hours and begun_s else 0, self._dumps_until_s)
+
+    def learn_dumps(self, at_s: int) -> None:
+        """Outcomes come all at once, up to second ``at_s``: in the first day that is how they come, and learnt.
+
+        What detectors have seen so far tells of a part of a day only. They begin anew when the day is over, and all of
+        it is normal. A registered version goes on, and its rates and segments learn. Does nothing after that day.
+        """
+        until_s = self._rate.state.begun_s + FIRST_DAY_S
+        if self._dumps_until_s or not self._rate.state.begun_s or at_s >= until_s:
+            return
+        self._dumps_until_s, self.changed = until_s, True
+        if self.registered is None:
+            self.pagers, self._beside = None, []
+            self._learner.join(self._day)
+        self._day = WindowSums()
+        self._binary.learn_until(until_s)
+        self._segments.learn_until(until_s)
+
+    def learns(self, found: Evidence, at_s: int) -> bool:
+        """Whether a detection is of outcomes from which is learnt, since they came all at once."""
+        whole = not (found.of_rate or found.segment)
+        return at_s <= self._dumps_until_s and not (whole and self.registered is not None)
 
     @property
     def last_s(self) -> int:
@@ -135,7 +167,16 @@ class VersionWatch:
         rates, segments = self._binary.detecting, self._segments.detecting(self.count)
         if pagers is None:
             until_s = self.learns_until_s
-            return Detecting(budget, self.outcomes_per_s, self.missing, rates=rates, until_s=until_s, segments=segments)
+            at_once = 0 < until_s == self._dumps_until_s
+            return Detecting(
+                budget,
+                self.outcomes_per_s,
+                self.missing,
+                rates=rates,
+                until_s=until_s,
+                segments=segments,
+                at_once=at_once,
+            )
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
             pagers.reference_outcomes,
@@ -271,6 +312,7 @@ class VersionWatch:
         if learnt == len(values):
             return []
         pagers = self._prepared()
+        self._keep_first_day(values[learnt:], seconds[learnt:])
         rest, offset = values[learnt:], offset + learnt
         found = [
             _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
@@ -278,6 +320,12 @@ class VersionWatch:
         for rank, detector in enumerate(self._beside, 1):
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
+
+    def _keep_first_day(self, values: Floats, seconds: Ints) -> None:
+        until_s = self._rate.state.begun_s + FIRST_DAY_S
+        if self.registered is None and not self._dumps_until_s and seconds[0] < until_s:
+            early = values[: int(np.searchsorted(seconds, until_s))]
+            self._day.add(np.minimum(early, LARGEST))
 
     def _placed(self, errors: Errors, found: list[_Found]) -> Iterator[Evidence]:
         """The evidence of detections in their order, each placed by what was known in its own second."""
@@ -366,6 +414,8 @@ class VersionWatch:
                 self._binary.state,
                 self._last,
                 self._segments.states,
+                self._day,
+                self._dumps_until_s,
             ),
         )
 
@@ -383,6 +433,7 @@ class VersionWatch:
         watch._rate = OutcomeRate(state.rate if state.rate.next_s else _rate_of(state.marks))
         watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
         watch._segments = SegmentWatch(settings, state.metric, state.segments)
+        watch._day, watch._dumps_until_s = state.day, state.dumps_until_s
         if state.detectors:
             watch._prepared().restore(state.detectors)
             for detector in watch._beside:

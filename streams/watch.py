@@ -295,6 +295,7 @@ class ModelWatch:
         before, self._at.withheld = self._at.withheld, self._judge.withheld(minute, about_labels)
         for doubt in doubts(self.model, self.champion, before, self._at.withheld):
             yield Happened(at_s, 0, doubt)
+        self._learn_dumps(minute)
         conditions = about_labels | dict(self._judge.about_model(minute))
         for transition in self._policy.step(minute, conditions, silenced=silenced):
             yield Happened(at_s, 0, self._drifts.raised(transition))
@@ -302,6 +303,14 @@ class ModelWatch:
             yield Happened(at_s, 0, self._drifts.raised(transition))
         yield from self._tell(self._held.release(before, minute), at_s)
         self._held.recount()
+
+    def _learn_dumps(self, minute: int) -> None:
+        """How outcomes come is learnt in a version's first day, unless a drift was told an hour or more before."""
+        watch, at = self.versions.get(self.champion), self._at
+        evidence = [*at.evidence, *(each for found in at.segments.values() for each in found)]
+        told = any(each.detected_s < (minute - HOUR_MINUTES) * 60 for each in evidence)
+        if watch is not None and not told and self._labels.arriving.settling(minute):
+            watch.learn_dumps((minute + 1) * 60)
 
     def _silenced(self, at_s: int) -> bool:
         return self._silence is not None and self._silence.covers(at_s)

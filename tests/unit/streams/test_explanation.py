@@ -200,3 +200,12 @@ def test_a_store_that_does_not_answer_is_told() -> None:
     """With its address, as every command does."""
     with pytest.raises(Unavailable):
         collect(RedisSettings(url=f"redis://127.0.0.1:{free_port()}/0"), "loan")
+
+
+def test_a_day_that_is_learnt_for_its_dumps_is_told_with_the_reason() -> None:
+    """Why nothing pages though enough outcomes have come."""
+    text = said(Detecting(0.25, 1.0, 0, until_s=1_700_090_000, at_once=True))
+    assert (
+        "0 outcomes to go, and until 2023-11-15T23:13:20.000Z (a whole day, because outcomes came all at once); nothing"
+        in text
+    )

@@ -7,10 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from streams.catalog import Catalog
 from streams.events import Alert
 from streams.settings import Settings
-from tests.unit.streams.label_traffic import DAY_S, MIDNIGHT_S, NEVER, Traffic, at_minute, log_of, told, traffic
-from tests.unit.streams.monitor_log import champion, registered
+from tests.unit.streams.label_traffic import (
+    DAY_S,
+    MIDNIGHT_S,
+    NEVER,
+    Traffic,
+    at_minute,
+    log_of,
+    told,
+    traffic,
+    watched,
+)
+from tests.unit.streams.monitor_log import champion, events, registered
 
 HOUR_S = 3_600
 DAY = 1_440
@@ -265,3 +276,52 @@ def test_a_correction_is_undone_in_the_windows_and_pages_nobody() -> None:
     got = told(log, settings(detectors=[]), registered(champion(accuracy=ACCURACY)))
     assert names(got) == [("ModelAccuracyDropped", "fired"), ("ModelAccuracyDropped", "clean")]
     assert got[1].ends_at < "2023-11-15T23"
+
+
+def with_nights(days: int, drift: tuple[int, tuple[float, float]] | None = None, seed: int = 4) -> Traffic:
+    """A model that begins at six. Outcomes come at once, a fifth of them in a dump at two, wrong twice as often."""
+    found = traffic(days * DAY, (0.06, 0.06), 0.5, a_minute=7, start_s=MIDNIGHT_S + 6 * HOUR_S, seed=seed, drift=drift)
+    rng = np.random.default_rng([seed, 1])
+    late = rng.random(len(found.at_s)) < 0.2
+    wrong = np.where(late & (rng.random(len(late)) < 0.07), 1 - found.predicted, found.actual)
+    night = found.dumped(2 * HOUR_S).known_s + rng.integers(300, size=len(late))
+    return replace(found, actual=wrong, known_s=np.where(late, night, found.known_s))
+
+
+NIGHTS: dict[str, object] = {
+    "minimum_accuracy": 0.1,
+    "baseline_drop": 0.9,
+    "false_alarms_per_week": 1.0,
+    "rates": [],
+}
+"""Drifts of the error rate only, and a budget of a false alarm a week."""
+
+
+def drifts(found: Traffic, days: float, **monitor: object) -> list[Alert]:
+    """What an unregistered model is told to have: alerts about a drift that fired."""
+    ends_s = MIDNIGHT_S + round((days + 0.25) * DAY_S)
+    got = told(log_of(found, ends_s), settings(**NIGHTS, **monitor), Catalog())
+    return [each for each in got if each.labels["alertname"] == "ConceptDriftDetected" and each.reason == "fired"]
+
+
+def test_a_night_that_a_new_model_has_not_seen_is_learnt_and_pages_nobody() -> None:
+    """The detector had learnt from a day without its night; it learns from the whole first day instead."""
+    assert drifts(with_nights(3), 3) == []
+
+
+def test_behind_the_first_night_a_drift_is_found_as_before() -> None:
+    """Within an hour, at the end of the second day."""
+    first, *_ = drifts(with_nights(3, drift=(2 * DAY, (0.25, 0.25))), 3)
+    assert 2.25 * DAY <= at_minute(first) <= 2.25 * DAY + 60
+
+
+def test_a_drift_that_was_told_before_the_first_night_is_not_learnt() -> None:
+    """The detector goes on behind that night with the reference that it had."""
+    found = with_nights(1, drift=(840, (0.4, 0.4)))
+    monitor = watched(log_of(found, MIDNIGHT_S + 27 * HOUR_S), settings(**NIGHTS, baseline_outcomes=3_000), Catalog())
+    [first, *_] = events([each.alert for each in monitor.outbox])
+    assert (first.labels["alertname"], first.reason) == ("ConceptDriftDetected", "fired")
+    assert at_minute(first) < 1_440
+    detecting = monitor.watches["loan"].versions["1"].detecting
+    assert detecting.normal is not None
+    assert detecting.normal.outcomes == 3_000

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from detectors.baseline import Baseline, Metric
+from detectors.dump import FIRST_DAY_S
 from detectors.four_rates import ACTUAL, OTHER, PREDICTED, RATES, UNKNOWN, Codes
 from detectors.registry import make_detector
 from detectors.snapshot import SnapshotError, decode, seal, unseal
@@ -21,18 +23,18 @@ SETTINGS = MonitorSettings(baseline_outcomes=2_000)
 REGISTERED = Baseline(5_000, "accuracy", 0.9, 0.0042)
 
 
-def errors(values: np.ndarray, from_s: int = START_S, per_s: int = 10) -> Errors:
+def errors(values: np.ndarray, from_s: int = START_S, per_s: float = 10) -> Errors:
     """So many outcomes a second."""
     n = len(values)
     at = np.arange(n)
-    return Errors(from_s + at // per_s, np.zeros(n, dtype=np.int64), at, values.astype(np.float64))
+    return Errors(from_s + (at // per_s).astype(np.int64), np.zeros(n, dtype=np.int64), at, values.astype(np.float64))
 
 
 def bernoulli(rate: float, n: int, seed: int = 1) -> np.ndarray:
     return (np.random.default_rng(seed).random(n) < rate).astype(np.float64)
 
 
-def coded(codes: Codes, from_s: int = START_S, per_s: int = 10) -> Errors:
+def coded(codes: Codes, from_s: int = START_S, per_s: float = 10) -> Errors:
     """The same of a binary model's outcomes."""
     wrong = (codes == ACTUAL) | (codes == PREDICTED)
     return replace(errors(wrong.astype(np.float64), from_s, per_s), codes=codes)
@@ -372,3 +374,95 @@ def test_a_day_of_learning_is_the_same_in_any_batches_and_over_restarts() -> Non
     codes = np.concatenate((classified(0.9, 11_000, 1, 0.2), classified(0.4, 3_000, 2, 0.2)))
     stream = coded(codes)
     require_same_in_pieces(stream, DAY, rng)
+
+
+def test_outcomes_that_come_all_at_once_in_the_first_day_make_a_day_of_learning() -> None:
+    """What detectors had seen of the day is part of the reference; they watch again when it is over, and it is said."""
+    settings = SETTINGS.model_copy(update={"evidence": []})
+    watch = VersionWatch("accuracy", settings)
+    watch.feed(errors(bernoulli(0.05, 4_000), per_s=0.1))
+    assert watch.pagers is not None
+    assert watch.pagers.reference_outcomes == 2_000
+    watch.learn_dumps(START_S + 40_000)
+    detecting = watch.detecting
+    assert (detecting.normal, detecting.at_once, detecting.until_s) == (None, True, START_S + FIRST_DAY_S)
+    assert watch.feed(errors(bernoulli(0.15, 900), START_S + 40_000, per_s=30)) == []
+    assert watch.feed(errors(bernoulli(0.05, 6_000), START_S + 40_030, per_s=0.1)) == []
+    assert watch.pagers is not None
+    assert watch.pagers.reference_outcomes == 9_500
+    assert not watch.detecting.at_once
+    assert watch.feed(errors(bernoulli(0.15, 900, 2), START_S + 101_000, per_s=30)) == [], "it is normal now"
+    assert watch.feed(errors(bernoulli(0.5, 500), START_S + 101_030))
+
+
+def test_after_the_first_day_how_outcomes_come_is_known() -> None:
+    """A dump on the second day changes nothing, nor does another on the first."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.feed(errors(bernoulli(0.05, 9_100), per_s=0.1))
+    before = watch.snapshot()
+    watch.learn_dumps(START_S + FIRST_DAY_S + 60)
+    assert watch.snapshot() == before
+    early = VersionWatch("accuracy", SETTINGS)
+    early.learn_dumps(START_S)
+    early.feed(errors(bernoulli(0.05, 3_000), per_s=1))
+    early.learn_dumps(START_S + 3_000)
+    before = early.snapshot()
+    early.learn_dumps(START_S + 3_060)
+    assert early.snapshot() == before
+
+
+def test_a_registered_version_goes_on_while_its_rates_learn_the_day() -> None:
+    """A baseline says how good it is, and nothing of its rates."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.register(REGISTERED)
+    watch.feed(coded(classified(0.8, 9_000), per_s=1))
+    watch.learn_dumps(START_S + 9_000)
+    assert watch.pagers is not None
+    assert {each.normal for each in watch.detecting.rates} == {None}
+    [found] = watch.feed(errors(bernoulli(0.5, 200), START_S + 9_000))[:1]
+    assert not watch.learns(found, found.detected_s)
+    assert watch.learns(msgspec.structs.replace(found, stream="recall"), found.detected_s)
+    watch.feed(coded(classified(0.8, 90_000, 2), START_S + 9_020, per_s=1))
+    known = {each.rate: each.normal.outcomes for each in watch.detecting.rates if each.normal is not None}
+    assert known["specificity"] > 80_000
+
+
+def test_a_day_learnt_for_its_dumps_is_the_same_in_any_batches_and_over_restarts() -> None:
+    """It begins between two minutes of the stream, however that is read."""
+    rng = np.random.default_rng(17)
+    first, rest = (
+        coded(classified(0.9, 6_000, 1, 0.2), per_s=1),
+        coded(classified(0.9, 85_000, 2, 0.2), START_S + 6_000, 1),
+    )
+    fallen = coded(classified(0.4, 4_000, 3, 0.2), START_S + 91_000)
+    whole = VersionWatch("accuracy", SETTINGS)
+    pieces = VersionWatch("accuracy", SETTINGS)
+    expected, found = [], []
+    for stream in (first, rest, fallen):
+        expected += whole.feed(stream)
+        start = 0
+        while start < len(stream):
+            end = min(len(stream), start + 10 * int(rng.integers(1, 500)))
+            found += pieces.feed(stream.slice(start, end))
+            start = end
+            if rng.random() < 0.2:
+                pieces = VersionWatch.restored(pieces.snapshot(), SETTINGS)
+        for each in (whole, pieces):
+            each.learn_dumps(START_S + 6_000)
+    assert {"recall", "errors"} <= {each.stream for each in expected}
+    assert found == expected
+    assert pieces.snapshot() == whole.snapshot()
+
+
+def test_a_state_of_format_4_knows_nothing_of_a_first_day() -> None:
+    """It goes on; a day that is learnt begins with what comes now."""
+    watch = VersionWatch("accuracy", SETTINGS)
+    watch.feed(errors(bernoulli(0.05, 3_000), per_s=1))
+    _, payload = unseal(watch.snapshot(), FORMAT)
+    old = decode(payload, dict)
+    del old["day"], old["dumps_until_s"]
+    restored = VersionWatch.restored(seal(4, old), SETTINGS)
+    assert restored.pagers is not None
+    assert restored.learns_until_s == 0
+    restored.learn_dumps(START_S + 3_000)
+    assert restored.learns_until_s == START_S + FIRST_DAY_S
