@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.detection_measure import PER, delays, false_alarms
+from bench.detection_measure import PER, Delays, FalseAlarms, delays, false_alarms
+from bench.detection_nights import alert_delays, false_alerts
 from bench.detection_peers import adwin, e_detector, page_hinkley
 from bench.detection_processes import Rates, dumped, overdispersed, steady, swinging
 from detectors.reference import Reference
@@ -21,12 +22,15 @@ DEFAULT_LAMBDA = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A process, and how many of its outcomes are the reference. `low`: it says one standard error too little."""
+    """A process, and how many of its outcomes are the reference. `low`: it says one standard error too little.
+    `monitored`: by what is shipped, which learns from so many and from the time at which they come.
+    """
 
     name: str
     rates: Rates
     reference: int
     low: bool = False
+    monitored: bool = False
 
     def known(self, rate: float) -> Reference | None:
         """What the detector is told, if it is not what the reference shows."""
@@ -42,23 +46,26 @@ CASES = (
     Case("baseline low", steady, 5_000, low=True),
     Case("swing", swinging, 5_000),
     Case("overdispersion", overdispersed, 5_000),
-    Case("dumps", dumped, 5_000),
+    Case("dumps", dumped, 5_000, monitored=True),
 )
-"""A period of the swing and of the dumps is 10,000 outcomes: half of one is a reference that cannot know the other."""
+"""A period of the swing and of the dumps is 10,000 outcomes: half of one is a reference that cannot know the other. Of
+dumps the detector alone would have to be told: the monitor, which knows when outcomes came, tells it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is simulated: streams of one length, by budget; and for delays and peers."""
+    """How much is simulated: streams of one length, by budget; and for delays, peers, and the monitor's delays."""
 
     streams: dict[float, int]
     length: int
     delays: int
     peers: int
+    nights: int
 
 
-FULL = Size({1.0: 4, 0.1: 12, 0.01: 36}, 500_000, 40, 2)
-QUICK = Size({1.0: 2, 0.1: 2, 0.01: 3}, 100_000, 10, 1)
+FULL = Size({1.0: 4, 0.1: 12, 0.01: 36}, 500_000, 40, 2, 10)
+QUICK = Size({1.0: 2, 0.1: 2, 0.01: 3}, 100_000, 10, 1, 1)
 
 
 def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
@@ -70,11 +77,7 @@ def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
                 for name, run in (("adwin", adwin(DEFAULT_DELTA)), ("page_hinkley", page_hinkley(DEFAULT_LAMBDA)))
             }
             for budget in BUDGETS:
-                run = e_detector(PER / budget, case.known(rate))
-                alarms = false_alarms(
-                    run, case.rates, rate, case.reference, size.streams[budget], size.length, seed, EARLY
-                )
-                doubled = delays(run, case.rates, rate, rate, case.reference, size.delays, seed + 1, after=10_000)
+                alarms, doubled = measured(case, rate, budget, size, seed)
                 yield {
                     "case": case.name,
                     "rate": rate,
@@ -88,3 +91,14 @@ def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
                     "recall": doubled.recall,
                     "river": rivers,
                 }
+
+
+def measured(case: Case, rate: float, budget: float, size: Size, seed: int) -> tuple[FalseAlarms, Delays]:
+    """False alarms, and delays to twice the rate."""
+    streams = size.streams[budget]
+    if case.monitored:
+        alarms = false_alerts(budget, rate, streams, size.length, seed, EARLY)
+        return alarms, alert_delays(budget, rate, rate, size.nights, seed + 1)
+    run = e_detector(PER / budget, case.known(rate))
+    alarms = false_alarms(run, case.rates, rate, case.reference, streams, size.length, seed, EARLY)
+    return alarms, delays(run, case.rates, rate, rate, case.reference, size.delays, seed + 1, after=10_000)

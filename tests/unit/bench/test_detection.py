@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import detection
+from bench import detection, detection_robust
 from bench.detection_champions import cusum_delay
 from bench.detection_measure import Delays, FalseAlarms, delays, false_alarms
 from bench.detection_optimum import optimum
@@ -154,12 +154,27 @@ def test_delays_leave_out_streams_that_had_alarmed_and_keep_those_that_never_do(
     assert Delays((1.0, math.inf)).recall == 0.5
 
 
-def test_every_case_is_measured_at_every_rate_and_budget() -> None:
-    """A small run has all cells, with the false alarms within reach of the budget where the reference is whole."""
-    table = list(cells(Size({1.0: 1, 0.1: 1, 0.01: 1}, 40_000, 2, 1), seed=5))
-    assert len(table) == 9 * len(CASES)
+def test_every_case_is_measured_at_every_rate_and_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small run has all cells, with the false alarms within reach of the budget where the reference is whole.
+
+    What is monitored takes seconds a stream: the next test has one.
+    """
+    monkeypatch.setattr(detection_robust, "CASES", [each for each in CASES if not each.monitored])
+    table = list(cells(Size({1.0: 1, 0.1: 1, 0.01: 1}, 40_000, 2, 1, 0), seed=5))
+    assert len(table) == 9 * (len(CASES) - 1)
     whole = [each for each in table if each["case"] == "swing" and each["reference"] == PERIOD]
     assert sum(float(str(each["realised"])) > 1.0 for each in whole) == 0
+
+
+def test_the_monitor_learns_a_night_that_the_detector_alone_takes_for_a_drift() -> None:
+    """Both have learnt from 5,000 outcomes of a day of 10,000, and twice the errors in its dump are to be learnt."""
+    size = Size({0.1: 1}, 40_000, 0, 0, 0)
+    [monitored] = [each for each in CASES if each.monitored]
+    alarms, _ = detection_robust.measured(monitored, 0.3, 0.1, size, seed=5)
+    assert alarms.alarms == 0
+    assert alarms.outcomes >= 39_000
+    alone = detection_robust.Case("dumps", dumped, 5_000)
+    assert sum(detection_robust.measured(alone, 0.3, 0.1, size, seed)[0].alarms for seed in range(4)) > 0
 
 
 def test_a_fall_of_recall_is_found_before_accuracy_shows_it() -> None:
