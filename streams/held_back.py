@@ -49,7 +49,8 @@ class HeldBack:
         """What is to be told now that a minute is judged, as the verdict is given again: what is true of all that has
         come by now. ``before``: whether the verdict of the minute before was withheld.
 
-        What was found on outcomes of one side is dropped, as is what those did to the detectors.
+        What was found on outcomes of one side is dropped, as is what those did to the detectors; and what was found on
+        outcomes that are learnt from, as they came all at once in the first day.
         """
         at, now = self._at, self._at.withheld
         if now is not None and now.whole:

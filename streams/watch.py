@@ -18,6 +18,7 @@ import numpy as np
 
 from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import pairs
+from detectors.cohorts import HOUR_MINUTES
 from detectors.effect import Prices
 from detectors.policy import Episode, Policy, PolicySettings
 from detectors.snapshot import fields_of, seal
