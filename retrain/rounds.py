@@ -57,15 +57,15 @@ class Round:
             raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
         fresh = dataset.row_after(fresh_ms - 1)
         rows = len(dataset) - fresh
-        version = self._reserve()
+        version, stricter = self._reserve(), rigour(tools.runs.of(run.model))
         self._record.move("training", version=version, attempts=run.attempts + 1)
         job = Job(
             dataset,
             problem,
             version,
             settings,
-            significance=self._significance(TRAINED_SHARE if archive else 1.0, run.trainings),
-            archive_significance=self._significance(1.0 - TRAINED_SHARE, run.rounds),
+            significance=self._significance(TRAINED_SHARE if archive else 1.0, run.trainings) / stricter,
+            archive_significance=self._significance(1.0 - TRAINED_SHARE, run.rounds) / stricter,
             champion=champion,
             fresh=fresh,
             change=None if run.since_ms is None else dataset.row_after(run.since_ms - 1),
@@ -104,7 +104,7 @@ class Round:
 
         However often a run looks, the sum stays within the significance: that bounds its false promotions.
         """
-        whole = share * self._settings.significance / rigour(self._tools.runs.of(self._record.run.model))
+        whole = share * self._settings.significance
         return whole / 2 ** (before + 1) if self._run_waits else whole
 
     @property
