@@ -78,7 +78,7 @@ def alarms(found: Nights, settings: MonitorSettings) -> list[int]:
             if isinstance(happened.said, Raised) and _begins(happened.said.transition):
                 told.append(int(np.searchsorted(found.seconds, happened.at_s)))
     rest = np.searchsorted(found.seconds, until_s)
-    if until_s - begin_s < FIRST_DAY_S or rest == len(found.seconds):
+    if rest == len(found.seconds):
         return told
     at = np.arange(rest, len(found.seconds))
     errors = Errors(found.seconds[at], np.zeros_like(at), at, found.wrong[at].astype(np.float64))

@@ -139,3 +139,9 @@ class BaselineLearner:
             raise SnapshotError(f"the snapshot counts {state.n} of {state.required} outcomes, which cannot be")
         self._required = state.required
         self._n, self._total, self._squares, self._windows = state.n, state.total, state.squares, state.windows
+
+
+def keep_before(kept: WindowSums, errors: NDArray[np.float64], seconds: NDArray[np.int64], until_s: int) -> None:
+    """Take in those absolute errors that came before a second; `seconds` are theirs, at least one, and rise."""
+    if seconds[0] < until_s:
+        kept.add(np.minimum(errors[: int(np.searchsorted(seconds, until_s))], LARGEST))

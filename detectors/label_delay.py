@@ -53,18 +53,9 @@ def together(parts: Iterable[Delays]) -> dict[int, int]:
     return total
 
 
-def mature_after(classes: Mapping[str, Delays]) -> int | None:
-    """After how many minutes a cohort is mature: when nearly all outcomes of the slowest predicted class have come.
-
-    None if no class has enough outcomes to tell.
-    """
-    found = slowest(classes)
-    return None if found is None else found[1]
-
-
 def slowest(classes: Mapping[str, Delays]) -> tuple[str, int] | None:
-    """The predicted class whose outcomes take longest, and after how many minutes nearly all of them have come; the
-    first by name of several. None if no class has enough outcomes to tell.
+    """The predicted class whose outcomes take longest, and after how many minutes nearly all of them have come: then a
+    cohort is mature. The first by name of several; None if no class has enough outcomes to tell.
     """
     known = [
         (label, minutes)

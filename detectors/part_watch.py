@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.baseline import LARGEST
+from detectors.baseline import LARGEST, keep_before
 from detectors.budget import BY_PROOF, Allotted, Watched, allot
 from detectors.dump import FIRST_DAY_S
 from detectors.e_detector import EDetector
@@ -156,7 +156,8 @@ class PartWatch:
             learnt = self._learn(errors[start:end], numbers[start:end], seconds[start:end])
             self._state.count += learnt
             if learnt < taken:
-                self._keep_first_day(errors[start + learnt : end], seconds[start + learnt : end])
+                until_s = self._rate.state.begun_s + FIRST_DAY_S
+                keep_before(self._state.day, errors[start + learnt : end], seconds[start + learnt : end], until_s)
                 found.extend(self._detect(errors[start + learnt : end], start + learnt))
             start = end
         return self._placed(found, seconds, before)
@@ -184,12 +185,6 @@ class PartWatch:
         self._state.learner.add(np.minimum(errors[:taken], LARGEST))
         self._state.learnt = taken < len(errors)
         return taken
-
-    def _keep_first_day(self, errors: Floats, seconds: Ints) -> None:
-        until_s = self._rate.state.begun_s + FIRST_DAY_S
-        if seconds[0] < until_s:
-            early = errors[: int(np.searchsorted(seconds, until_s))]
-            self._state.day.add(np.minimum(early, LARGEST))
 
     def _detect(self, errors: Floats, offset: int) -> list[tuple[int, Detection, Allotted]]:
         detector = self.detector if self.detector is not None else self._make()

@@ -24,6 +24,11 @@ class Mix(NamedTuple):
     positive: int = 0
     expected: float = 0.0
 
+    @property
+    def share(self) -> float:
+        """Of the outcomes, those that are to be expected of the positive class: above 0 and below 1."""
+        return (self.expected + 0.5) / (self.n + 1.0)
+
     def plus(self, other: Mix) -> Mix:
         """Both together."""
         return Mix(self.n + other.n, self.positive + other.positive, self.expected + other.expected)
@@ -64,7 +69,7 @@ class ClassMix:
         usual = self._whole(range(minute - HOUR_MINUTES, minute), positive)
         if usual is None or usual.n < LEAST_OUTCOMES:
             return False
-        share = (usual.expected + 0.5) / (usual.n + 1.0)
+        share = usual.share
         begin_s = max(since_s, 60 * (minute - 1))
         before = self._whole(range(max(since_s // 60 + 1, minute - HOUR_MINUTES), minute - 1), positive) or Mix()
         total = _expecting(before.n, before.positive, before, share)
@@ -82,8 +87,8 @@ class ClassMix:
         )
         if known is None or usual is None or not known.n:
             return False
-        share = (usual.expected + 0.5) / (usual.n + 1.0)
-        return telling(known.n, known.n * share) and not suspect(*_expecting(known.n, known.positive, known, share))
+        expecting = _expecting(known.n, known.positive, known, usual.share)
+        return telling(known.n, known.n * usual.share) and not suspect(*expecting)
 
     def _whole(self, minutes: Iterable[int], positive: str) -> Mix | None:
         """The outcomes of minutes that are over; None if they are not of two classes."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from detectors.label_delay import DAYS, LEAST_OUTCOMES, MATURE
 from streams.events import rfc3339
-from streams.label_status import SHOWN_CLASSES, WITHHELD, LabelStatus, duration
+from streams.label_status import SHOWN_CLASSES, LabelStatus, duration
 
 QUANTILES: Mapping[str, str] = {"0.5": "half", "0.9": "90 %", "0.99": "99 %"}
 
@@ -27,16 +27,10 @@ def told(found: LabelStatus | None, at_ms: int) -> Iterator[str]:
     if found.cohorts:
         yield "labelled by now, by when it was predicted:"
     for cohort in found.cohorts:
-        shares = sorted((share, label) for label, share in cohort.shares.items() if share is not None and label)
-        by_class = ", ".join(f"{label} {share:.1%}" for share, label in shares[:SHOWN_CLASSES])
         share = "" if cohort.share is None else f"{cohort.share:.1%} of "
-        yield (
-            f"  {cohort.begins_at[:16]}Z to {cohort.ends_at[:16]}Z: {share}{cohort.predictions:,}"
-            f"{f' (predicted {by_class})' if by_class else ''}"
-        )
+        yield (f"  {cohort.begins_at[:16]}Z to {cohort.ends_at[:16]}Z: {share}{cohort.predictions:,}{cohort.by_class}")
     if found.withheld is not None:
-        reason = found.withheld.reason
-        yield f"verdict withheld since {found.withheld.since[:16]}Z: {WITHHELD.get(reason, reason)}"
+        yield found.withheld.told
 
 
 def _within(delays_s: Mapping[str, int]) -> str:

@@ -19,12 +19,7 @@ def labels(found: LabelReport | None, metric: str) -> LabelStatus | None:
         total = window.total
         error = total.loss / total.outcomes if total.outcomes else None
         windows[name] = MatureWindow(
-            rfc3339(60_000 * window.first),
-            rfc3339(60_000 * window.end),
-            total.predictions,
-            total.outcomes,
-            total.share,
-            _shares(window),
+            *_cohort(window),
             accuracy=1.0 - error if error is not None and metric == "accuracy" else None,
             mae=error if metric == "mae" else None,
         )
@@ -32,17 +27,7 @@ def labels(found: LabelReport | None, metric: str) -> LabelStatus | None:
     if found.withheld is not None:
         withheld = WithheldStatus(found.withheld.reason, rfc3339(1000 * found.withheld.since_s))
     classes = {label: ClassStatus(each.outcomes, _by_share(each.delays_s)) for label, each in found.classes.items()}
-    cohorts = [
-        Cohort(
-            rfc3339(60_000 * each.first),
-            rfc3339(60_000 * each.end),
-            each.total.predictions,
-            each.total.outcomes,
-            each.total.share,
-            _shares(each),
-        )
-        for each in found.cohorts
-    ]
+    cohorts = [Cohort(*_cohort(each)) for each in found.cohorts]
     delays = _by_share(found.delays_s)
     return LabelStatus(delays, found.mature_after_s, windows, withheld, classes, found.slowest, cohorts)
 
@@ -51,5 +36,9 @@ def _by_share(delays_s: Mapping[float, int]) -> dict[str, int]:
     return {f"{share:g}": seconds for share, seconds in delays_s.items()}
 
 
-def _shares(found: Mature) -> dict[str, float | None]:
-    return {label: count.share for label, count in sorted(found.counts.items()) if count.predictions}
+def _cohort(found: Mature) -> tuple[str, str, int, int, float | None, dict[str, float | None]]:
+    """The fields of a :class:`Cohort`."""
+    total = found.total
+    shares = {label: count.share for label, count in sorted(found.counts.items()) if count.predictions}
+    begins_at, ends_at = rfc3339(60_000 * found.first), rfc3339(60_000 * found.end)
+    return begins_at, ends_at, total.predictions, total.outcomes, total.share, shares

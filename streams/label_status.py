@@ -18,10 +18,9 @@ WITHHELD: Mapping[str, str] = MappingProxyType(
 )
 
 
-class MatureWindow(msgspec.Struct):
-    """Predictions of a time whose outcomes have nearly all come: all that the accuracy of it will ever be.
-
-    ``share`` of them are labelled, ``shares`` by predicted class ("" for a regression).
+class Cohort(msgspec.Struct):
+    """Predictions of a time: ``share`` of them are labelled by now, ``shares`` by predicted class ("" for a
+    regression).
     """
 
     begins_at: str
@@ -30,6 +29,18 @@ class MatureWindow(msgspec.Struct):
     outcomes: int
     share: float | None = None
     shares: dict[str, float | None] = {}
+
+    @property
+    def by_class(self) -> str:
+        """The lowest shares in brackets; empty without classes."""
+        known = sorted((share, label) for label, share in self.shares.items() if share is not None and label)
+        told = ", ".join(f"{label} {share:.1%}" for share, label in known[:SHOWN_CLASSES])
+        return f" (predicted {told})" if told else ""
+
+
+class MatureWindow(Cohort):
+    """Predictions of a time whose outcomes have nearly all come: all that the accuracy of it will ever be."""
+
     accuracy: float | None = None
     mae: float | None = None
 
@@ -40,6 +51,11 @@ class WithheldStatus(msgspec.Struct):
     reason: str
     since: str
 
+    @property
+    def told(self) -> str:
+        """A line for people."""
+        return f"verdict withheld since {self.since[:16]}Z: {WITHHELD.get(self.reason, self.reason)}"
+
 
 class ClassStatus(msgspec.Struct):
     """How many outcomes of a predicted class came over the last week, and within what time, as in
@@ -48,17 +64,6 @@ class ClassStatus(msgspec.Struct):
 
     outcomes: int
     delays_s: dict[str, int] = {}
-
-
-class Cohort(msgspec.Struct):
-    """Predictions of a time, and how many of them are labelled by now: in all, and by predicted class."""
-
-    begins_at: str
-    ends_at: str
-    predictions: int
-    outcomes: int
-    share: float | None = None
-    shares: dict[str, float | None] = {}
 
 
 class LabelStatus(msgspec.Struct):
@@ -80,8 +85,7 @@ class LabelStatus(msgspec.Struct):
 def told(found: LabelStatus) -> Iterator[str]:
     """A line or two for people; nothing while nothing is known."""
     if found.withheld is not None:
-        reason = found.withheld.reason
-        yield f"verdict withheld since {found.withheld.since[:16]}Z: {WITHHELD.get(reason, reason)}"
+        yield found.withheld.told
     if not found.delays_s:
         return
     half, most = (duration(found.delays_s.get(share)) for share in ("0.5", "0.95"))
@@ -92,13 +96,11 @@ def told(found: LabelStatus) -> Iterator[str]:
     window = found.windows.get(name)
     if window is None or window.share is None:
         return
-    shares = sorted(((share, label) for label, share in window.shares.items() if share is not None))
-    by_class = ", ".join(f"{label} {share:.1%}" for share, label in shares[:SHOWN_CLASSES] if label)
     right = "" if window.accuracy is None else f", accuracy {window.accuracy:.1%}"
     right = right if window.mae is None else f", mean absolute error {window.mae:.4g}"
     yield (
         f"mature up to {window.ends_at[:16]}Z: of {window.predictions:,} predictions ({name}) {window.share:.1%} are "
-        f"labelled{f' (predicted {by_class})' if by_class else ''}{right}"
+        f"labelled{window.by_class}{right}"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.baseline import LARGEST, Baseline, BaselineLearner, Metric
+from detectors.baseline import Baseline, BaselineLearner, Metric, keep_before
 from detectors.budget import Allotted
 from detectors.contract import Detector
 from detectors.dump import FIRST_DAY_S
@@ -312,7 +312,8 @@ class VersionWatch:
         if learnt == len(values):
             return []
         pagers = self._prepared()
-        self._keep_first_day(values[learnt:], seconds[learnt:])
+        if self.registered is None and not self._dumps_until_s:
+            keep_before(self._day, values[learnt:], seconds[learnt:], self._rate.state.begun_s + FIRST_DAY_S)
         rest, offset = values[learnt:], offset + learnt
         found = [
             _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
@@ -320,12 +321,6 @@ class VersionWatch:
         for rank, detector in enumerate(self._beside, 1):
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
-
-    def _keep_first_day(self, values: Floats, seconds: Ints) -> None:
-        until_s = self._rate.state.begun_s + FIRST_DAY_S
-        if self.registered is None and not self._dumps_until_s and seconds[0] < until_s:
-            early = values[: int(np.searchsorted(seconds, until_s))]
-            self._day.add(np.minimum(early, LARGEST))
 
     def _placed(self, errors: Errors, found: list[_Found]) -> Iterator[Evidence]:
         """The evidence of detections in their order, each placed by what was known in its own second."""

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.label_delay import LEAST_OUTCOMES, bucket, longest, mature_after, quantile, together
+from detectors.label_delay import LEAST_OUTCOMES, bucket, longest, quantile, slowest, together
 
 
 @given(st.integers(-10, 10**7))
@@ -30,9 +30,10 @@ def test_a_quantile_is_no_shorter_than_the_delay_of_so_many(delays: list[int], s
 def test_the_slowest_class_says_when_a_cohort_is_mature() -> None:
     """Fast negatives do not make a cohort mature whose positives are still being looked at."""
     fast, slow = {bucket(1): 10 * LEAST_OUTCOMES}, {bucket(3_000): LEAST_OUTCOMES}
-    assert mature_after({"0": fast}) == 1
-    found = mature_after({"0": fast, "1": slow})
+    assert slowest({"0": fast}) == ("0", 1)
+    found = slowest({"0": fast, "1": slow})
     assert found is not None
-    assert 3_000 <= found <= 3_750
-    assert mature_after({"0": fast, "1": {bucket(3_000): LEAST_OUTCOMES - 1}}) == 1
-    assert mature_after({}) is None
+    assert found[0] == "1"
+    assert 3_000 <= found[1] <= 3_750
+    assert slowest({"0": fast, "1": {bucket(3_000): LEAST_OUTCOMES - 1}}) == ("0", 1)
+    assert slowest({}) is None
