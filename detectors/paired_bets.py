@@ -62,7 +62,7 @@ class PairedEvidence:
 
     ``e_value`` is the wealth per unit staked, ``highest`` the most that it has been. ``worse`` and ``better`` count
     the rows on which the watched model did worse and better than its reference; their errors are means. ``since_row``
-    is the start of the bet that earned most.
+    is the row since which it did worse: what it had gained on the reference was most before it (0: it never did).
     """
 
     rows: int
@@ -100,6 +100,8 @@ class PairedBets:
         self._worse = self._better = 0
         self._watched = self._reference = 0.0
         self._highest = 1.0
+        self._lost = self._least_lost = 0.0
+        self._since = 0
 
     def add(self, watched: npt.NDArray[Any], reference: npt.NDArray[Any]) -> PairedEvidence:
         """Take in the absolute errors of both models on the next rows, in order → the evidence after them.
@@ -112,7 +114,9 @@ class PairedBets:
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
             raise ValueError("an error is not finite")
         if len(ours):
-            self._bet(np.clip((ours - theirs) / self._scale, -1.0, 1.0))
+            differences = np.clip((ours - theirs) / self._scale, -1.0, 1.0)
+            self._bet(differences)
+            self._note_turn(differences)
             self._rows += len(ours)
             self._worse += int(np.sum(ours > theirs))
             self._better += int(np.sum(ours < theirs))
@@ -129,6 +133,14 @@ class PairedBets:
         self._highest = max(self._highest, float(wealth.max()))
         self._log_wealth = paths[-1]
 
+    def _note_turn(self, differences: Numbers) -> None:
+        # From left to right, so that rows round alike however they are cut.
+        lost = np.cumsum(np.concatenate(([self._lost], differences)))[1:]
+        least = int(np.argmin(lost))
+        if lost[least] < self._least_lost:
+            self._least_lost, self._since = float(lost[least]), self._rows + least + 1
+        self._lost = float(lost[-1])
+
     @property
     def evidence(self) -> PairedEvidence:
         """The evidence so far."""
@@ -143,5 +155,5 @@ class PairedBets:
             e_value=float(by_start.sum()),
             highest=self._highest,
             needed=1.0 / self._plan.significance,
-            since_row=int(self._starts[int(np.argmax(by_start))]),
+            since_row=self._since,
         )

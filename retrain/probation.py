@@ -21,6 +21,7 @@ from retrain.run import Answers
 from retrain.shadow import ShadowRows, bet_scale, score
 from retrain.training import Refused
 from streams.errors import DriftlineError, RestartMe, Unavailable
+from streams.events import rfc3339
 
 WAIT_S = 5.0
 """Between two looks at the log: each costs a scan of what came."""
@@ -50,8 +51,13 @@ class Probation:
         self._rows = ShadowRows(run.model, str(run.version), _seen_ms(run))
         self._feed: LabelledFeed | None = None
         self._shadows: _Shadows | None = None
-        self._compared = 0
+        self._complete_ms: list[int] = []
+        """Of each compared row."""
         self._kept = 0
+
+    @property
+    def _compared(self) -> int:
+        return len(self._complete_ms)
 
     @property
     def run(self) -> Run:
@@ -131,7 +137,7 @@ class Probation:
         limit = min(BATCH_ROWS, self._settings.probation_rows - self._compared)
         taken = self._rows.take(limit)
         errors = score(taken, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
-        self._compared += len(errors)
+        self._complete_ms += errors.complete_ms.tolist()
         found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
         worse = [version for version, evidence in found.items() if evidence.found]
         if not worse:
@@ -140,7 +146,13 @@ class Probation:
                 self._kept = self._compared
             return False
         best = min(worse, key=lambda version: found[version].reference_error)
-        self._record.keep(back_to=best, verdict=self._describe(best, found[best]), probation=self._findings())
+        since_ms = self._turned_ms(found[best])
+        self._record.keep(
+            back_to=best,
+            worse_since_ms=since_ms,
+            verdict=self._describe(best, found[best], since_ms),
+            probation=self._findings(),
+        )
         self._roll_back(best)
         return True
 
@@ -194,19 +206,25 @@ class Probation:
         began_ms = self.run.promoted_ms or self.run.updated_ms
         return self._tools.now_ms() >= began_ms + int(self._settings.probation_s * 1000)
 
+    def _turned_ms(self, evidence: PairedEvidence) -> int | None:
+        """Since when the version did worse, if it had done better before: the concept that it knew has gone."""
+        since = evidence.since_row
+        return self._complete_ms[since] if 0 < since < len(self._complete_ms) else None
+
     def _findings(self) -> dict[str, Any]:
         """The evidence against each shadow, as the run keeps it."""
         if self._shadows is None:
             return {}
         return {version: asdict(bets.evidence) for version, bets in self._shadows.bets.items()}
 
-    def _describe(self, to: str, evidence: PairedEvidence) -> str:
+    def _describe(self, to: str, evidence: PairedEvidence, since_ms: int | None) -> str:
         what = "mean error" if self._opened().problem.task == "regression" else "share wrong"
         return (
             f"version {self.run.version} does worse than version {to} would have done: {what}"
             f" {evidence.watched_error:.4f} against {evidence.reference_error:.4f} on {evidence.rows} rows after the"
             f" promotion, worse on {evidence.worse} and better on {evidence.better} of them"
             f" (e-value {evidence.highest:.3g}, needed {evidence.needed:g})"
+            + ("" if since_ms is None else f"; it did better until {rfc3339(since_ms)}")
         )
 
 

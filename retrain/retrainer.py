@@ -36,7 +36,7 @@ from retrain.rounds import Round
 from retrain.run import Stage
 from retrain.runs import RunStore
 from retrain.training import Refused
-from retrain.triggers import concerns, due, quiet, run_by, run_of
+from retrain.triggers import concerns, due, newest_change_ms, quiet, run_by, run_of
 from serving.repository import Repository
 from streams.errors import DriftlineError, RestartMe, Unavailable, WrongSetting
 from streams.events import Alert, ModelEventKind, ModelState, Profile
@@ -109,7 +109,7 @@ class Retrainer:
         """
         runs = self.runs.of(run.model)
         versions = {run.champion, *(str(r.version) for r in runs if r.state == "rolled_back")}
-        return max((r.since_ms for r in runs if r.champion in versions and r.since_ms is not None), default=None)
+        return newest_change_ms(r for r in runs if r.champion in versions or r.state == "rolled_back")
 
     def look(self, labels: LabelCounts) -> list[Run]:
         """Record the runs that new labels or a schedule start now."""

@@ -33,10 +33,14 @@ def bet_scale(problem: Problem, baseline: Baseline | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ShadowErrors:
-    """Absolute errors on the same rows in time order: the promoted version's, and each older version's by its name."""
+    """Absolute errors on the same rows in time order: the promoted version's, and each older version's by its name.
+
+    ``complete_ms``: when each row was complete, in stream time.
+    """
 
     promoted: Errors
     shadows: Mapping[str, Errors]
+    complete_ms: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.promoted)
@@ -107,7 +111,8 @@ def score(
     """
     metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
     parts = [gather(references, problem, scan, check) for references in rows]
-    order = np.argsort(np.concatenate([part.complete_ms for part in parts]), kind="stable")
+    complete_ms = np.concatenate([part.complete_ms for part in parts])
+    order = np.argsort(complete_ms, kind="stable")
     own, others = parts
     said = [own.served, promoted(others.features) if len(others) else others.served]
     ours = _errors(metric, parts, said)
@@ -119,7 +124,9 @@ def score(
     for errors in theirs.values():
         usable &= np.isfinite(errors)
     chosen = order[usable[order]]
-    return ShadowErrors(ours[chosen], {version: errors[chosen] for version, errors in theirs.items()})
+    return ShadowErrors(
+        ours[chosen], {version: errors[chosen] for version, errors in theirs.items()}, complete_ms[chosen]
+    )
 
 
 def _errors(metric: MetricName, parts: Sequence[Dataset], answered: Sequence[Errors]) -> Errors:

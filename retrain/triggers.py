@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from retrain.lifecycle import Run, TriggerKind, episode_key
 from streams.events import Alert, ModelState, rfc3339
@@ -68,9 +68,15 @@ def run_by(kind: TriggerKind, state: ModelState | None, runs: Sequence[Run], now
         champion=champion,
         triggered_ms=now_ms,
         updated_ms=now_ms,
-        since_ms=max((run.since_ms for run in runs if run.since_ms is not None), default=None),
+        since_ms=newest_change_ms(runs),
         kind=kind,
     )
+
+
+def newest_change_ms(runs: Iterable[Run]) -> int | None:
+    """The newest change of a concept, in stream time, that alerts have named or rollbacks have shown; None for none."""
+    changes = [change for run in runs for change in (run.since_ms, run.worse_since_ms) if change is not None]
+    return max(changes, default=None)
 
 
 def _obstacle(state: ModelState | None) -> str | None:

@@ -51,6 +51,17 @@ def test_a_model_that_becomes_worse_later_is_found_soon() -> None:
     assert evidence.since_row == 1_000
 
 
+def test_it_was_worse_since_what_it_had_gained_was_most() -> None:
+    """To the row, however the rows are cut; 0 for a model that never gained anything."""
+    watched = np.asarray([1.0] * 30 + [0.0] * 60 + [1.0] * 20)
+    reference = 1.0 - watched
+    bets = PairedBets(PLAN)
+    for start in range(0, len(watched), 7):
+        evidence = bets.add(watched[start : start + 7], reference[start : start + 7])
+    assert evidence.since_row == judged(watched, reference).since_row == 90
+    assert judged(np.ones(20), np.zeros(20)).since_row == 0
+
+
 def test_rows_on_which_both_are_alike_say_nothing() -> None:
     """Both right, or both wrong: no money changes hands."""
     same = np.asarray([0.0, 1.0] * 200)

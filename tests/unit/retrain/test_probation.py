@@ -79,7 +79,38 @@ def test_wrong_labels_hide_it_only_while_they_last(poisoned: tuple[Loop, Run]) -
     loop.serve(200, seed=12)
     ended = loop.watch(run)
     assert ended.state == "rolled_back"
-    assert ended.probation["1"]["since_row"] >= 200
+    assert ended.probation["1"]["since_row"] == pytest.approx(300, abs=5)
+
+
+def test_what_comes_after_a_rollback_knows_since_when_the_version_was_worse(poisoned: tuple[Loop, Run]) -> None:
+    """It had been right for 300 rows: the concept that it knew has gone since, and nobody has learnt the one that came.
+
+    Rows of before would speak for nobody; no alert has told of this change, or one that cannot date it.
+    """
+    loop, run = poisoned
+    loop.serve(300, wrong_labels=True)
+    turned = len(loop.log.records)
+    loop.serve(200, seed=12)
+    ended = loop.watch(run)
+    came = [max(row.prediction_ms, row.outcome_ms) for r in loop.log.records[turned:] for row in r.rows()]
+    assert ended.worse_since_ms is not None
+    assert came[0] - 5_000 <= ended.worse_since_ms <= came[5]
+    assert f"it did better until {rfc3339(ended.worse_since_ms)}" in (ended.reason or "")
+    loop.now_ms += HOUR_MS * 24
+    bare = {"labels": {"alertname": "ModelAccuracyDropped", "model": "loans"}, "drift": None}
+    assert loop.alerted(fingerprint="f9", **bare).since_ms == ended.worse_since_ms
+    by_labels = loop.retrainer().start("loans", "labels")
+    assert by_labels is not None
+    assert by_labels.since_ms == ended.worse_since_ms
+
+
+def test_a_version_that_was_never_better_dates_no_change(poisoned: tuple[Loop, Run]) -> None:
+    """It was wrong from its first row on: what changed is the version, not the world."""
+    loop, run = poisoned
+    loop.serve(200)
+    ended = loop.watch(run)
+    assert ended.state == "rolled_back"
+    assert (ended.probation["1"]["since_row"], ended.worse_since_ms) == (0, None)
 
 
 def test_labels_of_one_class_only_promote_nothing(tmp_path: Path) -> None:
