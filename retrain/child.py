@@ -103,15 +103,16 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
 
 
 def _collapsed(job: Job, champion: Answers) -> bool:
-    """Whether the champion has lost three quarters of its accuracy, or errs by four times as much: then a challenger
-    that knows little is worth having until a better one comes. Half is what a bad hour costs where errors come in
-    clusters.
+    """Whether the champion has lost three quarters of its accuracy on the newer half of the rows, or errs by four times
+    as much: then a challenger that knows little is worth having until a better one comes. Half is what a bad hour costs
+    where errors come in clusters.
     """
     normal = job.champion.manifest.baseline
     if normal is None:
         return False
-    said = champion(job.dataset.features[job.fresh :])
-    error = float(np.mean(absolute_errors(normal.metric, said, job.dataset.target[job.fresh :])))
+    newest = job.fresh + (len(job.dataset) - job.fresh) // 2  # a gradual change begins with rows of the old concept
+    said = champion(job.dataset.features[newest:])
+    error = float(np.mean(absolute_errors(normal.metric, said, job.dataset.target[newest:])))
     return error >= normal.value / LEFT if normal.metric == "mae" else 1.0 - error <= LEFT * normal.value
 
 

@@ -68,7 +68,7 @@ class Run(msgspec.Struct, frozen=True):
     ``champion`` is the version that the alert spoke of; ``version`` the challenger's once it is reserved;
     ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun
     without an answer; ``rounds`` how many contests nobody won, ``trainings`` in how many of them something was trained,
-    and ``tested_rows`` the new rows of the last of them.
+    and ``tested_rows`` the new rows of the last of them. It was at work from ``begun_ms`` on, and waited before.
     ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository;
     ``offered`` says that it was made the challenger and that everybody was told.
 
@@ -96,6 +96,7 @@ class Run(msgspec.Struct, frozen=True):
     rounds: int = 0
     trainings: int = 0
     tested_rows: int = 0
+    begun_ms: int | None = None
     better: bool | None = None
     offered: bool = False
     verdict: str | None = None

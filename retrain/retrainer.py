@@ -28,6 +28,7 @@ from retrain.promotion import (
     cooldown_end_ms,
     cooldown_reason,
     dismissed,
+    rollbacks_in_a_row,
     with_candidate,
     without_shadow,
 )
@@ -82,10 +83,11 @@ class Retrainer:
             state = self.repository.state(model)
         except WrongSetting:
             state = None  # a name that the repository could not hold
-        found = self._cooling(state) or run_of(alert, state, self.now_ms())
+        found = run_of(alert, state, self.now_ms())
         if isinstance(found, str):
             log.info("alert skipped", model=model, fingerprint=alert.fingerprint, reason=found)
             return None
+        found = msgspec.structs.replace(found, since_ms=self._turned_ms(found) or found.since_ms)
         if found.since_ms is None:
             found = msgspec.structs.replace(found, since_ms=self._known_change(found))
         if not self.runs.create(found):
@@ -94,14 +96,26 @@ class Retrainer:
         log.info("run triggered", model=model, episode=found.episode, alertname=found.alertname)
         return found
 
-    def _cooling(self, state: ModelState | None) -> str | None:
-        """Why no alert starts a run that would promote by itself. A firing alert is sent again, and is heard later."""
+    def cooling(self, state: ModelState | None) -> str | None:
+        """Why nothing begins that would promote by itself; None if a rollback does not forbid it."""
         return None if state is None or state.mode != "auto" else self.cooldown(state.model)
 
     def cooldown(self, model: str) -> str | None:
         """Why nothing of a model is promoted automatically just now; None if a rollback does not forbid it."""
         end_ms = cooldown_end_ms(self.runs.of(model), self.settings_of(model).rollback_cooldown_s)
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
+
+    def _turned_ms(self, run: Run) -> int | None:
+        """What a rollback has shown of when the concept changed, in the pause behind it.
+
+        An alert in that pause is of the same incident, but the detectors of the version that serves again began with
+        the rollback: they cannot date a change that came before.
+        """
+        runs = self.runs.of(run.model)
+        if self.cooldown(run.model) is None:
+            return None
+        rollback = rollbacks_in_a_row(runs)[-1]
+        return rollback.worse_since_ms if rollback.back_to == run.champion else None
 
     def _known_change(self, run: Run) -> int | None:
         """An accuracy rule knows no change point; a detector's alert about the same version may have said one, or about
@@ -141,7 +155,7 @@ class Retrainer:
     def start(self, model: str, kind: TriggerKind) -> Run | None:
         """Record a run that no alert started; None if another process did, or if the model cannot be retrained."""
         state = self.repository.state(model)
-        found = self._cooling(state) or run_by(kind, state, self.runs.of(model), self.now_ms())
+        found = self.cooling(state) or run_by(kind, state, self.runs.of(model), self.now_ms())
         if isinstance(found, str):
             log.debug("no run", model=model, kind=kind, reason=found)
             return None
@@ -217,11 +231,25 @@ class _Execution:
     # Steps ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        hours = self._tools.settings_of(self._run.model).quiet_hours
-        while self._run.kind != "command" and quiet(hours, self._tools.now_ms()):
+        """Wait for the end of quiet hours and of the pause after a rollback: who is not heard now would be heard again
+        only when the alert is sent again, hours later.
+        """
+        told = ""
+        while (reason := self._not_yet()) is not None:
+            if reason != told:
+                self._log.info("run waits", reason=reason)
+                told = reason
             self._pause(WAIT_S)
         self._record.require_champion(self._state())
-        self._move("collecting")
+        self._move("collecting", begun_ms=self._tools.now_ms())
+
+    def _not_yet(self) -> str | None:
+        """Why the run must not begin now; None if it may."""
+        tools, run = self._tools, self._run
+        hours = tools.settings_of(run.model).quiet_hours
+        if run.kind != "command" and quiet(hours, tools.now_ms()):
+            return f"quiet hours, {hours}"
+        return tools.cooling(self._state())
 
     def _again(self) -> None:
         self._move("collecting")

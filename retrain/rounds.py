@@ -17,6 +17,7 @@ from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
 from retrain.training import Refused
+from retrain.triggers import next_rows
 from serving.repository import CorruptVersion
 from streams.events import rfc3339
 
@@ -27,9 +28,6 @@ MAX_ATTEMPTS = 3
 
 TRAINED_SHARE = 0.8
 """Of the significance; the archive has the rest. A concept that comes back shows on few rows."""
-
-GROWTH = 1.5
-"""After a contest that nobody won so many times the new rows are waited for."""
 
 
 class Round:
@@ -182,10 +180,10 @@ class Round:
         tools, run, settings = self._tools, self._record.run, self._settings
         quick = min(QUICK_ROWS, settings.minimum_rows)
         first = min(settings.archive_rows, quick) if archived else quick
-        minimum = max(first, _next_rows(run.tested_rows))
+        minimum = max(first, next_rows(run.tested_rows))
         for enough in (quick, settings.minimum_rows):
-            if run.tested_rows < enough <= _next_rows(minimum):
-                minimum = max(minimum, enough)  # hardly more than another look at the archive needs
+            if run.tested_rows < enough <= next_rows(minimum):
+                minimum = enough  # something can be trained then, on about as many as another look at the archive needs
         collector = Collector(tools.log, problem, settings.maximum_rows)
         try:
             return collector.collect(fresh_ms, minimum, self._check, self._pause, self._must_end)
@@ -210,12 +208,14 @@ class Round:
         """Whether half as many rows again are worth waiting for; runs by number of labels do no less from there on."""
         settings = self._settings
         most = min(settings.maximum_rows, max(settings.labels, settings.minimum_rows) if settings.labels else math.inf)
-        return _next_rows(rows) <= most and not self._must_end()
+        return next_rows(rows) <= most and not self._must_end()
 
     def _must_end(self) -> bool:
         """Whether the time is over, or a run that knows a newer change of the model waits for its turn."""
         tools, run = self._tools, self._record.run
-        if not self._run_waits or tools.now_ms() >= run.triggered_ms + int(self._settings.wait_s * 1000):
+        if not self._run_waits or tools.now_ms() >= (run.begun_ms or run.triggered_ms) + int(
+            self._settings.wait_s * 1000
+        ):
             return True
         if not run.rounds:
             return False
@@ -226,7 +226,3 @@ class Round:
         # Training began when the version was reserved, and a challenger that does not convert is followed by the next.
         if stage not in ("training", self._record.run.state):
             self._record.move(stage)
-
-
-def _next_rows(tested: int) -> int:
-    return math.ceil(tested * GROWTH)

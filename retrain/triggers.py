@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterable, Sequence
 
 from retrain.lifecycle import Run, TriggerKind, episode_key
 from streams.events import Alert, ModelState, rfc3339
 from streams.settings import RetrainSettings
 
+GROWTH = 1.5
+"""After a contest that nobody won so many times the new rows are waited for."""
 SECOND_MS = 1_000
 DAY_MS = 86_400_000
 
@@ -88,12 +91,17 @@ def _obstacle(state: ModelState | None) -> str | None:
     return "the mode is observe" if state.mode == "observe" else None
 
 
+def next_rows(tested: int) -> int:
+    """How many rows are worth the next look after one at so many: half as many again."""
+    return math.ceil(tested * GROWTH)
+
+
 def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     """New labels since the last run after which the next one is due; 0 for never.
 
-    After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first. One
-    that was rolled back has left a version to serve that is not good either: the next comes as soon as the archive can
-    be asked.
+    After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first, and
+    what was not proven on them may be on half as many again. One that was rolled back has left a version to serve that
+    is not good either: the next comes as soon as the archive can be asked.
     """
     if not settings.labels:
         return 0
@@ -104,7 +112,9 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     last = max(tested, key=lambda run: run.updated_ms, default=None)
     if last is None:
         return settings.labels
-    return min(settings.labels, max(settings.minimum_rows, last.tested_rows))
+    had = 0 if last.better else last.tested_rows  # the rows of one that won are no test of what comes next
+    more = next_rows(last.tested_rows) - last.tested_rows
+    return min(settings.labels, max(settings.minimum_rows - had, more, settings.archive_rows))
 
 
 def due(runs: Sequence[Run], labels: int, since_ms: int, settings: RetrainSettings, now_ms: int) -> TriggerKind | None:

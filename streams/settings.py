@@ -255,7 +255,7 @@ class RetrainSettings(_Section):
         ["warning", "critical"], description="severities that start a run"
     )
     segment_alerts: bool = Field(True, description="alerts about a segment of monitor.segments start a run too")
-    labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after a promotion; 0: never")
+    labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after one of few rows; 0: never")
     schedule_s: float = Field(0.0, ge=0, description="a run so long after the last one ended; 0: never")
     cooldown_s: float = Field(60.0, ge=0, description="no run by labels or schedule so soon after another run")
     quiet_hours: str = Field(

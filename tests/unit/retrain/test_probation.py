@@ -104,6 +104,22 @@ def test_what_comes_after_a_rollback_knows_since_when_the_version_was_worse(pois
     assert by_labels.since_ms == ended.worse_since_ms
 
 
+def test_an_alert_behind_a_rollback_is_of_the_change_that_it_has_shown(poisoned: tuple[Loop, Run]) -> None:
+    """The detectors of the version that serves again began with the rollback: what they date is too late, for as long
+    as the pause lasts.
+    """
+    loop, run = poisoned
+    loop.serve(300, wrong_labels=True)
+    loop.serve(200, seed=12)
+    ended = loop.watch(run)
+    dated = Drift("adwin", change_at=rfc3339(loop.now_ms + HOUR_MS), version="1")
+    assert loop.alerted(fingerprint="f8", drift=dated).since_ms == ended.worse_since_ms
+    change_ms = loop.now_ms // 1_000 * 1_000 + 24 * HOUR_MS
+    loop.now_ms = change_ms
+    later = Drift("adwin", change_at=rfc3339(change_ms), version="1")
+    assert loop.alerted(fingerprint="f9", drift=later).since_ms == change_ms + 1_000
+
+
 def test_a_version_that_was_never_better_dates_no_change(poisoned: tuple[Loop, Run]) -> None:
     """It was wrong from its first row on: what changed is the version, not the world."""
     loop, run = poisoned
@@ -388,22 +404,69 @@ def test_the_chain_of_shadows_ends_at_what_was_confirmed() -> None:
 
 
 def test_after_a_rollback_alerts_wait(poisoned: tuple[Loop, Run]) -> None:
-    """The old champion alarms again: no run for six hours, then the firing alert, sent again, starts one."""
+    """The old champion alarms again: its run is recorded, and begins in six hours, with all the time it may take.
+
+    The alert is not sent again for hours: were it dropped, a champion that fails would serve on for as long.
+    """
+    loop, run = poisoned
+    loop.serve(200)
+    rolled_back_ms = loop.watch(run).updated_ms
+    loop.now_ms += HOUR_MS
+    again = alert(fingerprint="f2", drift=Drift("adwin", change_at=rfc3339(START_MS), version="1"))
+    waiting = loop.retrainer().trigger(again)
+    assert waiting is not None
+    assert loop.retrainer().trigger(again) is None, "the same episode"
+    ended = loop.finish(waiting)
+    assert rolled_back_ms + 6 * HOUR_MS <= (ended.begun_ms or 0) < rolled_back_ms + 7 * HOUR_MS
+    assert (ended.state, ended.rounds) == ("rejected", 1), "it had an hour for more rows, which did not come"
+    assert loop.state.aliases["champion"] == "1"
+
+
+def test_an_alert_that_waited_is_about_the_rows_that_came_meanwhile(poisoned: tuple[Loop, Run]) -> None:
+    """The world has changed during the pause: what is trained behind it has learnt that."""
     loop, run = poisoned
     loop.serve(200)
     loop.watch(run)
-    again = alert(fingerprint="f2", drift=Drift("adwin", change_at=rfc3339(START_MS), version="1"))
-    assert loop.retrainer().trigger(again) is None
-    assert [r.episode for r in loop.runs.of("loans")] == [run.episode]
-    loop.now_ms += 6 * HOUR_MS
-    assert loop.retrainer().trigger(again) is not None
+    loop.live(changed=True, rows=900, seed=13)
+    changed_ms = START_MS + 600_000
+    drift = Drift("adwin", change_at=rfc3339(changed_ms), version="1")
+    waiting = loop.retrainer().trigger(alert(fingerprint="f2", drift=drift))
+    assert waiting is not None
+    assert loop.finish(waiting).state == "promoted"
+
+
+def test_after_a_look_at_the_archive_something_is_trained_as_soon_as_it_can_be(poisoned: tuple[Loop, Run]) -> None:
+    """185 rows are enough to ask the archive. The next look is at 200, from which on challengers are trained, and not
+    at half as many rows again.
+    """
+    loop, run = poisoned
+    loop.serve(200)
+    loop.watch(run)
+    loop.now_ms += 7 * HOUR_MS
+    since_ms = START_MS + len(loop.log.partitions[0]) * 1_000
+    loop.live(changed=False, rows=185, seed=21)
+    looks: list[tuple[int, int]] = []
+
+    def pause(seconds: float) -> None:
+        now = loop.runs.of("loans")[-1]
+        looks.append((now.tested_rows, now.trainings))
+        loop.live(changed=False, rows=15, seed=22 + len(looks))
+        loop.now_ms += 1_000
+
+    drift = Drift("adwin", change_at=rfc3339(since_ms), version="1")
+    waiting = loop.retrainer().trigger(alert(fingerprint="f2", drift=drift))
+    assert waiting is not None
+    loop.retrainer().execute(waiting, lambda: None, pause)
+    assert looks[:2] == [(185, 0), (200, 1)]
 
 
 def test_a_run_that_was_waiting_does_not_promote_within_the_cooldown(poisoned: tuple[Loop, Run]) -> None:
-    """Recorded before the rollback: it ends with the reason, and the champion stays."""
+    """At work before the rollback: it ends with the reason, and the champion stays."""
     loop, run = poisoned
     loop.serve(300, seed=12)
-    waiting = a_run(episode="e9", champion="1", triggered_ms=loop.now_ms, since_ms=START_MS + 1, better=None)
+    waiting = a_run(
+        "collecting", episode="e9", champion="1", triggered_ms=loop.now_ms, since_ms=START_MS + 1, better=None
+    )
     loop.runs.create(waiting)
     assert loop.watch(run).state == "rolled_back"
     loop.live(changed=True, rows=900, seed=13)
@@ -420,12 +483,12 @@ def test_a_model_may_have_its_own_probation_and_cooldown(tmp_path: Path) -> None
     loop.serve(200)
     assert loop.watch(run, own_settings=own).state == "rolled_back"
     drift = Drift("adwin", change_at=rfc3339(START_MS), version="1")
-    loop.now_ms += 60_000
-    assert loop.retrainer().trigger(alert(fingerprint="f2", drift=drift)) is None
     second = loop.retrainer(own_settings=own).trigger(alert(fingerprint="f2", drift=drift))
     assert second is not None
     loop.live(changed=True, rows=900, seed=13)
+    rolled_back_ms = loop.now_ms
     promoted = loop.finish(second, own_settings=own)
+    assert rolled_back_ms + 60_000 <= (promoted.begun_ms or 0) < rolled_back_ms + HOUR_MS
     loop.serve(200, wrong_labels=True, seed=14)
     ended = loop.watch(promoted, own_settings=own)
     assert (ended.state, ended.reason) == ("confirmed", "no worse on 200 rows")

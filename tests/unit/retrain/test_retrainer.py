@@ -305,6 +305,15 @@ def test_a_champion_that_has_not_collapsed_serves_until_there_are_rows_enough(tm
     assert run.state == "promoted"
 
 
+def test_a_champion_that_collapsed_slowly_is_challenged_as_soon(tmp_path: Path) -> None:
+    """The first rows of a gradual change are of the old concept: the newer half tells what the champion is worth."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=False, rows=40)
+    loop.live(changed=True, rows=80, seed=8)
+    run = loop.finish(loop.alerted())
+    assert (run.state, run.tested_rows, run.rounds) == ("promoted", 120, 0)
+
+
 def test_rows_without_features_say_so(tmp_path: Path) -> None:
     """A producer that publishes no features makes retraining impossible; the reason says which rows were dropped."""
     loop = new_loop(tmp_path)
