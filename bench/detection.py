@@ -25,7 +25,7 @@ from bench.detection_measure import PER, frozen, name_of
 from bench.detection_optimum import optimum
 from bench.detection_peers import RUN_LENGTH, Runner, adwin, always, e_detector, focus, page_hinkley, stepd
 from bench.detection_recall import recall_drop
-from bench.detection_robust import FULL, QUICK, Size, cells
+from bench.detection_robust import FULL, QUICK, Size, cells, hourly
 from detectors.adwin import Adwin
 from detectors.contract import Detector
 from detectors.e_detector import EDetector
@@ -37,7 +37,7 @@ AFTERS = (0.15, 0.2, 0.4)
 REFERENCE = 5_000
 LENGTH = 20_000
 SEED = 20_260_725
-PARTS = ("frozen", "robust", "recall_drop", "streams", "cost")
+PARTS = ("frozen", "robust", "by_hour", "recall_drop", "streams", "cost")
 COST_OUTCOMES = 1_000_000
 COST_BATCH = 5_000
 
@@ -97,6 +97,20 @@ def measure_robust(amount: Amount) -> list[dict[str, Any]]:
         say(f"robust: {cell['case']}, rate {cell['rate']}, budget {cell['budget']}: {cell['realised']:.4f}")
         table.append(cell)
     return table
+
+
+def measure_hours(amount: Amount) -> list[dict[str, Any]]:
+    """Every swing, error rate and budget."""
+    table = []
+    for cell in hourly(amount.robust, SEED):
+        told = ", ".join(f"{name}: {each['realised']:.4f}, {each['delay']}" for name, each in _both(cell))
+        say(f"{cell['case']}, rate {cell['rate']}, budget {cell['budget']}: {told}")
+        table.append(cell)
+    return table
+
+
+def _both(cell: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [("by_hour", cell), ("plain", cell["plain"])]
 
 
 def measure_streams() -> dict[str, Any] | None:
@@ -177,6 +191,26 @@ def show_robust(table: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def show_hours(table: list[dict[str, Any]]) -> Table:
+    shown = Table(title="by_hour: false alarms in 10,000 outcomes; delays to 1.5 and 2 times the errors, recall")
+    for heading in ("case", "rate", "budget", "null", "realised", "≤ (95 %)", "first 50,000", "× 1.5", "× 2"):
+        shown.add_column(heading)
+    for each in table:
+        for name, entry in _both(each):
+            over = " !" if entry["realised"] > each["budget"] else ""
+            shown.add_row(
+                each["case"],
+                str(each["rate"]),
+                str(each["budget"]),
+                name,
+                number(entry["realised"], 4) + over,
+                number(entry["fa_upper"], 4),
+                number(entry["early"], 3),
+                *(f"{number(entry['delay'][to])} {entry['recall'][to]:.2f}" for to in ("1.5", "2")),
+            )
+    return shown
+
+
 def show_streams(table: dict[str, Any]) -> Table:
     shown = Table(title="streams: drifts that cost the frozen champion 2 points or more")
     for heading in ("stream", "found", "false alarms", "row", "errors", "delay", "optimum", "on the same rows"):
@@ -204,6 +238,8 @@ def main(argv: list[str] | None = None) -> None:
         result["frozen"] = measure_frozen(amount)
     if "robust" in parts:
         result["robust"] = measure_robust(amount)
+    if "by_hour" in parts:
+        result["by_hour"] = measure_hours(amount)
     if "recall_drop" in parts:
         say(f"recall_drop: {amount.recall} streams")
         result["recall_drop"] = recall_drop(amount.recall, SEED)
@@ -220,6 +256,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(show_frozen(result["frozen"]))
     if "robust" in result:
         console.print(show_robust(result["robust"]))
+    if "by_hour" in result:
+        console.print(show_hours(result["by_hour"]))
     if result.get("streams"):
         console.print(show_streams(result["streams"]))
     if "recall_drop" in result:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from bench.detection_hours import SWINGS, Swing, delays_by_hour, false_alarms_by_hour
 from bench.detection_measure import PER, Delays, FalseAlarms, delays, false_alarms
 from bench.detection_nights import alert_delays, false_alerts
 from bench.detection_peers import adwin, e_detector, page_hinkley
@@ -16,6 +18,10 @@ RATES = (0.02, 0.1, 0.3)
 BUDGETS = (1.0, 0.1, 0.01)
 """False alarms per 10,000 outcomes."""
 EARLY = 20_000
+HOURS_EARLY = 50_000
+"""The days in which a profile is learnt, foretells, and is new."""
+SHIFTS = {"1.5": 0.5, "2": 1.0}
+"""By how much more errors a drift has, of which the delay is measured."""
 DEFAULT_DELTA = 0.002
 DEFAULT_LAMBDA = 50.0
 
@@ -55,17 +61,21 @@ dumps the detector alone would have to be told: the monitor, which knows when ou
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is simulated: streams of one length, by budget; and for delays, peers, and the monitor's delays."""
+    """How much is simulated: streams of one length, by budget; and for delays, peers, and the monitor's delays, of
+    dumps and by the hour.
+    """
 
     streams: dict[float, int]
     length: int
     delays: int
     peers: int
     nights: int
+    hours: int = 0
+    by_hour: dict[float, int] = field(default_factory=dict)
 
 
-FULL = Size({1.0: 4, 0.1: 12, 0.01: 36}, 500_000, 40, 2, 10)
-QUICK = Size({1.0: 2, 0.1: 2, 0.01: 3}, 100_000, 10, 1, 1)
+FULL = Size({1.0: 4, 0.1: 12, 0.01: 36}, 500_000, 40, 2, 10, 40, {1.0: 2, 0.1: 6, 0.01: 18})
+QUICK = Size({1.0: 2, 0.1: 2, 0.01: 3}, 100_000, 10, 1, 1, 2, {1.0: 1, 0.1: 1, 0.01: 1})
 
 
 def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
@@ -91,6 +101,33 @@ def cells(size: Size, seed: int) -> Iterator[dict[str, object]]:
                     "recall": doubled.recall,
                     "river": rivers,
                 }
+
+
+def hourly(size: Size, seed: int) -> Iterator[dict[str, object]]:
+    """The same of swings by the hour, with what is known of the hours and without (``plain``), and a smaller drift."""
+    for swing in SWINGS:
+        for rate in RATES:
+            for budget in BUDGETS:
+                known, plain = (_hourly(swing, by_hour, rate, budget, size, seed) for by_hour in ("day", ""))
+                yield {"case": swing.name, "rate": rate, "budget": budget, **known, "plain": plain}
+
+
+def _hourly(
+    swing: Swing, by_hour: Literal["", "day"], rate: float, budget: float, size: Size, seed: int
+) -> dict[str, object]:
+    alarms = false_alarms_by_hour(swing, by_hour, budget, rate, size.by_hour[budget], size.length, seed, HOURS_EARLY)
+    found = {
+        name: delays_by_hour(swing, by_hour, budget, rate, shift, size.hours, seed + 1)
+        for name, shift in SHIFTS.items()
+    }
+    return {
+        "realised": alarms.rate,
+        "fa_upper": alarms.upper,
+        "early": alarms.early / alarms.early_outcomes * PER,
+        "outcomes": alarms.outcomes,
+        "delay": {name: each.quantile(0.5) for name, each in found.items()},
+        "recall": {name: each.recall for name, each in found.items()},
+    }
 
 
 def measured(case: Case, rate: float, budget: float, size: Size, seed: int) -> tuple[FalseAlarms, Delays]:

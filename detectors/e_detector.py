@@ -9,9 +9,10 @@ error, given the past, is at most the level*, no bet gains on average (`detector
 supermartingale and, by optional stopping, E[M at the first crossing] ≤ E[errors until then]. M is at least the
 threshold when it crosses: **the expected run length between false alarms is at least the threshold**. Nothing is
 assumed of the errors but that they lie in 0..1: they need not be Bernoulli, nor independent, nor of one rate. The
-level may change from window to window as it depends on the past only (`detectors/acceptable.py`). What the theorem
-does not cover is a level below the true rate, from an unlucky reference or a rate that wanders; bench/detection.py
-measures that.
+level may be another for each error as it depends on the past only: it moves from window to window
+(`detectors/acceptable.py`), and may be times a factor that was foretold for the hour (`detectors/hourly.py`). What the
+theorem does not cover is a level below the true rate, from an unlucky reference or a rate that wanders;
+bench/detection.py measures that.
 """
 
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class EDetector:
     detection's statistic is M. After it the level is the rate that it reported until the errors are back to normal:
     one drift is one detection, and a worse one is another.
 
+    With `known` the level follows :meth:`expect`: it is that many times what is acceptable of an average error. `known`
+    is how errors move that are divided by what was expected of them; from the `reference`, which must be given too,
+    their rate may come as far as always. Detections are of errors so divided.
+
     >>> detector = EDetector(reference=Reference.of_rate(5000, 0.1))
     >>> [(d.index, d.window) for d in detector.update_many([0.0] * 1000 + [1.0] * 60)]
     [(1007, 8)]
@@ -83,6 +88,7 @@ class EDetector:
         margin: float = 0.4,
         wander: float | None = None,
         reference: Reference | None = None,
+        known: Reference | None = None,
     ) -> None:
         if not LEAST_RUN_LENGTH <= threshold < LARGEST:
             raise ValueError(
@@ -97,7 +103,11 @@ class EDetector:
                 raise ValueError(
                     f"e_detector's {parameter} is {value}: give a number of standard deviations, 0 or more"
                 )
+        if known is not None and reference is None:
+            raise ValueError("e_detector is told what is known beside a reference: give the reference too")
         self.structure = f"e_detector reference_outcomes={reference_outcomes}"
+        if known is not None:
+            self.structure += " by hour"
         self.count = 0
         self._threshold = threshold
         self._reference_windows = -(-reference_outcomes // WINDOW)
@@ -108,14 +118,28 @@ class EDetector:
         self._detected_at = 0
         self._reference = Reference(0.0, 0.0, 0.0, 0.0)
         self._level: AcceptableLevel | None = None
+        self._factor = 1.0
         self._start_sums()
         if reference is not None:
-            self._watch(AcceptableLevel.of(reference, margin, wander))
+            state = LevelState(reference, reference if known is None else known, [])
+            self._watch(AcceptableLevel(state, margin, wander))
 
     @property
     def level(self) -> float | None:
-        """The error rate that is acceptable now; None while the reference is being learnt."""
+        """The error rate that is acceptable on average now; None while the reference is being learnt."""
         return self._level.level if self._level is not None else None
+
+    @property
+    def drifted(self) -> bool:
+        """Whether a detected drift is not over."""
+        return self._level is not None and self._level.drifted
+
+    def expect(self, factor: float) -> None:
+        """From the next error on, as many times the average error are normal. It is no part of a snapshot."""
+        if factor != self._factor:
+            self._factor = factor
+            if self._level is not None:
+                self._watch(self._level)
 
     @property
     def statistic(self) -> float:
@@ -128,13 +152,14 @@ class EDetector:
         start = 0
         while start < len(values):
             chunk = values[start : start + self._window.left]
-            watching = self._level is not None and self._level.level < HIGHEST
+            watching = self._level is not None and self._against < HIGHEST
             fired = self._bet(chunk) if watching else None
             used = len(chunk) if fired is None else fired[0] + 1
-            self._window.add(chunk[:used])
+            average = chunk[:used] if self._factor == 1.0 else chunk[:used] / self._factor
+            self._window.add(average)
             self.count += used
             if self._level is not None:
-                self._change.extend(chunk[:used])
+                self._change.extend(average)
             start += used
             if fired is not None and self._level is not None:
                 detections.append(self._detection(start - 1, fired[1], self._level))
@@ -173,6 +198,8 @@ class EDetector:
     def _close(self) -> None:
         """The end of a window: learn, and bet against the level that follows."""
         total, fine_squares = self._window.close()
+        if total > WINDOW:  # errors in an hour that was expected to have few
+            total, fine_squares = float(WINDOW), fine_squares * (WINDOW / total) ** 2
         self._gains, self._stakes = np.ones(len(ANGLES)), self._gains * self._stakes
         if self._level is None:
             self._reference = self._reference.plus(total, fine_squares)
@@ -185,7 +212,8 @@ class EDetector:
 
     def _watch(self, level: AcceptableLevel) -> None:
         self._level = level
-        against = bets(level.level, level.dispersion)
+        self._against = min(HIGHEST, level.level * self._factor)
+        against = bets(self._against, level.dispersion)
         self._right, self._slope = against.right[:, None], against.slope[:, None]
 
     def _detection(self, index: int, statistic: float, level: AcceptableLevel) -> Detection:
@@ -196,6 +224,7 @@ class EDetector:
             window, before, after = n, level.state.known.rate, self._change.mean
         else:
             window, before, after = split.window, split.before, split.after
+        before, after = min(1.0, before), min(1.0, after)
         self._change.reset()
         self._detected_at = self.count
         level.detected(window, after * window)

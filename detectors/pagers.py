@@ -1,7 +1,7 @@
 """The detectors of a version that may page, within a budget of false alarms a week."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detectors.budget import Allotted, Watched, allot
 from detectors.contract import Detector, Errors
@@ -26,7 +26,8 @@ class Pagers:
     """The detectors `names` on all errors of a version, sharing its model's budget.
 
     What is acceptable is the `reference`, of scaled errors if there is a scaling. Thresholds follow the outcomes a
-    second through :meth:`recalibrate`; the detectors keep their statistics.
+    second through :meth:`recalibrate`; the detectors keep their statistics. `known` is how such errors move when they
+    are divided by their hours' factors: with it the e-detector follows :meth:`expect`; others do not know the hour.
     """
 
     def __init__(
@@ -36,13 +37,19 @@ class Pagers:
         reference: Reference,
         scaling: Scaling | None,
         outcomes_per_s: float,
+        known: Reference | None = None,
     ) -> None:
         self._names = tuple(names)
         self.budget = false_alarms_a_week
         self._reference = reference
         self._scaling = scaling
+        self._known = known
+        self._factor = 1.0
         self.spread = reference.spread
         """What is normal, in the detectors' unit, from :attr:`reference_outcomes`."""
+        if known is not None:
+            moves = known.spread
+            self.spread = replace(self.spread, dispersion=moves.dispersion, wander=moves.wander)
         self.reference_outcomes = reference.n
         self.allotted = self._allot(outcomes_per_s)
         self._detectors = [self._made(each) for each in self.allotted]
@@ -54,8 +61,10 @@ class Pagers:
 
     def _made(self, allotted: Allotted) -> Detector:
         name = allotted.watched.detector
-        known = {"reference": self._reference} if name == EDetector.name else {}
+        known = {"reference": self._reference, "known": self._known} if name == EDetector.name else {}
         detector = make_detector(name, **allotted.parameters, **known)
+        if isinstance(detector, EDetector):
+            detector.expect(self._factor)
         return detector if self._scaling is None else ScaledDetector(detector, self._scaling)
 
     def recalibrate(self, outcomes_per_s: float, false_alarms_a_week: float | None = None) -> None:
@@ -66,6 +75,23 @@ class Pagers:
         for place, allotted in enumerate(self.allotted):
             before, self._detectors[place] = self._detectors[place], self._made(allotted)
             self._detectors[place].restore(before.snapshot())
+
+    def expect(self, factor: float) -> None:
+        """From the next error on, as many times the average error are normal."""
+        if factor != self._factor:
+            self._factor = factor
+            for each in self._e_detectors:
+                each.expect(factor)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether a drift that the e-detector found is not over."""
+        return any(each.drifted for each in self._e_detectors)
+
+    @property
+    def _e_detectors(self) -> list[EDetector]:
+        inner = (each.inner if isinstance(each, ScaledDetector) else each for each in self._detectors)
+        return [each for each in inner if isinstance(each, EDetector)]
 
     def update_many(self, errors: Errors) -> list[Page]:
         """Feed errors, oldest first; a detector's pages are in order, one detector's behind the other's.
@@ -80,11 +106,12 @@ class Pagers:
 
     @property
     def level(self) -> float | None:
-        """The error that the e-detector accepts now, in the errors' unit; None if it is not among the detectors."""
-        for detector in self._detectors:
-            inner = detector.inner if isinstance(detector, ScaledDetector) else detector
-            if isinstance(inner, EDetector) and inner.level is not None:
-                return inner.level * self.scale
+        """The error that the e-detector accepts on average now, in the errors' unit; None if it is not among the
+        detectors.
+        """
+        for each in self._e_detectors:
+            if each.level is not None:
+                return each.level * self.scale
         return None
 
     @property

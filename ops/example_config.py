@@ -79,6 +79,7 @@ def _declared(name: str, field: FieldInfo) -> Iterator[str]:
         "false_alarms_per_week": 0.25,
         "outcomes_one_sided": 1.0,
         "segments": ["north", "south"],
+        "by_hour": "day",
         "cost_per_error": 2.5,
         "critical_cost_per_day": 1000.0,
         "mode": "auto",
@@ -91,7 +92,7 @@ def _choices(annotation: Any) -> str:
     """``a | b`` of a Literal, also within Optional."""
     for part in (annotation, *get_args(annotation)):
         if get_origin(part) is Literal:
-            return " | ".join(str(choice) for choice in get_args(part))
+            return " | ".join(str(choice) or '""' for choice in get_args(part))
     return ""
 
 

@@ -65,13 +65,35 @@ class SegmentDetecting(msgspec.Struct, frozen=True):
     threshold: float | None = None
 
 
+class HoursDetecting(msgspec.Struct, frozen=True):
+    """What is known of the hours of a day or week (``by``), from so many whole ones.
+
+    ``recurs`` is the share of the variance between hours that recurs. The best and the worst hour (of the day, or
+    from Thursday 00:00, in UTC) have so many times the usual error, this hour ``now``; all are 1 if no more recurs than
+    chance explains. That is believed (``on``) once it has foretold ``least_foretold`` outcomes of whole cycles.
+    """
+
+    by: str
+    cycles: int
+    recurs: float
+    on: bool
+    foretold: int
+    least_foretold: int
+    best_hour: int = 0
+    best: float = 1.0
+    worst_hour: int = 0
+    worst: float = 1.0
+    now: float = 1.0
+
+
 class Detecting(msgspec.Struct, frozen=True):
     """How a version is watched now. ``missing`` outcomes are still to be learnt from; ``normal`` is None until then.
 
     ``scale`` is that of a regression's errors, 1 for a classification; ``acceptable`` is the error up to which nothing
     is wrong. ``rates`` are those of a binary model, ``segments`` those that are watched; ``pagers_per_week`` is what
     they leave of the budget. While it is learnt, ``until_s`` is the second before which detectors do not watch;
-    ``at_once``: because outcomes came all at once.
+    ``at_once``: because outcomes came all at once. ``hours`` are told if they are asked for; once they are known,
+    ``normal`` is of errors divided by their hours' factors, and ``acceptable`` is that of an average hour.
     """
 
     false_alarms_per_week: float
@@ -86,3 +108,4 @@ class Detecting(msgspec.Struct, frozen=True):
     until_s: int = 0
     at_once: bool = False
     segments: list[SegmentDetecting] = []
+    hours: HoursDetecting | None = None

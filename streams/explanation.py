@@ -13,8 +13,9 @@ import redis
 from detectors.budget import WEEK_S, Watched, explained
 from detectors.delay import expected_delay
 from detectors.four_rates import RATES
+from detectors.hourly import LEAST_CYCLES
 from streams import label_explanation
-from streams.detecting import Detecting, RateDetecting, SegmentDetecting
+from streams.detecting import Detecting, HoursDetecting, RateDetecting, SegmentDetecting
 from streams.errors import MissingInput
 from streams.events import rfc3339
 from streams.label_status import LabelStatus
@@ -26,6 +27,9 @@ FACTORS = (1.5, 2.0, 4.0)
 POINTS_LOST = (0.05, 0.1, 0.4)
 """By which a rate falls, whose delays are told."""
 WORST = 0.99
+WEEKDAYS = ("Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday")
+"""From the first of the epoch on."""
+UNKNOWN_HOURS = "until then a swing counts as wander"
 DAY_S = 86_400
 LONGEST_DAYS = 365
 
@@ -110,6 +114,7 @@ def _arithmetic(report: ModelDetecting, version: VersionDetecting) -> Iterator[s
         until = f", and until {rfc3339(1000 * found.until_s)}" if found.until_s else ""
         until += " (a whole day, because outcomes came all at once)" if found.until_s and found.at_once else ""
         yield f"learning what is normal: {found.missing:,} outcomes to go{until}; nothing pages on drift until then"
+        yield from _hours(found.hours)
         yield from _parts(found, version.metric)
         return
     normal = found.normal
@@ -131,15 +136,22 @@ def _arithmetic(report: ModelDetecting, version: VersionDetecting) -> Iterator[s
         yield f"budget: {found.false_alarms_per_week:g} false alarms a week for the model: {', '.join(shares)}"
         arithmetic = arithmetic[1:]
     yield from arithmetic
+    hourly = found.hours is not None and found.hours.on
     yield (
         f"normal: {_error(version.metric)} {normal.error:.4g} ± {normal.standard_error:.2g} from "
         f"{normal.outcomes:,.0f} outcomes; dispersion {normal.dispersion:.3g} (1: independent errors), wander "
-        f"{normal.wander:.2g}"
+        f"{normal.wander:.2g}{' of errors divided by what their hour lets expect' if hourly else ''}"
     )
+    yield from _hours(found.hours)
     for each in found.pagers:
         if each.detector != "e_detector" or found.acceptable is None:
             continue
-        yield f"acceptable to {each.detector}: up to {found.acceptable:.4g}"
+        now = (
+            f" in an average hour, {found.acceptable * found.hours.now:.4g} in this one"
+            if found.hours and hourly
+            else ""
+        )
+        yield f"acceptable to {each.detector}: up to {found.acceptable:.4g}{now}"
         for factor in FACTORS:
             rate = factor * normal.error
             if rate / found.scale < WORST:
@@ -147,6 +159,29 @@ def _arithmetic(report: ModelDetecting, version: VersionDetecting) -> Iterator[s
                 told_delay = _delay(level, normal.dispersion, each.threshold, rate / found.scale, per_s)
                 yield f"delay to × {factor:g} ({rate:.4g}): {told_delay}"
     yield from _parts(found, version.metric)
+
+
+def _hours(hours: HoursDetecting | None) -> Iterator[str]:
+    """What is known of the hours, if they are asked for."""
+    if hours is None:
+        return
+    head = f"by hour of the {hours.by}: {hours.cycles} {_counted(hours.cycles, hours.by)} learnt from"
+    recurs = f"{100 * hours.recurs:.0f} % of the variance between hours recurs"
+    if hours.cycles < LEAST_CYCLES:
+        yield f"{head}, of {LEAST_CYCLES} at least; {UNKNOWN_HOURS}"
+    elif not hours.on and hours.best == hours.worst:
+        yield f"{head}; {recurs}, which may be chance; {UNKNOWN_HOURS}"
+    else:
+        span = f"× {hours.best:.2f} {_hour(hours.best_hour, hours.by)} to × {hours.worst:.2f} "
+        yield f"{head}: {span}{_hour(hours.worst_hour, hours.by)}, now × {hours.now:.2f}; {recurs}"
+        if not hours.on:
+            so_far = f"{hours.foretold:,} of {hours.least_foretold:,} outcomes of whole {hours.by}s"
+            yield f"  not believed before that has foretold the next ones: {so_far} so far; {UNKNOWN_HOURS}"
+
+
+def _hour(hour: int, by: str) -> str:
+    day = f"{WEEKDAYS[hour // 24]} " if by == "week" else ""
+    return f"({day}{hour % 24:02}:00 UTC)"
 
 
 def _counted(n: int, noun: str) -> str:

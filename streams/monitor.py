@@ -206,7 +206,7 @@ class MonitorPartition:
             limits = self.monitor_settings
             if declared is not None:
                 own = declared.model_dump(
-                    include={"false_alarms_per_week", "outcomes_one_sided", "segments"}, exclude_none=True
+                    include={"by_hour", "false_alarms_per_week", "outcomes_one_sided", "segments"}, exclude_none=True
                 )
                 limits = limits.model_copy(update=own)
             prices = Prices(declared.cost_per_error, declared.critical_cost_per_day) if declared else Prices()

@@ -137,6 +137,10 @@ class MonitorSettings(_Section):
         le=168,
         description="hours of the stream that detectors learn from at least; 24 where labels come nightly",
     )
+    by_hour: Literal["", "day", "week"] = Field(
+        "",
+        description="learn how errors swing by the hour of the day or week (UTC), and do not take that for a drift",
+    )
     burn_rates: list[tuple[int, int, float]] = Field(
         [(1, 5, 2.4), (3, 15, 1.6)],
         description="windows in minutes (short, long) and how many times too fast both burn the budget to page at once",
@@ -357,6 +361,7 @@ class ModelSettings(_Section):
     false_alarms_per_week: float | None = Field(None, gt=0)
     outcomes_one_sided: float | None = Field(None, gt=0, le=1)
     segments: list[str] | None = Field(None, max_length=MOST_SEGMENTS)
+    by_hour: Literal["", "day", "week"] | None = None
     cost_per_error: float | None = Field(None, ge=0)
     critical_cost_per_day: float | None = Field(None, gt=0)
     mode: Mode | None = None

@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.baseline import Baseline, BaselineLearner, Metric, keep_before
+from detectors.baseline import LARGEST, Baseline, BaselineLearner, Metric, keep_before
 from detectors.budget import Allotted
 from detectors.contract import Detector
 from detectors.dump import FIRST_DAY_S
 from detectors.four_rates import RATES
+from detectors.hourly import HOUR_S, LEAST_WINDOWS, SLOTS, HourlyProfile, HourlyState
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.pagers import ALL_OUTCOMES, Pagers
 from detectors.part_watch import PartDetection
-from detectors.reference import LEAST_OUTCOMES, Reference, WindowSums
+from detectors.reference import LEAST_OUTCOMES, WINDOW, Reference, WindowSums
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import decode, seal, unseal
 from detectors.verdict import Detection
 from streams.alerts import Evidence
 from streams.binary_rates import BinaryRates, BinaryRatesState
-from streams.detecting import Detecting, Normal, Paging
+from streams.detecting import Detecting, HoursDetecting, Normal, Paging
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
 from streams.segment_watch import SegmentState, SegmentWatch
 from streams.settings import MonitorSettings
 
-FORMAT = 5
+FORMAT = 6
 
 Ints = NDArray[np.int64]
 
@@ -37,7 +39,7 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class _State:
     """Format 1 had a scale, which follows from the baseline, and no rate of outcomes; format 2 had no four rates, and
-    format 3 no segments, format 4 nothing of the first day.
+    format 3 no segments, format 4 nothing of the first day, format 5 no hours.
 
     ``last`` is the newest outcome: second, partition, offset. ``day``: the errors of the first day that detectors have
     seen; ``dumps_until_s`` is when a day that is learnt for its dumps is over, 0 if none is.
@@ -56,6 +58,7 @@ class _State:
     segments: dict[str, SegmentState] = field(default_factory=dict)
     day: WindowSums = field(default_factory=WindowSums)
     dumps_until_s: int = 0
+    hours: HourlyState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class VersionWatch:
     ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. If
     outcomes come all at once in its first day, the reference is that day (:meth:`learn_dumps`).
 
+    With ``by_hour`` the errors of all outcomes are watched by what their hour lets expect, once that is known
+    (:mod:`detectors.hourly`); the reference that is learnt covers a whole cycle then.
+
     The four rates of a binary model page beside them (:mod:`streams.binary_rates`), and so do the segments that are
     watched (:mod:`streams.segment_watch`); both learn what is normal by themselves.
     """
@@ -102,6 +108,7 @@ class VersionWatch:
         self._last = (0, 0, 0)
         self._day = WindowSums()
         self._dumps_until_s = 0
+        self._hours = HourlyProfile(settings.by_hour) if settings.by_hour else None
         self._beside: list[Detector] = []
         self._marks = Marks()
 
@@ -118,9 +125,11 @@ class VersionWatch:
     @property
     def learns_until_s(self) -> int:
         """The second from which on detectors may watch it; 0 if they need not wait for one."""
-        begun_s, hours = self._rate.state.begun_s, self._settings.baseline_hours
+        begun_s, hours, by_hour = self._rate.state.begun_s, self._settings.baseline_hours, self._settings.by_hour
         if self.registered is not None:
             return 0
+        if by_hour:
+            hours = max(hours, SLOTS[by_hour])
         return max(begun_s + int(3_600 * hours) if hours and begun_s else 0, self._dumps_until_s)
 
     def learn_dumps(self, at_s: int) -> None:
@@ -134,7 +143,7 @@ class VersionWatch:
             return
         self._dumps_until_s, self.changed = until_s, True
         if self.registered is None:
-            self.pagers, self._beside = None, []
+            self._end()
             self._learner.join(self._day)
         self._day = WindowSums()
         self._binary.learn_until(until_s)
@@ -176,6 +185,7 @@ class VersionWatch:
                 until_s=until_s,
                 segments=segments,
                 at_once=at_once,
+                hours=self._hours_told,
             )
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
@@ -200,6 +210,32 @@ class VersionWatch:
             rates,
             self._budget,
             segments=segments,
+            hours=self._hours_told,
+        )
+
+    @property
+    def _hours_told(self) -> HoursDetecting | None:
+        if self._hours is None:
+            return None
+        state = self._hours.state
+        told = HoursDetecting(
+            state.by,
+            len(state.cycles),
+            state.recurs,
+            self._hours.on,
+            state.adjusted.windows * WINDOW,
+            LEAST_WINDOWS * WINDOW,
+        )
+        if not state.factors:
+            return told
+        best, worst = int(np.argmin(state.factors)), int(np.argmax(state.factors))
+        return msgspec.structs.replace(
+            told,
+            best_hour=best,
+            best=state.factors[best],
+            worst_hour=worst,
+            worst=state.factors[worst],
+            now=state.factors[self._hours.slot],
         )
 
     def register(self, baseline: Baseline | None) -> None:
@@ -230,9 +266,15 @@ class VersionWatch:
         if segment:
             self._segments.start_afresh(segment)
         else:
-            self.pagers, self._beside = None, []
+            self._end()
             self._binary.start_afresh()
         self.changed = True
+
+    def _end(self) -> None:
+        """Forget what the detectors of all outcomes saw."""
+        if self._hours is not None and self.pagers is not None and self.pagers.drifted:
+            self._hours.spoil()
+        self.pagers, self._beside = None, []
 
     def baseline_of(self, segment: str) -> Baseline | None:
         """The baseline of a segment that is watched, or of all outcomes (""); None while it is not known."""
@@ -296,13 +338,27 @@ class VersionWatch:
             taken, moved = self._rate.take(seconds[start:])
             if moved and self.pagers is not None:
                 self.pagers.recalibrate(self._rate.per_s)
-            end = start + taken
-            found.extend(self._detect(values[start:end], seconds[start:end], offset + start))
-            start = end
+            while taken:
+                within = self._of_one_hour(seconds[start : start + taken])
+                end = start + within
+                found.extend(self._detect(values[start:end], seconds[start:end], offset + start))
+                start, taken = end, taken - within
         return found
+
+    def _of_one_hour(self, seconds: Ints) -> int:
+        """How many at the front are of the first one's hour, and tells the hour; all of them if hours do not matter."""
+        if self._hours is None:
+            return len(seconds)
+        first_s, pagers = int(seconds[0]), self.pagers
+        if self._hours.turn(first_s, pagers is not None and pagers.drifted) and pagers is not None:
+            self.pagers = self._pagers()
+            self.pagers.restore(pagers.snapshot())
+        return int(np.searchsorted(seconds, (first_s // HOUR_S + 1) * HOUR_S))
 
     def _detect(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
         """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
+        if self._hours is not None:
+            self._hours.add(np.minimum(values, LARGEST))
         learnt = self._learner.update_many(values) if self.missing else 0
         if self.pagers is None and learnt < len(values):
             early = int(np.searchsorted(seconds, self.learns_until_s))
@@ -315,9 +371,13 @@ class VersionWatch:
         if self.registered is None and not self._dumps_until_s:
             keep_before(self._day, values[learnt:], seconds[learnt:], self._rate.state.begun_s + FIRST_DAY_S)
         rest, offset = values[learnt:], offset + learnt
+        if self._hours is not None:
+            pagers.expect(self._hours.factor)
         found = [
             _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
         ]
+        if self._hours is not None and found:
+            self._hours.spoil()
         for rank, detector in enumerate(self._beside, 1):
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
@@ -383,14 +443,22 @@ class VersionWatch:
     def _prepared(self) -> Pagers:
         """The detectors that page, made with those beside them once there is a baseline."""
         if self.pagers is None:
-            baseline, reference, settings = self.baseline, self.reference, self._settings
-            if baseline is None or reference is None:
-                raise RuntimeError("detectors were asked for before there is a baseline")
-            scaling = self._scaling(baseline)
+            self.pagers, settings = self._pagers(), self._settings
+            scaling = None if self.baseline is None else self._scaling(self.baseline)
             beside = [make_detector(name) for name in settings.evidence if name not in settings.detectors]
             self._beside = beside if scaling is None else [ScaledDetector(each, scaling) for each in beside]
-            self.pagers = Pagers(settings.detectors, self._budget, reference, scaling, self._rate.per_s)
         return self.pagers
+
+    def _pagers(self) -> Pagers:
+        baseline, reference = self.baseline, self.reference
+        if baseline is None or reference is None:
+            raise RuntimeError("detectors were asked for before there is a baseline")
+        scaling = self._scaling(baseline)
+        known = None if self._hours is None else self._hours.known(1.0 if scaling is None else scaling.scale)
+        if known is not None and self.registered is None:
+            # How far its rate may be off follows from what is left of the swing, not from what it was.
+            reference = Reference.of_rate(max(LEAST_OUTCOMES, int(reference.n)), reference.rate)
+        return Pagers(self._settings.detectors, self._budget, reference, scaling, self._rate.per_s, known)
 
     def snapshot(self) -> bytes:
         """The whole state."""
@@ -411,6 +479,7 @@ class VersionWatch:
                 self._segments.states,
                 self._day,
                 self._dumps_until_s,
+                None if self._hours is None else self._hours.state,
             ),
         )
 
@@ -429,6 +498,8 @@ class VersionWatch:
         watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
         watch._segments = SegmentWatch(settings, state.metric, state.segments)
         watch._day, watch._dumps_until_s = state.day, state.dumps_until_s
+        if settings.by_hour and state.hours is not None and state.hours.by == settings.by_hour:
+            watch._hours = HourlyProfile(settings.by_hour, state.hours)
         if state.detectors:
             watch._prepared().restore(state.detectors)
             for detector in watch._beside:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from detectors.alternatives import WEIGHTS, bets
 from detectors.e_detector import EDetector
 from detectors.reference import WINDOW, Reference
+from detectors.snapshot import SnapshotError
 
 CERTAIN = Reference.of_rate(10**9, 0.1)
 """A reference that leaves nothing to learn: the level is .1."""
@@ -202,3 +203,114 @@ def test_a_snapshot_carries_the_reference() -> None:
     restored.restore(original.snapshot())
     assert restored.level == original.level
     assert restored.snapshot() == original.snapshot()
+
+
+def swinging(rng: np.random.Generator, rate: float, n: int, size: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+    """Errors whose rate swings over 10,000, and the factor of each, which holds for 400."""
+    factors = np.repeat(1 + size * np.sin(2 * np.pi * np.arange(25) / 25), 400)
+    factors = np.tile(factors, n // 10_000 + 1)[:n]
+    return (rng.random(n) < rate * factors).astype(np.float64), factors
+
+
+def foretold(detector: EDetector, errors: np.ndarray, factors: np.ndarray) -> list[int]:
+    """Feed them hour by hour, each with its factor."""
+    found = []
+    for start in range(0, len(errors), 400):
+        detector.expect(float(factors[start]))
+        found += [start + each.index for each in detector.update_many(errors[start : start + 400])]
+    return found
+
+
+def test_the_expected_run_length_holds_for_a_level_that_was_foretold() -> None:
+    """At each hour's own level, which swings by 60 %: it depends on nothing but the past."""
+    runs = []
+    for seed in range(150):
+        detector = EDetector(threshold=2000.0, margin=0.0, wander=0.0, reference=CERTAIN, known=CERTAIN)
+        found = foretold(detector, *swinging(np.random.default_rng(seed), 0.1, 40_000))
+        runs.append(found[0] + 1 if found else 40_000)
+    mean, error = np.mean(runs), np.std(runs) / np.sqrt(len(runs))
+    assert mean - 2.0 * error >= 2000.0
+    assert mean < 3.0 * 2000.0
+
+
+def test_what_is_foretold_is_no_drift_and_what_is_more_than_that_is_one() -> None:
+    """A swing of 60 % is quiet with its factors and not without; errors double at the best hour or the worst."""
+    reference = Reference.of_rate(50_000, 0.1)
+    for seed in range(5):
+        errors, factors = swinging(np.random.default_rng(seed), 0.1, 30_000)
+        assert foretold(EDetector(reference=reference, known=reference), errors, factors) == []
+        assert EDetector(reference=reference).update_many(errors)
+        for begin in (12_400, 17_200):
+            drift = errors.copy()
+            drift[begin:] = np.random.default_rng([seed, begin]).random(len(drift) - begin) < 0.2 * factors[begin:]
+            found = foretold(EDetector(reference=reference, known=reference), drift, factors)
+            assert begin < found[0] < begin + 900
+            detection = EDetector(reference=reference, known=reference)
+            foretold(detection, drift[:begin], factors)
+            assert not detection.drifted
+            foretold(detection, drift[begin : begin + 1200], factors[begin:])
+            assert detection.drifted
+
+
+def test_a_detection_is_of_errors_as_they_are_in_an_average_hour() -> None:
+    """In an hour with 60 % more errors than usual, three in ten are .19 of an average hour."""
+    detector = EDetector(reference=Reference.of_rate(50_000, 0.1), known=Reference.of_rate(10_000, 0.1))
+    rng = np.random.default_rng(1)
+    detector.expect(0.5)
+    assert detector.update_many(bernoulli(rng, 0.05, 3_000)) == []
+    detector.expect(1.6)
+    assert detector.update_many(bernoulli(rng, 0.16, 3_000)) == []
+    [found] = detector.update_many(bernoulli(rng, 0.4, 400))
+    assert found.before == pytest.approx(0.1, abs=0.02)
+    assert found.after == pytest.approx(0.25, abs=0.08)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    rate=st.floats(0, 1),
+    factors=st.lists(st.floats(0.2, 4.0), min_size=1, max_size=8),
+    pieces=st.lists(st.integers(1, 900), min_size=1, max_size=20),
+)
+def test_factors_change_at_the_same_errors_in_any_batches(
+    seed: int, rate: float, factors: list[float], pieces: list[int]
+) -> None:
+    """Whatever is expected, in pieces and over restarts it ends bit for bit alike, with finite numbers."""
+    rng = np.random.default_rng(seed)
+    known = Reference.of_rate(5000, rate)
+
+    def made() -> EDetector:
+        return EDetector(threshold=1e3, reference=known, known=known)
+
+    whole, parts = made(), made()
+    expected, found, sizes = [], [], iter(pieces * 20_000)
+    for number, factor in enumerate(factors):
+        errors = bernoulli(rng, rate, 900)
+        whole.expect(factor)
+        expected += [(number, each.index, each.statistic, each.after) for each in whole.update_many(errors)]
+        start = 0
+        while start < len(errors):
+            parts.expect(factor)
+            size = next(sizes)
+            found += [
+                (number, start + each.index, each.statistic, each.after)
+                for each in parts.update_many(errors[start : start + size])
+            ]
+            start += size
+            if rng.random() < 0.1:
+                sealed = parts.snapshot()
+                parts = made()
+                parts.restore(sealed)
+    assert found == expected
+    assert parts.snapshot() == whole.snapshot()
+    assert all(0.0 <= each[3] <= 1.0 and np.isfinite(each[2]) for each in found)
+
+
+def test_a_state_by_the_hour_is_none_of_a_detector_that_knows_no_hours() -> None:
+    """Its level is another's; and what is known needs a reference to be known beside."""
+    reference = Reference.of_rate(5000, 0.1)
+    hourly = EDetector(reference=reference, known=reference)
+    with pytest.raises(SnapshotError):
+        EDetector(reference=reference).restore(hourly.snapshot())
+    with pytest.raises(ValueError, match="give the reference too"):
+        EDetector(known=reference)
