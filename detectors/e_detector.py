@@ -118,7 +118,7 @@ class EDetector:
         self._detected_at = 0
         self._reference = Reference(0.0, 0.0, 0.0, 0.0)
         self._level: AcceptableLevel | None = None
-        self._factor = 1.0
+        self._factor = self._accepted = 1.0
         self._start_sums()
         if reference is not None:
             state = LevelState(reference, reference if known is None else known, [])
@@ -134,10 +134,13 @@ class EDetector:
         """Whether a detected drift is not over."""
         return self._level is not None and self._level.drifted
 
-    def expect(self, factor: float) -> None:
-        """From the next error on, as many times the average error are normal. It is no part of a snapshot."""
-        if factor != self._factor:
-            self._factor = factor
+    def expect(self, factor: float, unsure: float = 0.0) -> None:
+        """From the next error on, as many times the average error are normal, give or take a standard deviation, of
+        which the level has `margin` too. It is no part of a snapshot.
+        """
+        accepted = factor + self._margin * unsure
+        if (factor, accepted) != (self._factor, self._accepted):
+            self._factor, self._accepted = factor, accepted
             if self._level is not None:
                 self._watch(self._level)
 
@@ -212,7 +215,7 @@ class EDetector:
 
     def _watch(self, level: AcceptableLevel) -> None:
         self._level = level
-        self._against = min(HIGHEST, level.level * self._factor)
+        self._against = min(HIGHEST, level.level * self._accepted)
         against = bets(self._against, level.dispersion)
         self._right, self._slope = against.right[:, None], against.slope[:, None]
 

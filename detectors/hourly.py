@@ -44,6 +44,8 @@ LEAST_WINDOWS = 10
 """Windows that a profile must have foretold: how they move cannot be told from fewer."""
 LEAST_FACTOR = 0.2
 """No hour is expected to be better: an error where none is expected would be a drift by itself."""
+SMALLEST = 1e-300
+"""Nothing is divided by less."""
 
 Floats = NDArray[np.float64]
 
@@ -62,11 +64,12 @@ class Cycle:
 
 @dataclass(frozen=True, slots=True)
 class Swing:
-    """What recurs: the `factors` of the hours, of mean 1 over outcomes; empty if it is no more than chance. `recurs` is
-    its share of the variance between hours.
+    """What recurs: the `factors` of the hours, of mean 1 over outcomes, and by how much each may be off (`unsure`, a
+    standard deviation); empty if it is no more than chance. `recurs` is its share of the variance between hours.
     """
 
     factors: list[float]
+    unsure: list[float]
     recurs: float
 
 
@@ -86,17 +89,18 @@ def swing(cycles: Sequence[Cycle]) -> Swing:
     outcomes = counts.sum(axis=0)
     freedom = int((outcomes > 0.0).sum()) - 1
     if freedom < 1 or recurring <= 0.0:
-        return Swing([], 0.0)
+        return Swing([], [], 0.0)
     recurs = min(1.0, recurring / whole)
     noise = max(0.0, whole - recurring) / freedom
     if recurring <= CHANCE_Z * noise * math.sqrt(freedom / pairs):
-        return Swing([], recurs)
+        return Swing([], [], recurs)
     variance = recurring / (outcomes.sum() / len(cycles))
     mean = (counts * deviations).sum(axis=0) / np.maximum(1.0, outcomes)
-    share = outcomes * variance / (outcomes * variance + noise)
+    told = outcomes * variance
+    share = told / np.maximum(told + noise, SMALLEST)
     factors = np.maximum(LEAST_FACTOR, 1.0 + share * mean)
     factors *= outcomes.sum() / (outcomes * factors).sum()
-    return Swing(factors.tolist(), recurs)
+    return Swing(factors.tolist(), np.sqrt(variance * (1.0 - share)).tolist(), recurs)
 
 
 @dataclass(slots=True)
@@ -121,6 +125,7 @@ class HourlyState:
     swinging: list[Cycle] = field(default_factory=list)
     from_swinging: bool = False
     factors: list[float] = field(default_factory=list)
+    unsure: list[float] = field(default_factory=list)
     recurs: float = 0.0
     plain: WindowSums = field(default_factory=WindowSums)
     adjusted: WindowSums = field(default_factory=WindowSums)
@@ -143,6 +148,11 @@ class HourlyProfile:
     def factor(self) -> float:
         """Times the mean error that this hour's is expected to be; 1 while factors are not believed."""
         return self.state.factors[self.slot] if self.on else 1.0
+
+    @property
+    def unsure(self) -> float:
+        """How far that may be off: a standard deviation."""
+        return self.state.unsure[self.slot] if self.on else 0.0
 
     @property
     def slot(self) -> int:
@@ -217,11 +227,11 @@ class HourlyProfile:
 
     def _learn(self, found: Swing) -> None:
         state = self.state
-        state.factors, state.recurs = found.factors, found.recurs
+        state.factors, state.unsure, state.recurs = found.factors, found.unsure, found.recurs
         if self.on and not state.factors:
-            state.factors = [1.0] * self.slots
+            state.factors, state.unsure = [1.0] * self.slots, [0.0] * self.slots
 
 
 def _moved(sums: WindowSums) -> float:
     """The squared deviations of windows from their mean, in units of its square."""
-    return sums.windows * sums.squares / max(sums.total * sums.total, math.ulp(0.0)) - 1.0
+    return sums.windows * sums.squares / max(sums.total * sums.total, SMALLEST) - 1.0

@@ -44,7 +44,7 @@ class Pagers:
         self._reference = reference
         self._scaling = scaling
         self._known = known
-        self._factor = 1.0
+        self._expected = (1.0, 0.0)
         self.spread = reference.spread
         """What is normal, in the detectors' unit, from :attr:`reference_outcomes`."""
         if known is not None:
@@ -64,7 +64,7 @@ class Pagers:
         known = {"reference": self._reference, "known": self._known} if name == EDetector.name else {}
         detector = make_detector(name, **allotted.parameters, **known)
         if isinstance(detector, EDetector):
-            detector.expect(self._factor)
+            detector.expect(*self._expected)
         return detector if self._scaling is None else ScaledDetector(detector, self._scaling)
 
     def recalibrate(self, outcomes_per_s: float, false_alarms_a_week: float | None = None) -> None:
@@ -76,12 +76,12 @@ class Pagers:
             before, self._detectors[place] = self._detectors[place], self._made(allotted)
             self._detectors[place].restore(before.snapshot())
 
-    def expect(self, factor: float) -> None:
-        """From the next error on, as many times the average error are normal."""
-        if factor != self._factor:
-            self._factor = factor
+    def expect(self, factor: float, unsure: float = 0.0) -> None:
+        """From the next error on, as many times the average error are normal, give or take a standard deviation."""
+        if (factor, unsure) != self._expected:
+            self._expected = (factor, unsure)
             for each in self._e_detectors:
-                each.expect(factor)
+                each.expect(factor, unsure)
 
     @property
     def drifted(self) -> bool:

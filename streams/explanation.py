@@ -170,7 +170,7 @@ def _hours(hours: HoursDetecting | None) -> Iterator[str]:
     if hours.cycles < LEAST_CYCLES:
         yield f"{head}, of {LEAST_CYCLES} at least; {UNKNOWN_HOURS}"
     elif not hours.on and hours.best == hours.worst:
-        yield f"{head}; {recurs}, which may be chance; {UNKNOWN_HOURS}"
+        yield f"{head}; {recurs}, which may be chance: a swing counts as wander"
     else:
         span = f"× {hours.best:.2f} {_hour(hours.best_hour, hours.by)} to × {hours.worst:.2f} "
         yield f"{head}: {span}{_hour(hours.worst_hour, hours.by)}, now × {hours.now:.2f}; {recurs}"

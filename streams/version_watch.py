@@ -13,8 +13,9 @@ from detectors.baseline import LARGEST, Baseline, BaselineLearner, Metric, keep_
 from detectors.budget import Allotted
 from detectors.contract import Detector
 from detectors.dump import FIRST_DAY_S
+from detectors.e_detector import EDetector
 from detectors.four_rates import RATES
-from detectors.hourly import HOUR_S, LEAST_WINDOWS, SLOTS, HourlyProfile, HourlyState
+from detectors.hourly import HOUR_S, LEAST_WINDOWS, HourlyProfile, HourlyState
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.pagers import ALL_OUTCOMES, Pagers
 from detectors.part_watch import PartDetection
@@ -108,7 +109,7 @@ class VersionWatch:
         self._last = (0, 0, 0)
         self._day = WindowSums()
         self._dumps_until_s = 0
-        self._hours = HourlyProfile(settings.by_hour) if settings.by_hour else None
+        self._hours = HourlyProfile(settings.by_hour) if settings.by_hour and _knows_hours(settings) else None
         self._beside: list[Detector] = []
         self._marks = Marks()
 
@@ -125,11 +126,11 @@ class VersionWatch:
     @property
     def learns_until_s(self) -> int:
         """The second from which on detectors may watch it; 0 if they need not wait for one."""
-        begun_s, hours, by_hour = self._rate.state.begun_s, self._settings.baseline_hours, self._settings.by_hour
+        begun_s, hours = self._rate.state.begun_s, self._settings.baseline_hours
         if self.registered is not None:
             return 0
-        if by_hour:
-            hours = max(hours, SLOTS[by_hour])
+        if self._hours is not None:
+            hours = max(hours, self._hours.slots)
         return max(begun_s + int(3_600 * hours) if hours and begun_s else 0, self._dumps_until_s)
 
     def learn_dumps(self, at_s: int) -> None:
@@ -372,12 +373,12 @@ class VersionWatch:
             keep_before(self._day, values[learnt:], seconds[learnt:], self._rate.state.begun_s + FIRST_DAY_S)
         rest, offset = values[learnt:], offset + learnt
         if self._hours is not None:
-            pagers.expect(self._hours.factor)
+            pagers.expect(self._hours.factor, self._hours.unsure)
         found = [
             _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
         ]
-        if self._hours is not None and found:
-            self._hours.spoil()
+        if self._hours is not None and any(each.detection.detector == EDetector.name for each in found):
+            self._hours.spoil()  # others, which know no hours, find every swing
         for rank, detector in enumerate(self._beside, 1):
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
@@ -498,8 +499,8 @@ class VersionWatch:
         watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
         watch._segments = SegmentWatch(settings, state.metric, state.segments)
         watch._day, watch._dumps_until_s = state.day, state.dumps_until_s
-        if settings.by_hour and state.hours is not None and state.hours.by == settings.by_hour:
-            watch._hours = HourlyProfile(settings.by_hour, state.hours)
+        if watch._hours is not None and state.hours is not None and state.hours.by == settings.by_hour:
+            watch._hours = HourlyProfile(state.hours.by, state.hours)
         if state.detectors:
             watch._prepared().restore(state.detectors)
             for detector in watch._beside:
@@ -507,6 +508,10 @@ class VersionWatch:
                     detector.restore(state.detectors[detector.structure])
         watch.changed = False
         return watch
+
+
+def _knows_hours(settings: MonitorSettings) -> bool:
+    return EDetector.name in settings.detectors
 
 
 def _rate_of(marks: Sequence[Mark]) -> OutcomeRateState:

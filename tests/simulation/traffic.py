@@ -153,3 +153,23 @@ def turning(one_sided: bool) -> Iterator[Act]:
                 script.outcome(at + 0.5, name, 1 - said if wrong else said)
         yield script.act(end_s + 1)
     yield _Script().act(900)
+
+
+DAY_S = 86_400
+
+
+def daily() -> Iterator[Act]:
+    """Five days in which ``fraud`` has six hours of a hundred outcomes each, every second three times as wrong as the
+    others; on the fifth, a good hour is wrong in one of three.
+    """
+    for day in range(5):
+        script = _Script()
+        for number in range(600):
+            group, at = number // 100, number % 100
+            wrong = at % 50 in ((7, 23, 41) if group % 2 else (7,))
+            if day == 4 and group == 2:
+                wrong = at % 3 == 0
+            at_s = DAY_S * day + 14_400 * group + 18 * at + 1.0
+            script.prediction(at_s, f"f{day}-{number}", "fraud", number % 2)
+            script.outcome(at_s + 5, f"f{day}-{number}", 1 - number % 2 if wrong else number % 2)
+        yield script.act(DAY_S * day + 80_000)

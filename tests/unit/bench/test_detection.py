@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from bench import detection, detection_robust
 from bench.detection_champions import cusum_delay
+from bench.detection_hours import SWINGS, Swing, delays_by_hour, false_alarms_by_hour, outcomes, shipped
 from bench.detection_measure import Delays, FalseAlarms, delays, false_alarms
 from bench.detection_optimum import optimum
 from bench.detection_peers import always, e_detector, first_focus, focus, stepd
@@ -26,6 +27,8 @@ from bench.detection_processes import (
 )
 from bench.detection_recall import recall_drop
 from bench.detection_robust import CASES, QUICK, Size, cells
+
+BY_HOUR_OR_PLAIN: tuple[Literal["day"], Literal[""]] = ("day", "")
 
 
 @pytest.mark.parametrize(("after", "delay"), [(0.15, 399), (0.2, 136), (0.4, 25)])
@@ -218,3 +221,34 @@ def test_the_recorded_streams_have_their_drifts_found(driftline_data: Path) -> N
         for each in drifts:
             assert each["delay"] <= 1.5 * each["optimum_here"], (name, each)
             assert isinstance(each["optimum"], int)
+
+
+@pytest.mark.parametrize("swing", SWINGS, ids=[each.name for each in SWINGS])
+def test_a_swing_by_the_hour_keeps_the_budget_once_it_is_known_and_before(swing: Swing) -> None:
+    """From the first outcome on; and pure chance costs nothing."""
+    alarms = false_alarms_by_hour(swing, "day", 0.1, 0.1, 3, 250_000, seed=3, early=50_000)
+    assert alarms.outcomes == 750_000
+    assert alarms.rate <= 0.1
+
+
+@pytest.mark.parametrize(("swing", "shift"), [*zip(SWINGS[:4], [0.5, 0.5, 1.0, 1.0], strict=True)])
+def test_a_drift_on_a_swing_is_found_sooner_when_the_hours_are_known(swing: Swing, shift: float) -> None:
+    """In less than half of what it takes a null that is as wide as the swing, which may not find it at all."""
+    known, plain = (
+        delays_by_hour(swing, by_hour, 0.1, 0.1, shift, 10, seed=4).quantile(0.5) for by_hour in BY_HOUR_OR_PLAIN
+    )
+    assert known is not None
+    assert plain is None or known < plain / 2
+
+
+def test_hours_of_a_rate_that_does_not_swing_are_all_alike() -> None:
+    """Of ten streams most learn that nothing recurs; the others, factors near 1."""
+    far = []
+    for seed in range(10):
+        watch = shipped(0.1, "day")
+        watch.feed(outcomes(np.random.default_rng([5, seed]), Swing(0.0), 8, 0.1))
+        told = watch.detecting.hours
+        assert told is not None
+        far.append(max(told.worst - 1.0, 1.0 - told.best))
+    assert sum(each > 0.0 for each in far) <= 4
+    assert max(far) < 0.15

@@ -306,6 +306,23 @@ def test_factors_change_at_the_same_errors_in_any_batches(
     assert all(0.0 <= each[3] <= 1.0 and np.isfinite(each[2]) for each in found)
 
 
+def test_what_an_hour_is_unsure_of_is_a_margin() -> None:
+    """As much above the factor as the margin has standard deviations; errors are divided by the factor alone."""
+    known = Reference.of_rate(10**9, 0.1)
+    errors = bernoulli(np.random.default_rng(1), 0.1, 2_000)
+    unsure, wider = (EDetector(reference=known, known=known, margin=0.5) for _ in range(2))
+    unsure.expect(1.2, 0.4)
+    wider.expect(1.4)
+    for each in (unsure, wider):
+        each.update_many(errors)
+    assert unsure.statistic == pytest.approx(wider.statistic, rel=0.05)
+    sure = EDetector(reference=known, known=known, margin=0.5)
+    sure.expect(1.2)
+    sure.update_many(errors)
+    assert sure.statistic > 1.5 * unsure.statistic
+    assert sure.level == pytest.approx(unsure.level)
+
+
 def test_a_state_by_the_hour_is_none_of_a_detector_that_knows_no_hours() -> None:
     """Its level is another's; and what is known needs a reference to be known beside."""
     reference = Reference.of_rate(5000, 0.1)

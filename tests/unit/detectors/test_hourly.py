@@ -78,6 +78,18 @@ def test_hours_with_few_outcomes_are_shrunk_more() -> None:
     assert found[18] < 2.0, "five times the mean is what was seen"
     assert found[19] == pytest.approx(1.0, abs=0.05)
     assert found[6] > 1.4
+    unsure = swing(made).unsure
+    assert unsure[19] == pytest.approx(0.42, abs=0.08), "all of the swing may be there"
+    assert unsure[6] < 0.15 < unsure[18]
+
+
+def test_hours_that_recur_exactly_are_taken_as_they_are() -> None:
+    """Nothing is put down to chance then; hours without outcomes are like the mean."""
+    some = Cycle([100, 100, 0, *[50] * 21], [10.0, 30.0, 0.0, *[10.0] * 21])
+    found = swing([some, some])
+    assert found.recurs == pytest.approx(1.0)
+    assert found.factors[2] == pytest.approx(1.0)
+    assert found.factors[1] / found.factors[0] == pytest.approx(3.0)
 
 
 def test_it_is_believed_when_it_has_foretold_a_cycle() -> None:

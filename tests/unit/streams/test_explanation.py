@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -209,3 +210,46 @@ def test_a_day_that_is_learnt_for_its_dumps_is_told_with_the_reason() -> None:
         "0 outcomes to go, and until 2023-11-15T23:13:20.000Z (a whole day, because outcomes came all at once); nothing"
         in text
     )
+
+
+def by_hour(days: float, size: float = 0.6, by: str = "day", swing: int = 24) -> Detecting:
+    """How a version is watched that swings so much over so many hours, one outcome in ten seconds."""
+    n = int(8_640 * days)
+    seconds = START_S + 10 * np.arange(n)
+    rates = 0.1 * (1.0 + size * np.sin(2.0 * np.pi * seconds / (3_600 * swing)))
+    values = (np.random.default_rng(1).random(n) < rates).astype(np.float64)
+    watch = VersionWatch("accuracy", MonitorSettings(by_hour=by, evidence=[]))
+    watch.feed(Errors(seconds, np.zeros(n, dtype=np.int64), np.arange(n), values))
+    return watch.detecting
+
+
+def test_what_is_known_of_the_hours_is_told_at_each_step() -> None:
+    """The first day, before there are two; the day that is foretold; and what is expected of the hours from then on."""
+    text = said(by_hour(0.5))
+    assert "0 outcomes to go, and until 2023-11-15T22:13:20.000Z" in text
+    assert "by hour of the day: 0 days learnt from, of 2 at least; until then a swing counts as wander" in text
+    text = said(by_hour(2.5))
+    assert "by hour of the day: 2 days learnt from: × 0." in text
+    assert "of 5,000 outcomes of whole days so far" in text
+    assert "in an average hour" not in text
+    text = said(by_hour(4.5))
+    assert "by hour of the day: 4 days learnt from: × 0." in text
+    assert "% of the variance between hours recurs" in text
+    assert "not believed" not in text
+    assert "of errors divided by what their hour lets expect" in text
+    assert " in an average hour, 0." in text
+    assert "by hour" not in said(watched(MonitorSettings()))
+
+
+def test_hours_that_are_all_alike_are_told_so() -> None:
+    """Four days have been looked at, and nothing recurs."""
+    text = said(by_hour(4.5, size=0.0))
+    assert "by hour of the day: 4 days learnt from; " in text
+    assert "which may be chance" in text
+
+
+def test_an_hour_of_the_week_has_a_day() -> None:
+    """In UTC, as in the log."""
+    text = said(by_hour(15, by="week", swing=168))
+    assert "by hour of the week: 2 weeks learnt from: × 0." in text
+    assert re.search(r"× 0\.\d\d \((Mon|Tues|Wednes)day \d\d:00 UTC\) to × 1\.\d\d \((Fri|Satur|Thurs)day", text)

@@ -466,3 +466,155 @@ def test_a_state_of_format_4_knows_nothing_of_a_first_day() -> None:
     assert restored.learns_until_s == 0
     restored.learn_dumps(START_S + 3_000)
     assert restored.learns_until_s == START_S + FIRST_DAY_S
+
+
+HOURLY = SETTINGS.model_copy(update={"by_hour": "day", "false_alarms_per_week": 0.7, "evidence": []})
+A_DAY = 8_640
+"""Outcomes, one in ten seconds."""
+
+
+def by_hour(days: float, size: float = 0.6, seed: int = 1, rate: float = 0.1, from_s: int = START_S) -> Errors:
+    """Errors that swing so much over a day."""
+    n = int(A_DAY * days)
+    seconds = from_s + 10 * np.arange(n)
+    rates = rate * (1.0 + size * np.sin(2.0 * np.pi * seconds / 86_400))
+    values = (np.random.default_rng(seed).random(n) < rates).astype(np.float64)
+    return Errors(seconds.astype(np.int64), np.zeros(n, dtype=np.int64), np.arange(n), values)
+
+
+def joined(*parts: Errors) -> Errors:
+    """One behind the other."""
+    n = sum(len(each) for each in parts)
+    seconds, values = (np.concatenate([getattr(each, of) for each in parts]) for of in ("seconds", "errors"))
+    return Errors(seconds, np.zeros(n, dtype=np.int64), np.arange(n), values)
+
+
+def test_a_swing_by_the_hour_is_learnt_and_a_drift_on_top_is_found() -> None:
+    """The reference is the first day; two are learnt from, and the third is foretold. Then half as much again is news
+    at any hour, where a detector that does not know the hours accepts twice as much.
+    """
+    plain = VersionWatch("accuracy", HOURLY.model_copy(update={"by_hour": "", "baseline_hours": 24}))
+    watch = VersionWatch("accuracy", HOURLY)
+    assert watch.feed(by_hour(0.9)) == []
+    assert (watch.pagers, watch.learns_until_s) == (None, START_S + 86_400)
+    for each in (plain, watch):
+        each.feed(by_hour(6.3, from_s=START_S + 77_760 if each is watch else START_S, seed=2))
+        assert each.pagers is not None
+    told = watch.detecting.hours
+    assert told is not None
+    assert told.on
+    assert told.cycles == 7
+    assert 0.3 < told.best < 0.6 < 1.4 < told.worst < 1.8
+    assert 15 <= told.best_hour <= 20
+    assert 3 <= told.worst_hour <= 8
+    assert watch.pagers is not None
+    assert plain.pagers is not None
+    assert (watch.pagers.level or 1.0) < 0.13
+    assert (plain.pagers.level or 0.0) > 0.2
+    assert plain.detecting.hours is None
+    for hour in (0, 6, 18):
+        drifted = VersionWatch.restored(watch.snapshot(), HOURLY)
+        quiet_s = drifted.last_s + 10
+        at_s = quiet_s + (hour * 3_600 - quiet_s) % 86_400
+        assert drifted.feed(by_hour((at_s - quiet_s) / 86_400, from_s=quiet_s, seed=3)) == []
+        found = drifted.feed(by_hour(0.3, rate=0.16, from_s=at_s, seed=4))
+        assert found
+        assert 0.12 < found[0].after < 0.25, "as it is in an average hour, by chance more in the first outcomes"
+
+
+def test_hours_make_no_difference_to_batches_and_restarts() -> None:
+    """In whole seconds at a time, restored in between, a profile begins at the same outcome, and all ends alike."""
+    rng = np.random.default_rng(17)
+    stream = joined(by_hour(4.5), by_hour(0.7, rate=0.25, from_s=START_S + 388_800, seed=2))
+    settings = HOURLY.model_copy(update={"detectors": ["e_detector", "page_hinkley"], "evidence": ["adwin"]})
+    whole = VersionWatch("accuracy", settings)
+    expected = whole.feed(stream)
+    assert whole.detecting.hours is not None
+    assert whole.detecting.hours.on
+    assert "e_detector" in {each.detector for each in expected}
+    pieces, found, start = VersionWatch("accuracy", settings), [], 0
+    while start < len(stream):
+        end = min(len(stream), start + int(rng.integers(1, 600)))
+        found += pieces.feed(stream.slice(start, end))
+        start = end
+        if rng.random() < 0.2:
+            pieces = VersionWatch.restored(pieces.snapshot(), settings)
+    assert found == expected
+    assert pieces.snapshot() == whole.snapshot()
+
+
+def test_a_drift_is_not_learnt_into_the_hours() -> None:
+    """A day in which errors double at noon and stay so, and the days until it is mended, are not among those known."""
+    watch = VersionWatch("accuracy", HOURLY)
+    watch.feed(by_hour(5))
+    before = watch.detecting.hours
+    assert before is not None
+    assert before.on
+    assert watch.feed(by_hour(1.6, rate=0.25, from_s=START_S + 5 * 86_400 + 43_200, seed=2))
+    watch.feed(by_hour(0.8, from_s=START_S + 7 * 86_400 + 8_640, seed=3))
+    during = watch.detecting.hours
+    assert during is not None
+    assert (during.cycles, during.best, during.worst) == (before.cycles, before.best, before.worst)
+    watch.feed(by_hour(2.5, from_s=START_S + 8 * 86_400, seed=4))
+    after = watch.detecting.hours
+    assert after is not None
+    assert after.cycles == before.cycles + 2
+
+
+def test_a_state_of_format_5_begins_to_learn_its_hours() -> None:
+    """It goes on with its detectors until they are known."""
+    watch = VersionWatch("accuracy", HOURLY.model_copy(update={"by_hour": ""}))
+    watch.feed(by_hour(2, size=0.3))
+    _, payload = unseal(watch.snapshot(), FORMAT)
+    old = decode(payload, dict)
+    del old["hours"]
+    restored = VersionWatch.restored(seal(5, old), HOURLY)
+    assert restored.pagers is not None
+    assert watch.pagers is not None
+    assert restored.pagers.snapshot() == watch.pagers.snapshot()
+    restored.feed(by_hour(3.5, from_s=START_S + 2 * 86_400, seed=2))
+    assert restored.detecting.hours is not None
+    assert restored.detecting.hours.on
+
+
+def test_what_is_known_of_the_hours_outlives_detectors_and_ends_with_the_setting() -> None:
+    """A champion that returns, or another registered baseline, is judged by the hour at once; without the setting the
+    detectors start afresh.
+    """
+    watch = VersionWatch("accuracy", HOURLY)
+    watch.feed(by_hour(4.2))
+    for change in (watch.start_afresh, lambda: watch.register(REGISTERED)):
+        change()
+        assert watch.pagers is None
+        found = watch.feed(by_hour(0.1, from_s=watch.last_s + 10, seed=2))
+        assert found == []
+        assert watch.pagers is not None
+        assert (watch.pagers.level or 1.0) < 0.16, "of the swing alone it would be .24"
+    assert watch.pagers is not None
+    assert [*watch.pagers.snapshot()] == ["e_detector reference_outcomes=5000 by hour"]
+    plain = VersionWatch.restored(watch.snapshot(), SETTINGS)
+    assert plain.detecting.hours is None
+    plain.feed(by_hour(0.1, size=0.0, from_s=watch.last_s + 10, seed=3))
+    assert plain.pagers is not None
+    assert "e_detector reference_outcomes=5000" in plain.pagers.snapshot()
+    weekly = VersionWatch.restored(watch.snapshot(), HOURLY.model_copy(update={"by_hour": "week"}))
+    assert weekly.detecting.hours is not None
+    assert (weekly.detecting.hours.by, weekly.detecting.hours.cycles, weekly.detecting.hours.on) == ("week", 0, False)
+
+
+def test_a_regression_is_watched_by_the_hour_too() -> None:
+    """In its own unit: what is acceptable is a mean absolute error, and half as much again is found."""
+
+    def prices(days: float, scale: float, seed: int, from_s: int = START_S) -> Errors:
+        stream = by_hour(days, from_s=from_s)
+        swing = 1.0 + 0.6 * np.sin(2.0 * np.pi * stream.seconds / 86_400)
+        return replace(stream, errors=np.random.default_rng(seed).laplace(0.0, scale * swing))
+
+    watch = VersionWatch("mae", HOURLY)
+    assert watch.feed(prices(5, 40.0, 1)) == []
+    assert watch.detecting.hours is not None
+    assert watch.detecting.hours.on
+    assert watch.pagers is not None
+    assert 38.0 < (watch.pagers.level or 0.0) < 50.0
+    found = watch.feed(prices(0.3, 64.0, 2, START_S + 5 * 86_400))
+    assert [each.detector for each in found] == ["e_detector"]
