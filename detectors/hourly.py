@@ -189,6 +189,18 @@ class HourlyProfile:
             state.plain.add(errors)
             state.adjusted.add(errors / state.factors[slot])
 
+    def take_over(self, other: "HourlyProfile") -> bool:
+        """In its first cycle it may begin with what is believed of another version's hours: they are on trial at once.
+
+        Tells whether it did; what it has learnt itself comes in their place.
+        """
+        state = self.state
+        if not state.begun or state.number or state.factors or not other.on or state.by != other.state.by:
+            return False
+        state.factors, state.unsure = list(other.state.factors), list(other.state.unsure)
+        state.recurs = other.state.recurs
+        return True
+
     def spoil(self) -> None:
         """A drift was detected: what it makes of this cycle's hours is not the hours' own."""
         self.state.detected = True

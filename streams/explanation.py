@@ -167,13 +167,14 @@ def _hours(hours: HoursDetecting | None) -> Iterator[str]:
         return
     head = f"by hour of the {hours.by}: {hours.cycles} {_counted(hours.cycles, hours.by)} learnt from"
     recurs = f"{100 * hours.recurs:.0f} % of the variance between hours recurs"
-    if hours.cycles < LEAST_CYCLES:
+    if hours.cycles < LEAST_CYCLES and hours.best == hours.worst:
         yield f"{head}, of {LEAST_CYCLES} at least; {UNKNOWN_HOURS}"
     elif not hours.on and hours.best == hours.worst:
         yield f"{head}; {recurs}, which may be chance: a swing counts as wander"
     else:
         span = f"× {hours.best:.2f} {_hour(hours.best_hour, hours.by)} to × {hours.worst:.2f} "
-        yield f"{head}: {span}{_hour(hours.worst_hour, hours.by)}, now × {hours.now:.2f}; {recurs}"
+        whose = "" if hours.cycles >= LEAST_CYCLES else ", so another version's"
+        yield f"{head}{whose}: {span}{_hour(hours.worst_hour, hours.by)}, now × {hours.now:.2f}; {recurs}"
         if not hours.on:
             so_far = f"{hours.foretold:,} of {hours.least_foretold:,} outcomes of whole {hours.by}s"
             yield f"  not believed before that has foretold the next ones: {so_far} so far; {UNKNOWN_HOURS}"

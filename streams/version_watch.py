@@ -150,6 +150,16 @@ class VersionWatch:
         self._binary.learn_until(until_s)
         self._segments.learn_until(until_s)
 
+    @property
+    def knows_hours(self) -> bool:
+        """Whether it is watched by what its hours let expect."""
+        return self._hours is not None and self._hours.on
+
+    def take_hours_of(self, other: VersionWatch) -> None:
+        """In its first day or week, begin with what is known of another version's hours, at the end of a minute."""
+        if self._hours is not None and other._hours is not None and self.metric == other.metric:
+            self.changed |= self._hours.take_over(other._hours)
+
     def learns(self, found: Evidence, at_s: int) -> bool:
         """Whether a detection is of outcomes from which is learnt, since they came all at once."""
         whole = not (found.of_rate or found.segment)

@@ -297,6 +297,7 @@ class ModelWatch:
         for doubt in doubts(self.model, self.champion, before, self._at.withheld):
             yield Happened(at_s, 0, doubt)
         self._learn_dumps(minute)
+        self._hand_over_hours()
         conditions = about_labels | dict(self._judge.about_model(minute))
         for transition in self._policy.step(minute, conditions, silenced=silenced):
             yield Happened(at_s, 0, self._drifts.raised(transition))
@@ -304,6 +305,16 @@ class ModelWatch:
             yield Happened(at_s, 0, self._drifts.raised(transition))
         yield from self._tell(self._held.release(before, minute), at_s)
         self._held.recount()
+
+    def _hand_over_hours(self) -> None:
+        """A version that is new begins with the hours of the one that was watched by them last."""
+        if not self._settings.by_hour:
+            return
+        known = [(watch.last_s, version) for version, watch in self.versions.items() if watch.knows_hours]
+        if known:
+            _, last = max(known)
+            for watch in self.versions.values():
+                watch.take_hours_of(self.versions[last])
 
     def _learn_dumps(self, minute: int) -> None:
         """How outcomes come is learnt in a version's first day, unless a drift was told an hour or more before."""

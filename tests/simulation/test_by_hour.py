@@ -53,11 +53,11 @@ def drifts(world: World) -> list[bytes]:
     return [value for value in alerts(world).values() if value is not None and b"ConceptDriftDetected" in value]
 
 
-def hours_of(workers: list[Worker]) -> HoursDetecting:
-    """What the monitor knows of the hours of ``fraud``."""
+def hours_of(workers: list[Worker], version: str = "1") -> HoursDetecting:
+    """What the monitor knows of the hours of a version of ``fraud``."""
     monitors = [part.monitor for worker in workers for part in worker.monitor.parts.values()]
     [watch] = [each.watches["fraud"] for each in monitors if "fraud" in each.watches]
-    found = watch.versions["1"].detecting.hours
+    found = watch.versions[version].detecting.hours
     assert found is not None
     return found
 
@@ -97,10 +97,14 @@ def test_crashes_and_rebalances_make_no_difference_to_what_is_known_of_the_hours
     assert told.on
     assert told.best < 0.7 < 1.3 < told.worst
     assert drifts(undisturbed)
+    second = hours_of(workers, "2")
+    assert (second.on, second.cycles, second.foretold) == (False, 0, 0)
+    assert (second.best, second.worst) == (told.best, told.worst)
     for disturb in (crash, share):
         world, others = run(disturb)
         assert alerts(world) == alerts(undisturbed)
-        assert msgspec.json.encode(hours_of(others)) == msgspec.json.encode(told)
+        for version, known in (("1", told), ("2", second)):
+            assert msgspec.json.encode(hours_of(others, version)) == msgspec.json.encode(known)
 
 
 @pytest.mark.parametrize("disturb", [nothing, crash])

@@ -160,7 +160,7 @@ DAY_S = 86_400
 
 def daily() -> Iterator[Act]:
     """Five days in which ``fraud`` has six hours of a hundred outcomes each, every second three times as wrong as the
-    others; on the fifth, a good hour is wrong in one of three.
+    others; on the fifth, a good hour is wrong in one of three, and version 2 answers from then on.
     """
     for day in range(5):
         script = _Script()
@@ -170,6 +170,7 @@ def daily() -> Iterator[Act]:
             if day == 4 and group == 2:
                 wrong = at % 3 == 0
             at_s = DAY_S * day + 14_400 * group + 18 * at + 1.0
-            script.prediction(at_s, f"f{day}-{number}", "fraud", number % 2)
+            version = "2" if day == 4 and group > 2 else "1"
+            script.prediction(at_s, f"f{day}-{number}", "fraud", number % 2, version=version)
             script.outcome(at_s + 5, f"f{day}-{number}", 1 - number % 2 if wrong else number % 2)
         yield script.act(DAY_S * day + 80_000)

@@ -211,6 +211,28 @@ def test_a_drift_that_lasts_over_the_day_is_never_a_habit() -> None:
     assert not profile.on
 
 
+def test_a_new_version_begins_with_the_hours_of_another() -> None:
+    """They are on trial in its first day, and believed in its second; not if its own are otherwise."""
+    rng = np.random.default_rng(24)
+    known = HourlyProfile("day")
+    assert not HourlyProfile("day").take_over(known)
+    feed(known, days(rng, 1 + 0.6 * SINE, 4))
+    from_s = START_S + 4 * DAY_S
+    for size, believed in ((0.5, [24]), (-0.5, [])):
+        profile = HourlyProfile("day")
+        assert not profile.take_over(known), "it has not begun"
+        feed(profile, days(rng, 1 + size * SINE, 1, rate=0.2)[:1], from_s)
+        assert profile.take_over(known)
+        assert not profile.on
+        assert not profile.take_over(known), "once"
+        begun = feed(profile, days(rng, np.roll(1 + size * SINE, -1), 1, rate=0.2, each=450), from_s + HOUR_S)
+        assert [number + 1 for number in begun] == believed
+    late = HourlyProfile("day")
+    feed(late, days(rng, np.ones(24), 2), from_s)
+    assert not late.take_over(known)
+    assert not HourlyProfile("week", HourlyState("week", 1, 1, 0, Cycle.empty(168))).take_over(known)
+
+
 def test_a_drift_that_nobody_saw_begin_is_no_profile() -> None:
     """Its level is each day's mean, its beginning one day's: neither recurs."""
     rng = np.random.default_rng(10)
