@@ -21,7 +21,17 @@ from streams.monitor import MonitorPartition
 from streams.records import Correction, Summary, VersionPart
 from streams.settings import ModelSettings, Settings
 from streams.watch import Notice
-from tests.unit.streams.monitor_log import START_S, Pair, champion, events, fresh, play, record, registered, settings
+from tests.unit.streams.monitor_log import (
+    START_S,
+    Pair,
+    champion,
+    events,
+    fresh,
+    play,
+    record,
+    registered,
+    settings,
+)
 
 REGRESSION = ModelState("loan", 1, "regression", aliases={"champion": "1"}, baselines={"1": Baseline("mae", 1.0, 5000)})
 
@@ -568,3 +578,29 @@ def test_segments_have_windows_up_to_a_bound() -> None:
     (version,) = monitor.report()[0].versions
     assert version.windows["1h"].n == 300
     assert len(version.segments) == 100
+
+
+def test_a_model_may_be_watched_by_its_own_hours() -> None:
+    """What `[models.NAME]` says goes before the monitor's, either way."""
+    for everywhere, own, expected in (("", "day", "day"), ("day", "", None), ("week", None, "week"), ("", None, None)):
+        configuration = Settings(
+            monitor=settings(by_hour=everywhere).monitor,
+            models={"loan": ModelSettings.model_validate({"by_hour": own})},
+        )
+        monitor = fresh(configuration)
+        log = record(randomly(0.1, minute(0), 2), 1)
+        for offset, value in enumerate(log.summaries):
+            monitor.summary(offset, value)
+        for partition, records in enumerate(log.checkpoints):
+            for offset, value in enumerate(records):
+                monitor.checkpoint_record(partition, offset, value)
+        monitor.advance(registered(champion()))
+        detection = monitor.report()[0].versions[0].detection
+        assert detection is not None
+        assert (None if detection.hours is None else detection.hours.by) == expected
+
+
+def test_hours_are_asked_for_by_name() -> None:
+    """Another word is refused, with those that there are."""
+    with pytest.raises(ValueError, match="'day' or 'week'"):
+        settings(by_hour="month")
