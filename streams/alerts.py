@@ -43,6 +43,8 @@ class Evidence(msgspec.Struct, frozen=True):
     alarms that this means; both are None for a detector that runs beside those that page. ``stream``: ``errors``, or
     the rate that fell (1 − error): ``before``, ``after``, ``outcomes_since_change`` and ``run_length`` are of its own
     outcomes then. ``segment``: of its outcomes alone it was found, and they are what is counted; empty: of all.
+    ``by_hour``: each error was held against what its hour lets expect, and ``before`` and ``after`` are of an average
+    hour.
     """
 
     detector: str
@@ -62,6 +64,7 @@ class Evidence(msgspec.Struct, frozen=True):
     run_length: float | None = None
     stream: str = ALL_OUTCOMES
     segment: str = ""
+    by_hour: bool = False
 
     @property
     def of_rate(self) -> bool:
@@ -74,6 +77,8 @@ class Evidence(msgspec.Struct, frozen=True):
         del fields["change_s"], fields["detected_s"]
         if not self.segment:
             del fields["segment"]
+        if not self.by_hour:
+            del fields["by_hour"]
         return {
             **fields,
             "change_offsets": {str(partition): offset for partition, offset in self.change_offsets.items()},
@@ -255,8 +260,9 @@ def _concept_drift(raised: Raised) -> tuple[str, str]:
 
 def _lost(found: Evidence) -> str:
     """What became worse, from what to what."""
+    hour = " (as in an average hour)" if found.by_hour else ""
     if found.metric == "mae":
-        return f"its mean absolute error rose from {found.before:.4g} to {found.after:.4g}"
+        return f"its mean absolute error rose from {found.before:.4g} to {found.after:.4g}{hour}"
     if found.segment:
         return (
             f"its errors rose from {found.before:.1%} to {found.after:.1%}, "
@@ -268,7 +274,7 @@ def _lost(found: Evidence) -> str:
         what, of = f"{rate.title} ({rate.means})", f" in {found.outcomes_since_change:,} {rate.outcomes}"
     return (
         f"its {what} fell from {1 - found.before:.1%} to {1 - found.after:.1%}{of}, "
-        f"{100 * (found.after - found.before):.1f} points lost"
+        f"{100 * (found.after - found.before):.1f} points lost{hour}"
     )
 
 

@@ -62,6 +62,12 @@ class Judge:
             return self.baseline
         return watch.baseline_of(found.segment) or rules.baseline_before(found)
 
+    @property
+    def _hour_factor(self) -> float:
+        """Times the champion's error of an average hour that its newest outcomes are expected to have."""
+        watch = self._versions.get(self._at.champion)
+        return watch.hour_factor if watch is not None else 1.0
+
     def _window_of(self, minute: int, span: int, segment: str = "") -> Tally:
         return self._windows.total(self._at.champion, minute, span, segment)
 
@@ -91,6 +97,7 @@ class Judge:
         if baseline is None:
             return False
         condition = rules.concept_drift(found, self._at.champion)
+        found, baseline = rules.of_hour(found, baseline, self._hour_factor)
         recently = rules.of_stream(found, self._recently(minute, found.segment), self.positive)
         still = rules.still_drifted(condition, recently, found, baseline, minutes, minutes)
         return still is not None and not still.cleared
@@ -161,8 +168,7 @@ class Judge:
             rules.still_drifted(
                 episode.condition,
                 rules.of_stream(first, recently, self.positive),
-                first,
-                baseline,
+                *rules.of_hour(first, baseline, self._hour_factor),
                 self._settings.clean_minutes,
                 minute - first.change_s // 60 + 1,
                 self._limits.prices,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from detectors.baseline import Baseline
 from detectors.burn_rate import ErrorBudget, Pair, burning
 from detectors.cohorts import HOUR_MINUTES
@@ -121,6 +123,18 @@ def baseline_before(found: Evidence) -> Baseline:
     """What was normal before a detection, as it says itself."""
     value = found.before if found.metric == "mae" else 1.0 - found.before
     return Baseline(max(1, found.outcomes_since_change), "mae" if found.metric == "mae" else "accuracy", value, 0.0)
+
+
+def of_hour(found: Evidence, baseline: Baseline, factor: float) -> tuple[Evidence, Baseline]:
+    """What a detection by the hour, and the baseline, say of an hour that has so many times the average error."""
+    if not found.by_hour:
+        return found, baseline
+    if baseline.metric == "mae":
+        before, after, value = factor * found.before, factor * found.after, factor * baseline.value
+    else:
+        before, after = min(1.0, factor * found.before), min(1.0, factor * found.after)
+        value = max(0.0, 1.0 - factor * (1.0 - baseline.value))
+    return msgspec.structs.replace(found, before=before, after=after), replace(baseline, value=value)
 
 
 def enough_minutes(recently: Recently, minutes: int, since_minutes: int, error: float) -> int:

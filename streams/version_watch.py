@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -75,6 +75,7 @@ class _Found:
     stream: str = ALL_OUTCOMES
     change_s: int = -1
     segment: str = ""
+    by_hour: bool = False
 
 
 class VersionWatch:
@@ -109,7 +110,9 @@ class VersionWatch:
         self._last = (0, 0, 0)
         self._day = WindowSums()
         self._dumps_until_s = 0
-        self._hours = HourlyProfile(settings.by_hour) if settings.by_hour and _knows_hours(settings) else None
+        self._hours: HourlyProfile | None = None
+        if settings.by_hour and EDetector.name in settings.detectors:
+            self._hours = HourlyProfile(settings.by_hour)
         self._beside: list[Detector] = []
         self._marks = Marks()
 
@@ -154,6 +157,11 @@ class VersionWatch:
     def knows_hours(self) -> bool:
         """Whether it is watched by what its hours let expect."""
         return self._hours is not None and self._hours.on
+
+    @property
+    def hour_factor(self) -> float:
+        """Times the error of an average hour that the hour of its newest outcome lets expect."""
+        return self._hours.factor if self._hours is not None else 1.0
 
     def take_hours_of(self, other: VersionWatch) -> None:
         """In its first day or week, begin with what is known of another version's hours, at the end of a minute."""
@@ -387,8 +395,10 @@ class VersionWatch:
         found = [
             _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
         ]
-        if self._hours is not None and any(each.detection.detector == EDetector.name for each in found):
-            self._hours.spoil()  # others, which know no hours, find every swing
+        if self._hours is not None:
+            found = [replace(each, by_hour=self._hours.on and _knows_hours(each.detection)) for each in found]
+            if any(_knows_hours(each.detection) for each in found):
+                self._hours.spoil()  # others find every swing
         for rank, detector in enumerate(self._beside, 1):
             found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
@@ -432,6 +442,7 @@ class VersionWatch:
             run_length=None if found.allotted is None else found.allotted.run_length,
             stream=found.stream,
             segment=found.segment,
+            by_hour=found.by_hour,
         )
 
     @property
@@ -520,8 +531,9 @@ class VersionWatch:
         return watch
 
 
-def _knows_hours(settings: MonitorSettings) -> bool:
-    return EDetector.name in settings.detectors
+def _knows_hours(found: Detection) -> bool:
+    """Whether it is of the one detector that does."""
+    return found.detector == EDetector.name
 
 
 def _rate_of(marks: Sequence[Mark]) -> OutcomeRateState:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from detectors.baseline import Baseline
+from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import Pair
 from detectors.policy import Condition, Identity, Transition
 from detectors.tally import Tally
@@ -134,3 +134,44 @@ def test_rules_name_themselves() -> None:
     assert DROPPED is not None
     assert (DROPPED.evidence["rule"], DROPPED.threshold) == ("minimum", 0.9)
     assert (DROPPED.alertname, MISSING.alertname) == (ACCURACY_DROPPED, OUTCOMES_MISSING)
+
+
+def window_of(wrong: int, of: int = 1000) -> Recently:
+    """Windows of so many outcomes, whatever is asked for."""
+    return Recently(lambda _: Tally(of, {("1", "1"): of - wrong, ("1", "0"): wrong}), 10.0)
+
+
+def test_errors_of_an_average_hour_are_told_as_such() -> None:
+    """They are not those of a dashboard in the best hour, or the worst; what knew no hour says nothing of it."""
+    by_hour = replace(raised(DRIFT), evidence=(msgspec.structs.replace(FOUND, by_hour=True),))
+    told = alert(by_hour)
+    assert "from 95.0% to 69.0%, 26.0 points lost (as in an average hour)" in told.annotations["summary"]
+    assert told.drift is not None
+    assert told.drift.evidence[0]["by_hour"] is True
+    plain = alert(raised(DRIFT))
+    assert "average hour" not in plain.annotations["summary"]
+    assert plain.drift is not None
+    assert "by_hour" not in plain.drift.evidence[0]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mae"])
+def test_a_drift_that_was_found_by_the_hour_lasts_and_heals_by_the_hour(metric: Metric) -> None:
+    """Errors of .05 that became .31 are .124 in an hour with .4 times as many: that is no recovery there. In an hour
+    with twice as many, .12 is one.
+    """
+    found = msgspec.structs.replace(FOUND, metric=metric, by_hour=True)
+    baseline = Baseline(5000, metric, 0.95 if metric == "accuracy" else 0.05, 0.003)
+
+    def judged(wrong: int, factor: float, by_hour: bool) -> tuple[bool, bool | None]:
+        first, normal = rules.of_hour(msgspec.structs.replace(found, by_hour=by_hour), baseline, factor)
+        lately = window_of(wrong) if metric == "accuracy" else Recently(lambda _: Tally(1000, sum_abs=float(wrong)), 10)
+        still = rules.still_drifted(DRIFT, lately, first, normal, 15, 60)
+        assert still is not None
+        return still.active, still.cleared
+
+    assert judged(124, 0.4, by_hour=True) == (True, False)
+    assert judged(124, 0.4, by_hour=False) == (False, False)
+    assert judged(120, 2.0, by_hour=True) == (False, True)
+    assert judged(20, 0.4, by_hour=True) == (False, True)
+    assert judged(620, 2.0, by_hour=True) == (True, False)
+    assert rules.of_hour(found, baseline, 40.0)[0].after >= 1.0

@@ -519,6 +519,7 @@ def test_a_swing_by_the_hour_is_learnt_and_a_drift_on_top_is_found() -> None:
         assert drifted.feed(by_hour((at_s - quiet_s) / 86_400, from_s=quiet_s, seed=3)) == []
         found = drifted.feed(by_hour(0.3, rate=0.16, from_s=at_s, seed=4))
         assert found
+        assert found[0].by_hour
         assert 0.12 < found[0].after < 0.25, "as it is in an average hour, by chance more in the first outcomes"
 
 
