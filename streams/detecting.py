@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from detectors.hourly import LEAST_WINDOWS, HourlyProfile
+from detectors.reference import WINDOW
+
 
 class Normal(msgspec.Struct, frozen=True):
     """What is normal, in the errors' unit: mean error, its standard error, dispersion (1: independent errors), and
@@ -109,3 +112,29 @@ class Detecting(msgspec.Struct, frozen=True):
     at_once: bool = False
     segments: list[SegmentDetecting] = []
     hours: HoursDetecting | None = None
+
+
+def hours_told(profile: HourlyProfile | None) -> HoursDetecting | None:
+    """What is known of the hours, if they are asked for."""
+    if profile is None:
+        return None
+    state, factors = profile.state, profile.state.factors
+    told = HoursDetecting(
+        state.by,
+        len(state.cycles),
+        state.recurs,
+        profile.on,
+        state.adjusted.windows * WINDOW,
+        LEAST_WINDOWS * WINDOW,
+    )
+    if not factors:
+        return told
+    best, worst = factors.index(min(factors)), factors.index(max(factors))
+    return msgspec.structs.replace(
+        told,
+        best_hour=best,
+        best=factors[best],
+        worst_hour=worst,
+        worst=factors[worst],
+        now=factors[profile.slot],
+    )

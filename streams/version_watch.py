@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,18 +14,18 @@ from detectors.contract import Detector
 from detectors.dump import FIRST_DAY_S
 from detectors.e_detector import EDetector
 from detectors.four_rates import RATES
-from detectors.hourly import HOUR_S, LEAST_WINDOWS, HourlyProfile, HourlyState
+from detectors.hourly import HOUR_S, HourlyProfile, HourlyState
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
 from detectors.pagers import ALL_OUTCOMES, Pagers
 from detectors.part_watch import PartDetection
-from detectors.reference import LEAST_OUTCOMES, WINDOW, Reference, WindowSums
+from detectors.reference import LEAST_OUTCOMES, Reference, WindowSums
 from detectors.registry import make_detector
 from detectors.scaling import ScaledDetector, Scaling
 from detectors.snapshot import decode, seal, unseal
 from detectors.verdict import Detection
 from streams.alerts import Evidence
 from streams.binary_rates import BinaryRates, BinaryRatesState
-from streams.detecting import Detecting, HoursDetecting, Normal, Paging
+from streams.detecting import Detecting, Normal, Paging, hours_told
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
 from streams.segment_watch import SegmentState, SegmentWatch
@@ -204,7 +203,7 @@ class VersionWatch:
                 until_s=until_s,
                 segments=segments,
                 at_once=at_once,
-                hours=self._hours_told,
+                hours=hours_told(self._hours),
             )
         scale, spread = pagers.scale, pagers.spread
         normal = Normal(
@@ -229,32 +228,7 @@ class VersionWatch:
             rates,
             self._budget,
             segments=segments,
-            hours=self._hours_told,
-        )
-
-    @property
-    def _hours_told(self) -> HoursDetecting | None:
-        if self._hours is None:
-            return None
-        state = self._hours.state
-        told = HoursDetecting(
-            state.by,
-            len(state.cycles),
-            state.recurs,
-            self._hours.on,
-            state.adjusted.windows * WINDOW,
-            LEAST_WINDOWS * WINDOW,
-        )
-        if not state.factors:
-            return told
-        best, worst = int(np.argmin(state.factors)), int(np.argmax(state.factors))
-        return msgspec.structs.replace(
-            told,
-            best_hour=best,
-            best=state.factors[best],
-            worst_hour=worst,
-            worst=state.factors[worst],
-            now=state.factors[self._hours.slot],
+            hours=hours_told(self._hours),
         )
 
     def register(self, baseline: Baseline | None) -> None:
