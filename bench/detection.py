@@ -1,6 +1,6 @@
 """How early and how falsely: the detectors' tables, each beside what is possible.
 
-`python -m bench.detection` prints them, `--json` one object. A full run simulates some 700 million outcomes on one
+`python -m bench.detection` prints them, `--json` one object. A full run simulates some 1,700 million outcomes on one
 core; `--quick` only shows that everything works.
 """
 
