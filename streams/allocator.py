@@ -14,7 +14,7 @@ from typing import ClassVar
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Of ``mallopt(3)``."""
 KEPT_BYTES = 256 * 2**20
-LARGE_BYTES = 16 * 2**20
+LARGE_BYTES = 4 * 2**20
 """Beyond what a window needs: tables, which last, are lazily zeroed and given back when they are outgrown."""
 
 
