@@ -54,7 +54,7 @@ class Workload:
 WORKLOADS: dict[str, Workload] = {
     each.name: each
     for each in (
-        Workload("near", "outcomes shuffled within 10,000 predictions, 10 features, 1 model", 400_000),
+        Workload("near", "outcomes shuffled within 10,000 predictions, 10 features, 1 model", 1_200_000),
         Workload("far", "1 million predictions before their outcomes", 1_000_000, shuffle=1_000_000, later=True),
         Workload("features", "100 features", 200_000, features=100),
         Workload("models", "200 models", 400_000, models=200),
