@@ -110,7 +110,7 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     if rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested):
         return min(settings.labels, settings.archive_rows, settings.minimum_rows)
     last = max(tested, key=lambda run: run.updated_ms, default=None)
-    if last is None:
+    if last is None or last.tested_rows >= settings.labels:
         return settings.labels
     had = 0 if last.better else last.tested_rows  # the rows of one that won are no test of what comes next
     more = next_rows(last.tested_rows) - last.tested_rows

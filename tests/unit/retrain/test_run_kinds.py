@@ -64,7 +64,7 @@ def test_rows_that_are_not_fit_count_as_used(tmp_path: Path) -> None:
 
 
 def test_labels_of_an_earlier_run_do_not_count_again(tmp_path: Path) -> None:
-    """After a restart too: the run itself tells up to where it had them. The next waits for half as many."""
+    """After a restart too: the run itself tells up to where it had them. The next one waits for its own number."""
     loop = new_loop(tmp_path)
     loop.live(changed=False)
     retrainer = by_labels(loop)
@@ -72,7 +72,7 @@ def test_labels_of_an_earlier_run_do_not_count_again(tmp_path: Path) -> None:
     assert ended.state == "rejected"
     loop.now_ms += 3_600_000
     assert by_labels(loop).look(counts(loop)) == []
-    loop.live(changed=False, rows=199)
+    loop.live(changed=False, rows=299)
     assert by_labels(loop).look(counts(loop)) == []
     loop.live(changed=False, rows=1)
     assert by_labels(loop).look(counts(loop)) != []

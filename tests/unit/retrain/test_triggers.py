@@ -53,7 +53,7 @@ def test_new_labels_start_a_run_once_there_are_enough() -> None:
     assert due([], 10_000, 0, SETTINGS.model_copy(update={"labels": 0}), START_MS) is None
 
 
-@pytest.mark.parametrize(("tested", "needed"), [(60, 140), (160, 80), (300, 150), (5_000, 500)])
+@pytest.mark.parametrize(("tested", "needed"), [(60, 140), (160, 80), (300, 150), (499, 250), (500, 500), (5_000, 500)])
 def test_after_a_run_of_few_rows_the_next_one_comes_sooner(tested: int, needed: int) -> None:
     """What was not proven on few rows is looked at again on half as many more, as soon as something can be trained."""
     assert labels_needed([run(tested_rows=tested), run(updated_ms=0, tested_rows=9)], SETTINGS) == needed
@@ -62,7 +62,7 @@ def test_after_a_run_of_few_rows_the_next_one_comes_sooner(tested: int, needed: 
     assert labels_needed([dropped], SETTINGS) == 500
 
 
-@pytest.mark.parametrize(("tested", "needed"), [(60, 200), (300, 200), (600, 300), (5_000, 500)])
+@pytest.mark.parametrize(("tested", "needed"), [(60, 200), (300, 200), (460, 230), (500, 500)])
 def test_a_quick_challenger_is_improved_soon(tested: int, needed: int) -> None:
     """The rows that it was chosen by are no test of the next one: as many must come as something can be trained on."""
     assert labels_needed([run(state="watching", better=True, tested_rows=tested)], SETTINGS) == needed
