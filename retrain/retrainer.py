@@ -87,9 +87,8 @@ class Retrainer:
         if isinstance(found, str):
             log.info("alert skipped", model=model, fingerprint=alert.fingerprint, reason=found)
             return None
-        found = msgspec.structs.replace(found, since_ms=self._turned_ms(found) or found.since_ms)
-        if found.since_ms is None:
-            found = msgspec.structs.replace(found, since_ms=self._known_change(found))
+        since_ms = self._turned_ms(found) or found.since_ms
+        found = msgspec.structs.replace(found, since_ms=self._known_change(found) if since_ms is None else since_ms)
         if not self.runs.create(found):
             log.info("episode known", model=model, episode=found.episode)
             return None
