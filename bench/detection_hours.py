@@ -12,16 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from bench.detection_measure import PER, Delays, FalseAlarms
+from bench.detection_measure import Delays, FalseAlarms
+from bench.detection_nights import DAY_S, START_S, shipped
 from bench.detection_processes import PERIOD, Rates, overdispersed, steady
 from streams.order import Errors
-from streams.settings import MonitorSettings
 from streams.version_watch import VersionWatch
 
-DAY_S = 86_400
-START_S = 1_700_006_400
-"""A midnight."""
-DAYS_A_WEEK = 7
 CHANGE_DAYS = 7
 AFTER_DAYS = 1
 
@@ -57,15 +53,9 @@ def outcomes(
     return Errors(seconds, np.zeros(n, dtype=np.int64), np.arange(n), wrong)
 
 
-def shipped(budget: float, by_hour: Literal["", "day"]) -> VersionWatch:
+def watch_of(budget: float, by_hour: Literal["", "day"]) -> VersionWatch:
     """What is shipped, with so many false alarms in 10,000 outcomes, all of them for the error rate."""
-    settings = MonitorSettings(
-        false_alarms_per_week=budget * DAYS_A_WEEK * PERIOD / PER,
-        evidence=[],
-        rates=[],
-        baseline_hours=24,
-        by_hour=by_hour,
-    )
+    settings = shipped(budget).model_copy(update={"baseline_hours": 24, "by_hour": by_hour})
     return VersionWatch("accuracy", settings)
 
 
@@ -83,7 +73,7 @@ def false_alarms_by_hour(
     found = first = 0
     for number in range(streams):
         made = outcomes(np.random.default_rng([seed, number]), swing, length // PERIOD, rate)
-        each = shipped(budget, by_hour).feed(made)
+        each = watch_of(budget, by_hour).feed(made)
         found += len(each)
         first += sum(at.outcomes_seen <= early for at in each)
     return FalseAlarms(found, streams * length, first, streams * early)
@@ -96,7 +86,7 @@ def delays_by_hour(
     change, each = CHANGE_DAYS * PERIOD, list[float]()
     for number in range(streams):
         made = outcomes(np.random.default_rng([seed, number]), swing, CHANGE_DAYS + AFTER_DAYS, rate, change, shift)
-        found = [at.outcomes_seen - change for at in shipped(budget, by_hour).feed(made)]
+        found = [at.outcomes_seen - change for at in watch_of(budget, by_hour).feed(made)]
         late = [at for at in found if at > 0]
         if not any(-PERIOD < at <= 0 for at in found):  # a false alarm is counted elsewhere, and may last for the day
             each.append(float(late[0]) if late else math.inf)

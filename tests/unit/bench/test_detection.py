@@ -10,7 +10,7 @@ import pytest
 
 from bench import detection, detection_robust
 from bench.detection_champions import cusum_delay
-from bench.detection_hours import SWINGS, Swing, delays_by_hour, false_alarms_by_hour, outcomes, shipped
+from bench.detection_hours import SWINGS, Swing, delays_by_hour, false_alarms_by_hour, outcomes, watch_of
 from bench.detection_measure import Delays, FalseAlarms, delays, false_alarms
 from bench.detection_optimum import optimum
 from bench.detection_peers import always, e_detector, first_focus, focus, stepd
@@ -245,7 +245,7 @@ def test_hours_of_a_rate_that_does_not_swing_are_all_alike() -> None:
     """Of ten streams most learn that nothing recurs; the others, factors near 1."""
     far = []
     for seed in range(10):
-        watch = shipped(0.1, "day")
+        watch = watch_of(0.1, "day")
         watch.feed(outcomes(np.random.default_rng([5, seed]), Swing(0.0), 8, 0.1))
         told = watch.detecting.hours
         assert told is not None
