@@ -13,6 +13,7 @@ from detectors.dump import FIRST_DAY_S
 from detectors.four_rates import ACTUAL, OTHER, PREDICTED, RATES, UNKNOWN, Codes
 from detectors.registry import make_detector
 from detectors.snapshot import SnapshotError, decode, seal, unseal
+from streams.alerts import Evidence
 from streams.marks import Mark
 from streams.order import Errors
 from streams.settings import MonitorSettings
@@ -53,20 +54,22 @@ def later(n: int) -> int:
     return START_S + n // 10
 
 
-def require_same_in_pieces(stream: Errors, settings: MonitorSettings, rng: np.random.Generator) -> None:
-    """A fall of recall, and of all outcomes, is found alike in whole seconds at a time, with restarts between them."""
+def require_same_in_pieces(
+    stream: Errors, settings: MonitorSettings, rng: np.random.Generator, a_second: int = 10
+) -> tuple[VersionWatch, list[Evidence]]:
+    """All is found alike in whole seconds at a time, with restarts between → who saw the whole, and what it found."""
     whole = VersionWatch("accuracy", settings)
     expected = whole.feed(stream)
-    assert {"recall", "errors"} <= {each.stream for each in expected}
     pieces, found, start = VersionWatch("accuracy", settings), [], 0
     while start < len(stream):
-        end = min(len(stream), start + 10 * int(rng.integers(1, 60)))
+        end = min(len(stream), start + a_second * int(rng.integers(1, 600 // a_second)))
         found += pieces.feed(stream.slice(start, end))
         start = end
         if rng.random() < 0.2:
             pieces = VersionWatch.restored(pieces.snapshot(), settings)
     assert found == expected
     assert pieces.snapshot() == whole.snapshot()
+    return whole, expected
 
 
 def test_a_learnt_baseline_is_the_reference_with_how_errors_cluster() -> None:
@@ -275,7 +278,8 @@ def test_rates_are_the_same_in_any_batches_and_over_restarts(mixed: bool) -> Non
         codes[13_277] = OTHER
     settings = SETTINGS.model_copy(update={"evidence": ["adwin"]})
     stream = coded(codes)
-    require_same_in_pieces(stream, settings, rng)
+    _, found = require_same_in_pieces(stream, settings, rng)
+    assert {"recall", "errors"} <= {each.stream for each in found}, "a fall of recall, and of all outcomes"
 
 
 def test_a_champion_that_returns_keeps_its_rates() -> None:
@@ -373,7 +377,8 @@ def test_a_day_of_learning_is_the_same_in_any_batches_and_over_restarts() -> Non
     rng = np.random.default_rng(13)
     codes = np.concatenate((classified(0.9, 11_000, 1, 0.2), classified(0.4, 3_000, 2, 0.2)))
     stream = coded(codes)
-    require_same_in_pieces(stream, DAY, rng)
+    _, found = require_same_in_pieces(stream, DAY, rng)
+    assert {"recall", "errors"} <= {each.stream for each in found}, "a fall of recall, and of all outcomes"
 
 
 def test_outcomes_that_come_all_at_once_in_the_first_day_make_a_day_of_learning() -> None:
@@ -528,20 +533,10 @@ def test_hours_make_no_difference_to_batches_and_restarts() -> None:
     rng = np.random.default_rng(17)
     stream = joined(by_hour(4.5), by_hour(0.7, rate=0.25, from_s=START_S + 388_800, seed=2))
     settings = HOURLY.model_copy(update={"detectors": ["e_detector", "page_hinkley"], "evidence": ["adwin"]})
-    whole = VersionWatch("accuracy", settings)
-    expected = whole.feed(stream)
+    whole, expected = require_same_in_pieces(stream, settings, rng, a_second=1)
     assert whole.detecting.hours is not None
     assert whole.detecting.hours.on
     assert "e_detector" in {each.detector for each in expected}
-    pieces, found, start = VersionWatch("accuracy", settings), [], 0
-    while start < len(stream):
-        end = min(len(stream), start + int(rng.integers(1, 600)))
-        found += pieces.feed(stream.slice(start, end))
-        start = end
-        if rng.random() < 0.2:
-            pieces = VersionWatch.restored(pieces.snapshot(), settings)
-    assert found == expected
-    assert pieces.snapshot() == whole.snapshot()
 
 
 def test_a_drift_is_not_learnt_into_the_hours() -> None:
