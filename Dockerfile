@@ -11,6 +11,7 @@ RUN pip install --require-hashes -r requirements.lock \
   && pip uninstall --yes nvidia-nccl-cu12
 
 COPY pyproject.toml README.md LICENSE driftline.py ./
+COPY native native
 COPY detectors detectors
 COPY streams streams
 COPY serving serving

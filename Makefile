@@ -25,7 +25,7 @@ help: ## Show the targets
 install: $(INSTALLED) ## Install the locked versions and driftline itself into .venv
 
 # The wheels of the lock are installed by hash and without a look at anything else; driftline itself is editable.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(wildcard native/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftline needs Python 3.11 or newer: make PYTHON=python3.11 install")'
 	@echo "make: installing the locked packages into $(VENV) (about a minute)"
 	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,26 @@
+"""The compiled library, if there is one."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+SWITCH = "DRIFTLINE_NATIVE"
+"""An environment variable: ``off`` lets Python do everything."""
+OFF = "off"
+
+
+@cache
+def library() -> ctypes.PyDLL | None:
+    """The library; None where it was not built, or is switched off.
+
+    Calls keep the interpreter lock: they are short, and giving it up costs a wait for whoever takes it meanwhile.
+    """
+    if os.environ.get(SWITCH) == OFF:
+        return None
+    folder = Path(__file__).parent
+    built = (folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next((ctypes.PyDLL(str(path)) for path in built if path.exists()), None)
