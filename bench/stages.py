@@ -22,10 +22,10 @@ from typing import Any
 STAGES: Mapping[str, tuple[str, ...]] = {
     "fetch: socket": ("asyncio.selector_events:_SelectorSocketTransport._read_ready__data_received",),
     "fetch: response": ("aiokafka.conn:AIOKafkaConnection._handle_frame",),
-    "fetch: decompress": ("aiokafka.record._crecords.default_records:lz4_decode",),
+    "fetch: decompress": ("streams.fetched:_Chunk.inflated",),
     "fetch: headers": ("streams.fetched:BatchFetchResult.getall",),
     "fetch: records": ("streams.fetched:Fetched.unpack",),
-    "join: decode": ("streams.codec:EventDecoder.decode_columns",),
+    "join: decode": ("streams.partition:plain_columns", "streams.codec:EventDecoder.decode_columns"),
     "join: columns": ("streams.partition:InputPartition._decode",),
     "join: take in": ("streams.joining:JoinStage.take_in",),
     "join: gather": ("streams.join:gather",),

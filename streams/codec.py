@@ -20,6 +20,7 @@ from streams.events import (
     ALERT_TYPE,
     MAX_MAGNITUDE,
     MAX_TIME_MS,
+    MAX_VALUE_BYTES,
     MODEL_EVENT_TYPE,
     OUTCOME_TYPE,
     PREDICTION_TYPE,
@@ -35,9 +36,6 @@ from streams.records import DeadReason
 Header = tuple[str, bytes | None]
 Headers = Sequence[Header]
 T = TypeVar("T")
-
-MAX_VALUE_BYTES = 9_500_000
-"""Larger values are refused unread: they do not fit the dead-letter topic with headers."""
 
 CONFLUENT_MAGIC = 0
 CONFLUENT_PREFIX_BYTES = 5

@@ -10,10 +10,12 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from streams.events import MAX_MAGNITUDE, MAX_TIME_MS, Outcome, Prediction, milliseconds
+from native.events import available, decode
+from streams.events import MAX_MAGNITUDE, MAX_TIME_MS, MAX_VALUE_BYTES, Outcome, Prediction, milliseconds
 from streams.id_index import Keys
 from streams.ids import id_keys
 from streams.records import DeadReason
+from streams.spans import Spans
 from streams.values import Codes, H, Ints, Places, Values, as_values
 
 Name = tuple[str, str, str]
@@ -127,6 +129,30 @@ def prediction_columns(
         bad or {},
         scores,
     )
+
+
+def plain_columns(
+    side: int, values: Sequence[bytes | None], at_ms: Ints, offsets: Ints, original: Original, end_offset: int
+) -> Events | None:
+    """The columns of plain JSON events, made without an object for any of them; None: they are not, or not all.
+
+    Scores have been checked.
+    """
+    if not available():
+        return None
+    spans = Spans.of(values)
+    if spans.longest > MAX_VALUE_BYTES:
+        return None
+    found = decode(side == PREDICTIONS, spans.data, spans.starts, spans.stops, at_ms)
+    if found is None:
+        return None
+    if found.ids:
+        found.keys[list(found.ids)] = id_keys(list(found.ids.values()))
+    named: list[Any] = list(found.named) if side == PREDICTIONS else [name for (name,) in found.named]
+    if (found.names == NOBODY).any():
+        named.append(None)
+    of_value = Values(found.kinds, found.numbers, found.texts)
+    return Events(at_ms, offsets, found.keys, found.times, of_value, found.names, named, original, end_offset)
 
 
 def outcome_columns(

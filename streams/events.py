@@ -38,6 +38,9 @@ MAX_TIME_MS = 253_402_300_799_999
 MAX_MAGNITUDE = 1e15
 """Numbers beyond it are refused: their squares still fit a float, and no real target is larger."""
 
+MAX_VALUE_BYTES = 9_500_000
+"""Larger values are refused unread: they do not fit the dead-letter topic with headers."""
+
 
 class Prediction(msgspec.Struct, gc=False):
     """What a model said: the fields that the join needs (``features`` and ``probabilities`` are skipped unread).

@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from aiokafka import codec
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 
+from native.records import available, split
 from streams.errors import RestartMe, StateMismatch
 from streams.partition import Batch
+from streams.spans import Spans
 from streams.values import Ints
 
 LOG_APPEND_TIME = 1
@@ -29,6 +33,15 @@ _START = struct.Struct(">qi")
 """Base offset, and the length of what follows these twelve bytes."""
 _MAGIC_AT, _LAST_DELTA_AT = 16, 23
 _LAST_DELTA = struct.Struct(">i")
+_ATTRIBUTES_AT, _CODEC_MASK = 22, 7
+_COUNT_AT, _COUNT, _RECORDS_AT = 57, struct.Struct(">i"), 61
+_INFLATE: Mapping[int, Callable[[bytes], bytes]] = {
+    1: codec.gzip_decode,
+    2: codec.snappy_decode,
+    3: codec.lz4_decode,
+    4: codec.zstd_decode,
+}
+"""The compressions of the protocol."""
 
 
 class KeptRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka's C extension has no types
@@ -114,7 +127,20 @@ class Fetched:
 
     def unpack(self) -> Batch:
         """All of it; to be called once. Raises :class:`RestartMe` if its checksum is wrong: it is fetched again."""
-        content, records, position = _Content(), self._records, self.first_offset
+        chunks = list(self._data_chunks())
+        whole = _split(chunks) if all(chunk.whole for chunk in chunks) else None
+        if whole is not None:
+            return whole.batch(self)
+        content, position = _Content(), self.first_offset
+        for chunk in chunks:
+            if not chunk.whole or not content.add_whole(chunk.records):
+                content.add_each(self._chunk(chunk.place), position)
+            position = chunk.place.next_offset
+        return content.batch(self)
+
+    def _data_chunks(self) -> Iterator[_Chunk]:
+        """The chunks that hold events, each to be read once: neither aborted ones nor the markers of transactions."""
+        records, position = self._records, self.first_offset
         for place in self._chunks:
             chunk = self._chunk(place)
             if records._check_crcs and not chunk.validate_crc():
@@ -125,10 +151,8 @@ class Fetched:
             if not _aborted(records, chunk) and not chunk.is_control_batch:
                 # A fetch may land inside a compressed chunk; producers' timestamps differ within one.
                 whole = place.base >= position and chunk.timestamp_type == LOG_APPEND_TIME
-                if not whole or not content.add_whole(chunk):
-                    content.add_each(self._chunk(place), position)
+                yield _Chunk(place, chunk, self._data, whole)
             position = place.next_offset
-        return content.batch(self)
 
     def value(self, offset: int) -> bytes | None:
         """The bytes of the record at an offset of it. Raises :class:`LookupError` if there is none."""
@@ -154,8 +178,65 @@ class _Place(NamedTuple):
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk that holds events. ``whole``: all its records are wanted, and have one record time."""
+
+    place: _Place
+    records: Any
+    data: bytes
+    whole: bool
+
+    @property
+    def count(self) -> int:
+        """Records in it, as its header says; -1 if that leaves holes between their offsets."""
+        count: int = _COUNT.unpack_from(self.data, self.place.start + _COUNT_AT)[0]
+        return count if self.place.base + count == self.place.next_offset else -1
+
+    def inflated(self) -> bytes | None:
+        """Its records as bytes; None for a compression that is not known here."""
+        codec = self.data[self.place.start + _ATTRIBUTES_AT] & _CODEC_MASK
+        records = self.data[self.place.start + _RECORDS_AT : self.place.end]
+        if not codec:
+            return records
+        inflate = _INFLATE.get(codec)
+        return inflate(records) if inflate is not None else None
+
+
+class _Whole(NamedTuple):
+    """What chunks hold of which all records are wanted, without an object for any of them."""
+
+    chunks: Sequence[_Chunk]
+    counts: list[int]
+    values: Spans
+    sample_key: bytes | None
+
+    def batch(self, fetched: Fetched) -> Batch:
+        """All of it."""
+        runs: list[tuple[int, int]] = []
+        for chunk, count in zip(self.chunks, self.counts, strict=True):
+            _extend(runs, chunk.records.max_timestamp, count)
+        counts = np.array(self.counts, dtype=np.int64)
+        bases = np.array([chunk.place.base for chunk in self.chunks], dtype=np.int64)
+        offsets = np.repeat(bases - (np.cumsum(counts) - counts), counts) + np.arange(len(self.values), dtype=np.int64)
+        return _batch(fetched, self.values, offsets, runs, self.sample_key)
+
+
+def _split(chunks: Sequence[_Chunk]) -> _Whole | None:
+    """The values of chunks of which all records are wanted; None if they must be read one by one."""
+    counts = [chunk.count for chunk in chunks]
+    if not chunks or min(counts) <= 0 or not available():
+        return None
+    inflated = [records for chunk in chunks if (records := chunk.inflated()) is not None]
+    found = split(inflated, counts) if len(inflated) == len(chunks) else None
+    if found is None:
+        return None
+    data, starts, stops, key = found
+    return _Whole(chunks, counts, Spans(data, starts, stops), key)
+
+
 class _Content:
-    """What the chunks of one fetch hold."""
+    """What the chunks of one fetch hold, read record by record."""
 
     def __init__(self) -> None:
         self._values: list[bytes | None] = []
@@ -211,18 +292,29 @@ class _Content:
     def batch(self, fetched: Fetched) -> Batch:
         """All of it."""
         self._close_range()
-        return Batch(
-            fetched.topic,
-            fetched.partition,
-            fetched.generation,
-            fetched.first_offset,
-            fetched.next_offset,
-            self._values,
-            np.concatenate(self._offsets) if self._offsets else np.empty(0, dtype=np.int64),
-            self._runs,
-            self._sample,
-            fetched.value,
-        )
+        offsets = np.concatenate(self._offsets) if self._offsets else np.empty(0, dtype=np.int64)
+        return _batch(fetched, self._values, offsets, self._runs, self._sample)
+
+
+def _batch(
+    fetched: Fetched,
+    values: Sequence[bytes | None],
+    offsets: Ints,
+    runs: list[tuple[int, int]],
+    sample_key: bytes | None,
+) -> Batch:
+    return Batch(
+        fetched.topic,
+        fetched.partition,
+        fetched.generation,
+        fetched.first_offset,
+        fetched.next_offset,
+        values,
+        offsets,
+        runs,
+        sample_key,
+        fetched.value,
+    )
 
 
 def _extend(runs: list[tuple[int, int]], at_ms: int, count: int) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 from streams import stored, summarise
 from streams.catalog import Catalog, is_classification, positive_class
 from streams.codec import (
-    MAX_VALUE_BYTES,
     EventDecoder,
     Undecodable,
     check_outcome,
@@ -25,10 +24,19 @@ from streams.codec import (
     outcome_decoder,
     prediction_decoder,
 )
-from streams.columns import OUTCOMES, PREDICTIONS, Events, Original, fields_of, outcome_columns, prediction_columns
+from streams.columns import (
+    OUTCOMES,
+    PREDICTIONS,
+    Events,
+    Original,
+    fields_of,
+    outcome_columns,
+    plain_columns,
+    prediction_columns,
+)
 from streams.effects import Effects
 from streams.errors import GarbageInput, StateMismatch
-from streams.events import Outcome, Prediction, Task
+from streams.events import MAX_VALUE_BYTES, Outcome, Prediction, Task
 from streams.join import PartitionJoin
 from streams.records import Cut, DeadReason, EffectSettings, Range, Summary, VersionPart
 from streams.rows import Rows
@@ -134,9 +142,12 @@ class InputPartition:
         decoder, columns = self._decoders[side], self._columns[side]
         offsets = np.asarray(batch.offsets, dtype=np.int64)
         original = batch.original or _kept(offsets, batch.values)
+        place = at_ms, offsets, original, batch.next_offset
+        if (events := plain_columns(side, batch.values, *place)) is not None and events.within_bounds:
+            return events
         if (plain := decoder.decode_columns(batch.values)) is not None:
             with suppress(OverflowError):  # a number that no column holds
-                events = columns(plain, at_ms, offsets, original, batch.next_offset)
+                events = columns(plain, *place)
                 if events.within_bounds:
                     events.scores = ()  # nothing else looks at them
                     return events

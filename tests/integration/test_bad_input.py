@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from streams.audit_log import audit
-from streams.codec import MAX_VALUE_BYTES
-from streams.events import ModelState
+from streams.events import MAX_VALUE_BYTES, ModelState
 from streams.log import Record
 from tests.support.driftline import Driftline, eventually
 from tests.support.kafka import KafkaBroker

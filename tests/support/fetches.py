@@ -23,9 +23,10 @@ def chunk(
     deltas: Sequence[int] | None = None,
     last_delta: int | None = None,
     append_ms: int | None = 5_000,
+    codec: int = LZ4,
 ) -> bytes:
     """A record batch as a broker stores it. ``deltas`` are offsets from ``base``: compaction leaves only some."""
-    made = DefaultRecordBatchBuilder(2, LZ4, False, -1, -1, -1, 1 << 20)
+    made = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 20)
     deltas = range(len(values)) if deltas is None else deltas
     for delta, value in zip(deltas, values, strict=True):
         made.append(delta, 1_000 + delta, b"k%d" % (base + delta), value, [])

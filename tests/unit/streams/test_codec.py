@@ -14,7 +14,6 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from streams.codec import (
-    MAX_VALUE_BYTES,
     EventDecoder,
     Header,
     Undecodable,
@@ -28,6 +27,7 @@ from streams.codec import (
 )
 from streams.events import (
     ALERT_TYPE,
+    MAX_VALUE_BYTES,
     MODEL_EVENT_TYPE,
     OUTCOME_TYPE,
     PREDICTION_TYPE,

@@ -53,7 +53,7 @@ def test_a_fetch_leaves_nothing_behind(taken_at: int) -> None:
     result, held = fetched(Position(taken_at))
     assert held() is not None
     taken = result.getall()
-    assert [each.unpack().values for each in taken] == [[b"value 0", b"value 1", b"value 2"]] * (taken_at == 0)
+    assert [list(each.unpack().values) for each in taken] == [[b"value 0", b"value 1", b"value 2"]] * (taken_at == 0)
     del taken
     assert held() is None
 

@@ -20,7 +20,7 @@ def test_what_was_written_is_unpacked() -> None:
     assert (found.first_offset, found.next_offset) == (7, 11)
     batch = found.unpack()
     assert (batch.topic, batch.partition, batch.first_offset, batch.next_offset) == ("predictions", 0, 7, 11)
-    assert batch.values == [b"a", None, b"", b"d"]
+    assert list(batch.values) == [b"a", None, b"", b"d"]
     assert list(batch.offsets) == [7, 8, 9, 10]
     assert batch.runs == [(5_000, 3), (6_000, 1)]
     assert batch.sample_key == b"k7"
@@ -41,14 +41,14 @@ def test_a_fetch_may_land_inside_a_chunk() -> None:
     found = fetched(chunk(5, [b"a", b"b", b"c", b"d"]) + chunk(9, [b"e"]), 7)
     batch = found.unpack()
     assert (batch.first_offset, batch.next_offset) == (7, 10)
-    assert (batch.values, list(batch.offsets), batch.runs) == ([b"c", b"d", b"e"], [7, 8, 9], [(5_000, 3)])
+    assert (list(batch.values), list(batch.offsets), batch.runs) == ([b"c", b"d", b"e"], [7, 8, 9], [(5_000, 3)])
 
 
 def test_holes_stay_holes() -> None:
     """Of a compaction: within a chunk, at its end, between chunks; the position passes them all."""
     data = chunk(0, [b"a"]) + chunk(1, [b"c", b"e"], deltas=[1, 3], last_delta=5) + chunk(9, [b"j", b"k"])
     batch = fetched(data, 0).unpack()
-    assert (batch.values, list(batch.offsets), batch.next_offset) == (
+    assert (list(batch.values), list(batch.offsets), batch.next_offset) == (
         [b"a", b"c", b"e", b"j", b"k"],
         [0, 2, 4, 9, 10],
         11,
@@ -69,7 +69,7 @@ def test_a_chunk_that_is_cut_off_belongs_to_the_next_fetch(kept: int) -> None:
     data = chunk(0, [b"a", b"b"]) + chunk(2, [b"c" * 500] * 20)[:kept]
     found = fetched(data, 0)
     assert found.next_offset == 2
-    assert found.unpack().values == [b"a", b"b"]
+    assert list(found.unpack().values) == [b"a", b"b"]
 
 
 def test_a_damaged_chunk_is_not_used() -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from streams import summarise
 from streams.catalog import Catalog
-from streams.codec import MAX_VALUE_BYTES
 from streams.errors import GarbageInput, StateMismatch
-from streams.events import Outcome, Prediction, Value
+from streams.events import MAX_VALUE_BYTES, Outcome, Prediction, Value
 from streams.partition import Batch, DeadLetter, InputPartition
 from streams.records import EffectSettings, Labelled, Range
 from streams.settings import WorkerSettings
