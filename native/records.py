@@ -33,7 +33,7 @@ def available() -> bool:
     return _function() is not None
 
 
-def split(chunks: Sequence[bytes], counts: Sequence[int]) -> tuple[bytes, Ints, Ints, bytes | None] | None:
+def split(chunks: Sequence[bytes | memoryview], counts: Sequence[int]) -> tuple[bytes, Ints, Ints, bytes | None] | None:
     """(all bytes, where each value starts in them, where it stops, the first key) of chunks that hold so many records.
 
     A start of -1 is a record without a value. ``chunks`` are record batches without their headers, uncompressed. None:
@@ -42,7 +42,7 @@ def split(chunks: Sequence[bytes], counts: Sequence[int]) -> tuple[bytes, Ints, 
     function = _function()
     if function is None or not all(0 < n <= len(c) // LEAST_RECORD_BYTES for n, c in zip(counts, chunks, strict=True)):
         return None
-    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    data = b"".join(chunks)
     ends = np.cumsum([len(chunk) for chunk in chunks], dtype=np.int64)
     begins = np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1]))
     held, rows = np.array(counts, dtype=np.int64), sum(counts)
