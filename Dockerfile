@@ -17,7 +17,11 @@ COPY streams streams
 COPY serving serving
 COPY retrain retrain
 COPY stack stack
-RUN pip install --no-deps --no-build-isolation .
+# The compiler is there for the inner loops only, and gone from the layer.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+  && pip install --no-deps --no-build-isolation . \
+  && python -c 'from native.library import library; assert library(), "the inner loops were not compiled"' \
+  && apt-get purge --yes --auto-remove gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 
 COPY ops/docker/entrypoint.sh /usr/local/bin/entrypoint
 # A volume that is mounted here for the first time takes the folder's owner.

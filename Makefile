@@ -24,13 +24,15 @@ help: ## Show the targets
 .PHONY: install
 install: $(INSTALLED) ## Install the locked versions and driftline itself into .venv
 
-# The wheels of the lock are installed by hash and without a look at anything else; driftline itself is editable.
+# The wheels of the lock are installed by hash and without a look at anything else; driftline itself is editable, and
+# its inner loops are compiled where there is a C compiler.
 $(INSTALLED): requirements.lock pyproject.toml $(wildcard native/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "driftline needs Python 3.11 or newer: make PYTHON=python3.11 install")'
 	@echo "make: installing the locked packages into $(VENV) (about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'from native.library import state; print("make: inner loops:", state())'
 	@touch $@
 
 .PHONY: demo
@@ -100,5 +102,5 @@ $(UV):
 
 .PHONY: clean
 clean: ## Remove everything that make made
-	@rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .cache build dist *.egg-info native/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

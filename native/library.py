@@ -24,3 +24,14 @@ def library() -> ctypes.PyDLL | None:
     folder = Path(__file__).parent
     built = (folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
     return next((ctypes.PyDLL(str(path)) for path in built if path.exists()), None)
+
+
+def state() -> str:
+    """Who does the work, in words."""
+    if library() is not None:
+        return "compiled"
+    if os.environ.get(SWITCH) == OFF:
+        return f"Python, which is slower: {SWITCH}={OFF}"
+    return (
+        "Python, which is slower: no C compiler was found at the installation (apt-get install gcc, and install again)"
+    )

@@ -15,6 +15,7 @@ import redis
 from rich.console import Console
 from rich.markup import escape
 
+from native.library import state as inner_loops
 from streams import diagnosis
 from streams.configuration import masked
 from streams.credentials import kafka_access
@@ -83,6 +84,7 @@ def _checks(settings: Settings, process: Process | None) -> Iterator[Check]:
     yield _checked("model repository", lambda: _repository(settings.repository))
     for section in ("worker", "serve", "retrain"):
         yield _checked(f"{section}.http", lambda at=section: _port(f"{at}.http", getattr(settings, at).http))  # type: ignore[misc]
+    yield Check("inner loops", True, inner_loops())
     for package in EXACT:
         yield _checked(package, lambda of=package: version(of, metadata.version(of), _declared()))  # type: ignore[misc]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from native.library import state as inner_loops
 from streams.allocator import keep_memory
 from streams.app import build
 from streams.cli import report
@@ -84,7 +85,8 @@ async def _run(
         gc.set_threshold(100_000, 20, 20)  # batches are large and acyclic: the default walks them for nothing
         if ready_file is not None:
             ready_file.write_text(f"http://127.0.0.1:{port}/metrics\n")
-        log.info("worker.started", group=settings.worker.group, bootstrap=settings.kafka.bootstrap)
+        kafka, loops = settings.kafka.bootstrap, inner_loops()
+        log.info("worker.started", group=settings.worker.group, bootstrap=kafka, inner_loops=loops)
         await stopped
     log.info("worker.stopping")
     deadline = threading.Timer(STOP_GRACE_S, die, [RestartMe(f"not stopped after {STOP_GRACE_S:g} s", UNFINISHED)])

@@ -267,7 +267,7 @@ def test_the_image_gets_every_file_that_it_copies() -> None:
 def test_the_image_has_the_packages_and_the_python_of_the_project() -> None:
     """A package that is added later must not be forgotten here."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    packages = {path.parent.name for path in ROOT.glob("*/commands.py")} | {"detectors"}
+    packages = {path.parent.name for path in ROOT.glob("*/commands.py")} | {"detectors", "native"}
     assert packages <= {line.split()[1] for line in dockerfile.splitlines() if line.startswith("COPY ")}
     assert "FROM python:3.11-slim" in dockerfile
     assert "--require-hashes" in dockerfile
