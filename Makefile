@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## Run the closed loop on one machine: drift, alert, retrain,
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need no server
-	@$(BIN)/pytest -m "not long" tests/unit tests/contract tests/simulation
+	@$(BIN)/pytest -m "not long" -n auto --dist worksteal tests/unit tests/contract tests/simulation
 
 .PHONY: check
 check: $(INSTALLED) ## Check format, lint, types and the import rule
