@@ -433,7 +433,7 @@ static bool uuid(Span span, uint8_t *key)
     for (int byte = 0; byte < 16; byte++) { /* without branches: half of the digits are letters */
         uint8_t high = HEXADECIMAL[at[PLACES[byte]]], low = HEXADECIMAL[at[PLACES[byte] + 1]];
         good &= (high != 0) & (low != 0);
-        key[byte] = (uint8_t)((high - 1) << 4 | (low - 1));
+        key[byte] = (uint8_t)((high - 1u) << 4 | (low - 1u));
     }
     return good;
 }
