@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from native.sums import Folded, folding
+
 FINE = 64  # the newest splits are all kept; the older, the sparser: distances stay below 1/32 of their age
 PENDING = 4096  # errors held before their sums are thinned
 
@@ -122,27 +124,38 @@ class ChangePoint:
         values = np.concatenate(self._pending)
         self._pending.clear()
         self._waiting = 0
-        # accumulate adds strictly from left to right, so every way to batch rounds alike; sum() pairs.
-        totals = np.add.accumulate(np.concatenate(([self._total], values)))[1:]
-        squares = np.add.accumulate(np.concatenate(([self._squares], values * values)))
-        first, self._n = self._n + 1, self._n + len(values)
-        kept = _kept(first, self._n)
-        older = self._positions % _distance(self._n - self._positions) == 0
-        self._positions = np.concatenate((self._positions[older], kept))
-        self._totals = np.concatenate((self._totals[older], totals[kept - first]))
-        self._total, self._squares = float(totals[-1]), float(squares[-1])
+        fold, first = folding() or fold_in_numpy, self._n + 1
+        before = Folded(self._positions, self._totals, self._total, self._squares)
+        self._positions, self._totals, self._total, self._squares = fold(values, first, FINE, before)
+        self._n += len(values)
 
 
-def _distance(age: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How far apart positions of an age are kept: 1 up to 63, 2 up to 127, 4 up to 255."""
-    return np.int64(1) << np.maximum(0, np.frexp(np.maximum(age, 1) / FINE)[1]).astype(np.int64)
+def fold_in_numpy(errors: NDArray[np.float64], first: int, fine: int, before: Folded) -> Folded:
+    """What :func:`native.sums.folding` does."""
+    # accumulate adds strictly from left to right, so every way to batch rounds alike; sum() pairs.
+    totals = np.add.accumulate(np.concatenate(([before.total], errors)))[1:]
+    squares = np.add.accumulate(np.concatenate(([before.squares], errors * errors)))
+    newest = first + len(errors) - 1
+    kept = _kept(first, newest, fine)
+    older = before.positions % _distance(newest - before.positions, fine) == 0
+    return Folded(
+        np.concatenate((before.positions[older], kept)),
+        np.concatenate((before.totals[older], totals[kept - first])),
+        float(totals[-1]),
+        float(squares[-1]),
+    )
 
 
-def _kept(first: int, newest: int) -> NDArray[np.int64]:
+def _distance(age: NDArray[np.int64], fine: int) -> NDArray[np.int64]:
+    """How far apart positions of an age are kept: for 64, 1 up to 63, 2 up to 127, 4 up to 255."""
+    return np.int64(1) << np.maximum(0, np.frexp(np.maximum(age, 1) / fine)[1]).astype(np.int64)
+
+
+def _kept(first: int, newest: int, fine: int) -> NDArray[np.int64]:
     """The positions from the first to the newest that are kept. Most are not, so only those are made."""
     parts, distance, last = [], 1, newest
     while last >= first:
-        oldest = max(first, newest - FINE * distance + 1)
+        oldest = max(first, newest - fine * distance + 1)
         parts.append(np.arange(-(-oldest // distance) * distance, last + 1, distance, dtype=np.int64))
         last, distance = oldest - 1, distance * 2
     return np.concatenate(parts[::-1])

@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.acceptable import CALM, HIGHEST, AcceptableLevel, LevelState
-from detectors.alternatives import ANGLES, WEIGHTS, bets
+from detectors.alternatives import ANGLES, bets
 from detectors.change_point import ChangePoint, ChangePointState
 from detectors.contract import Errors, checked
 from detectors.reference import WINDOW, FillingWindow, Reference
 from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
+from detectors.wealth import Wealth
 
 FORMAT = 1
 LARGEST = 1e300  # a statistic is shown as a finite number
@@ -119,7 +120,7 @@ class EDetector:
         self._reference = Reference(0.0, 0.0, 0.0, 0.0)
         self._level: AcceptableLevel | None = None
         self._factor = self._accepted = 1.0
-        self._start_sums()
+        self._wealth = Wealth()
         if reference is not None:
             state = LevelState(reference, reference if known is None else known, [])
             self._watch(AcceptableLevel(state, margin, wander))
@@ -147,7 +148,7 @@ class EDetector:
     @property
     def statistic(self) -> float:
         """M after the last error, to be compared with the threshold."""
-        return min(LARGEST, float((self._gains * self._stakes).sum()))
+        return min(LARGEST, self._wealth.statistic)
 
     def update_many(self, errors: Errors) -> list[Detection]:
         values = checked(errors)
@@ -170,40 +171,21 @@ class EDetector:
                 self._close()
         return detections
 
-    # Sums over the past are kept as gains · stakes: a gain is the product of all bets since the window began, and the
-    # stakes are what was there then plus every unit staked since, each divided by the gain at its time. Both are plain
-    # running products and sums, so a batch of errors is two accumulations, and rounds as one error at a time does.
-
-    def _start_sums(self) -> None:
-        self._gains: NDArray[np.float64] = np.ones(len(ANGLES))
-        self._stakes: NDArray[np.float64] = np.zeros(len(ANGLES))
-
     def _bet(self, chunk: NDArray[np.float64]) -> tuple[int, float] | None:
         """Bet on the errors up to the first at which M crosses; gives its index and M, or None."""
-        gains = np.empty((len(ANGLES), len(chunk) + 1))
-        stakes = np.empty_like(gains)
-        gains[:, 0], stakes[:, 0] = self._gains, self._stakes
-        np.multiply(self._slope, chunk, out=gains[:, 1:])
-        gains[:, 1:] += self._right
-        # A gain may overflow behind the error that fires; up to it, none is above the threshold by more than one bet.
-        with np.errstate(over="ignore"):
-            np.multiply.accumulate(gains, axis=1, out=gains)
-            np.divide(WEIGHTS[:, None], gains[:, :-1], out=stakes[:, 1:])
-            np.add.accumulate(stakes, axis=1, out=stakes)
-            statistic = (gains[:, 1:] * stakes[:, 1:]).sum(axis=0)
-        if statistic.max() < self._threshold:
-            self._gains, self._stakes = gains[:, -1].copy(), stakes[:, -1].copy()
+        index = self._wealth.bet(chunk, self._threshold)
+        if index == len(chunk):
             return None
-        index = int(np.argmax(statistic >= self._threshold))
-        self._start_sums()
-        return index, min(LARGEST, float(statistic[index]))
+        statistic = self.statistic
+        self._wealth.start()
+        return index, statistic
 
     def _close(self) -> None:
         """The end of a window: learn, and bet against the level that follows."""
         total, fine_squares = self._window.close()
         if total > WINDOW:  # errors in an hour that was expected to have few
             total, fine_squares = float(WINDOW), fine_squares * (WINDOW / total) ** 2
-        self._gains, self._stakes = np.ones(len(ANGLES)), self._gains * self._stakes
+        self._wealth.close()
         if self._level is None:
             self._reference = self._reference.plus(total, fine_squares)
             if self._reference.windows == self._reference_windows:
@@ -216,8 +198,7 @@ class EDetector:
     def _watch(self, level: AcceptableLevel) -> None:
         self._level = level
         self._against = min(HIGHEST, level.level * self._accepted)
-        against = bets(self._against, level.dispersion)
-        self._right, self._slope = against.right[:, None], against.slope[:, None]
+        self._wealth.against(bets(self._against, level.dispersion))
 
     def _detection(self, index: int, statistic: float, level: AcceptableLevel) -> Detection:
         n = self._change.n
@@ -241,8 +222,8 @@ class EDetector:
             position=self._window.position,
             boundaries=list(self._window.boundaries),
             total=self._window.total,
-            gains=self._gains.tolist(),
-            stakes=self._stakes.tolist(),
+            gains=self._wealth.gains,
+            stakes=self._wealth.stakes,
             detected_at=self._detected_at,
             level=self._level.state if self._level is not None else None,
             reference=self._reference,
@@ -262,7 +243,7 @@ class EDetector:
             raise SnapshotError(f"the snapshot's state is not one: {error}") from error
         self.count, self._window = state.count, window
         self._detected_at, self._reference = state.detected_at, state.reference
-        self._gains, self._stakes = np.array(state.gains), np.array(state.stakes)
+        self._wealth.put(state.gains, state.stakes)
         self._change, self._level = change, level
         if level is not None:
             self._watch(level)

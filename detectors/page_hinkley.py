@@ -18,6 +18,7 @@ from detectors.change_point import ChangePoint, ChangePointState, Split
 from detectors.contract import Errors, checked
 from detectors.snapshot import SnapshotError, fields_like, seal
 from detectors.verdict import Detection
+from native.sums import Climb, Rule, Step, stepping
 
 FORMAT = 2
 LONGEST_BLOCK = 1024
@@ -81,6 +82,7 @@ class PageHinkley:
         self._block = _block(alpha)
         self._shrink = alpha ** np.arange(self._block + 1)
         self._grow = 1.0 / self._shrink
+        self._rule = Rule(self._shrink.tobytes(), self._grow.tobytes(), delta, threshold, min_instances)
         self._sums = Sums()
         self._change = ChangePoint()
 
@@ -106,6 +108,19 @@ class PageHinkley:
 
         Everything is added strictly from left to right, so that batches round alike.
         """
+        return self._add_in_numpy(chunk) if (step := stepping()) is None else self._add_compiled(chunk, step)
+
+    def _add_compiled(self, chunk: NDArray[np.float64], step: Step) -> tuple[int, float] | None:
+        sums = self._sums
+        climb = Climb(sums.total, sums.begun, sums.grown, sums.lowest)
+        used = step(chunk, self._rule, sums.n % self._block + 1, sums.n + 1, climb)
+        if used < len(chunk):
+            return used, climb.up - climb.lowest
+        sums.n, sums.total, sums.lowest = sums.n + used, climb.total, climb.lowest
+        self._end_of(climb.grown, climb.up)
+        return None
+
+    def _add_in_numpy(self, chunk: NDArray[np.float64]) -> tuple[int, float] | None:
         sums = self._sums
         at, end = sums.n % self._block + 1, sums.n % self._block + 1 + len(chunk)
         numbers = np.arange(sums.n + 1, sums.n + 1 + len(chunk))
@@ -121,11 +136,16 @@ class PageHinkley:
                 index = int(np.argmax(fires))
                 return index, float(climbs[index])
         sums.n, sums.total, sums.lowest = sums.n + len(chunk), float(totals[-1]), float(lowest[-1])
-        if sums.n % self._block:
-            sums.grown = float(grown[-1])
-        else:
-            sums.begun, sums.grown = float(up[-1]), 0.0
+        self._end_of(float(grown[-1]), float(up[-1]))
         return None
+
+    def _end_of(self, grown: float, up: float) -> None:
+        """Behind errors: what has grown in the block so far, or in the next one."""
+        sums = self._sums
+        if sums.n % self._block:
+            sums.grown = grown
+        else:
+            sums.begun, sums.grown = up, 0.0
 
     def _detection(self, index: int, climb: float, split: Split) -> Detection:
         return Detection(

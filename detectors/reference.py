@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from native.sums import Filled, filling
+
 WINDOW = 500
 """Errors a window, the longer of the two lengths: about as many as a small drift takes to be found."""
 FINE = 100
@@ -23,6 +25,12 @@ LEAST_OUTCOMES = 30
 """Fewer say too little of a rate."""
 CHANCE_Z = 1.96
 """How much of the variance is put down to chance: up to the 97.5 % point of its distribution for independent errors."""
+
+
+def fill_in_numpy(errors: NDArray[np.float64], total: float, first: int, part: int) -> Filled:
+    """What :func:`native.sums.filling` does."""
+    totals = np.add.accumulate(np.concatenate(([total], errors)))
+    return Filled(float(totals[-1]), totals[first::part].tolist())
 
 
 @dataclass(slots=True)
@@ -45,11 +53,10 @@ class FillingWindow:
 
     def add(self, chunk: NDArray[np.float64]) -> None:
         """Take in errors, at most as many as are left; strictly from left to right, so that batches round alike."""
-        totals = np.add.accumulate(np.concatenate(([self.total], chunk)))
-        first = FINE - self.position % FINE
-        self.boundaries.extend(totals[first::FINE].tolist())
+        fill, first = filling() or fill_in_numpy, FINE - self.position % FINE
+        self.total, ends = fill(chunk, self.total, first, FINE)
+        self.boundaries.extend(ends)
         self.position += len(chunk)
-        self.total = float(totals[-1])
 
     def close(self) -> tuple[float, float]:
         """Begin anew; gives the total, and the sum of the squared totals of the parts."""

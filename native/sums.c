@@ -1,0 +1,106 @@
+/* Running sums over errors, strictly from left to right: detectors/reference.py, detectors/change_point.py and
+ * detectors/page_hinkley.py say what they are for, and have their twins. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ------------------------------------------------------------------------------------------ a window and its parts */
+
+/* Adds errors to the total of a window. Its parts end with the error `first` (from 1) and with every `part`-th after
+ * it: totals[0] becomes the new total, and the totals behind it those at the ends of parts, of which at most
+ * `capacity` are written. Gives how many parts ended. */
+size_t driftline_fill(const double *errors, size_t n, size_t first, size_t part, double *totals, size_t capacity)
+{
+    double total = totals[0];
+    size_t ended = 0, left = first;
+    for (size_t i = 0; i < n; i++) {
+        total += errors[i];
+        if (--left == 0) {
+            if (ended < capacity)
+                totals[1 + ended] = total;
+            ended++;
+            left = part;
+        }
+    }
+    totals[0] = total;
+    return ended;
+}
+
+/* ------------------------------------------------------------------------------------------------- where a mean moved */
+
+/* How far apart positions are kept that the newest one is `age` ahead of: `fine` of them at every distance. */
+static int64_t distance_at(int64_t age, int64_t fine)
+{
+    int64_t distance = 1;
+    while (age / fine >= distance)
+        distance *= 2;
+    return distance;
+}
+
+/* Whether a position is a multiple of the distance, which is a power of two. */
+static int is_multiple(int64_t position, int64_t distance)
+{
+    return (position & (distance - 1)) == 0;
+}
+
+/* Of `held` positions and the totals at them, moves those that are kept at `newest` to the front; gives how many. */
+static size_t thin(int64_t *positions, double *totals, size_t held, int64_t newest, int64_t fine)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < held; i++) {
+        const int64_t age = (int64_t)((uint64_t)newest - (uint64_t)positions[i]);
+        if (!is_multiple(positions[i], distance_at(age, fine)))
+            continue;
+        positions[kept] = positions[i];
+        totals[kept++] = totals[i];
+    }
+    return kept;
+}
+
+/* Adds n errors, the first of which is number `first`, to sums[0], and their squares to sums[1]. Of the `held` positions
+ * and the totals at them those go that are not kept any more; new ones are put behind them while there are fewer than
+ * `capacity`, which is `held` at least. Gives how many there are then. */
+size_t driftline_fold(const double *errors, size_t n, int64_t first, int64_t fine, double *sums, int64_t *positions,
+                      double *totals, size_t held, size_t capacity)
+{
+    int64_t age = (int64_t)n - 1, distance = distance_at(age, fine);
+    double total = sums[0], squares = sums[1];
+    size_t kept = thin(positions, totals, held, first + age, fine);
+    for (size_t i = 0; i < n; i++, first++, age--) {
+        total += errors[i];
+        squares += errors[i] * errors[i];
+        while (distance > 1 && age < fine * (distance / 2))
+            distance /= 2;
+        if (is_multiple(first, distance) && kept < capacity) {
+            positions[kept] = first;
+            totals[kept++] = total;
+        }
+    }
+    sums[0] = total;
+    sums[1] = squares;
+    return kept;
+}
+
+/* ------------------------------------------------------------------------------------------------------ Page-Hinkley */
+
+/* The sums of a Page-Hinkley test, as detectors.page_hinkley.Sums has them; `up` is the sum behind the last error. */
+struct page_hinkley {
+    double total, begun, grown, lowest, up;
+};
+
+/* Takes in errors of one block up to the first that fires; gives its index, or n. The first of them is the `number`-th
+ * since the last reset. `shrink` are the powers of the forgetting at the errors, `grow` their inverses. */
+size_t driftline_page_hinkley(const double *errors, size_t n, const double *shrink, const double *grow, int64_t number,
+                              double delta, double threshold, double minimum, struct page_hinkley *sums)
+{
+    for (size_t i = 0; i < n; i++, number++) {
+        sums->total += errors[i];
+        sums->grown += (errors[i] - sums->total / (double)number - delta) * grow[i];
+        sums->up = (sums->begun + sums->grown) * shrink[i];
+        if (sums->up < sums->lowest)
+            sums->lowest = sums->up;
+        if (sums->up - sums->lowest > threshold && (double)number >= minimum)
+            return i;
+    }
+    return n;
+}

@@ -1,0 +1,182 @@
+"""Running sums over errors, strictly from left to right: numpy adds them up in several passes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from native.bets import floats
+from native.library import library
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+FLOAT_BYTES = 8
+
+
+class Filled(NamedTuple):
+    """The total behind errors, and the totals at the ends of parts among them."""
+
+    total: float
+    ends: list[float]
+
+
+Fill = Callable[[Floats, float, int, int], Filled]
+
+
+@cache
+def filling() -> Fill | None:
+    """Adds errors to a total; parts end with the `first`-th error (from 1) and with every `part`-th after it. None
+    without the library.
+
+    Raises TypeError for errors that are not floats.
+    """
+    loaded = library()
+    if loaded is None:
+        return None
+    compiled = loaded.driftline_fill
+    compiled.restype = ctypes.c_size_t
+    compiled.argtypes = (
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_double),
+        ctypes.c_size_t,
+    )
+
+    def fill(errors: Floats, total: float, first: int, part: int) -> Filled:
+        most = errors.size // part + 1
+        totals = (ctypes.c_double * (1 + most))(total)
+        ended = compiled(floats(errors), errors.size, first, part, totals, most)
+        return Filled(totals[0], totals[1 : 1 + ended])
+
+    return fill
+
+
+class Folded(NamedTuple):
+    """The positions that are kept and the totals at them; the total and the sum of squares at the last error."""
+
+    positions: Ints
+    totals: Floats
+    total: float
+    squares: float
+
+
+Fold = Callable[[Floats, int, int, Folded], Folded]
+
+
+@cache
+def folding() -> Fold | None:
+    """Adds errors, of which the first has a number, to what was folded before; `fine` positions are kept at every
+    distance. None without the library.
+
+    Raises TypeError for errors that are not floats, and ValueError for a `fine` below 1, or positions and totals that
+    differ in length.
+    """
+    loaded = library()
+    if loaded is None:
+        return None
+    compiled = loaded.driftline_fold
+    compiled.restype = ctypes.c_size_t
+    compiled.argtypes = (
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.POINTER(ctypes.c_double),
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+    )
+
+    def fold(errors: Floats, first: int, fine: int, before: Folded) -> Folded:
+        held = before.positions.size
+        if before.totals.size != held or fine < 1:
+            raise ValueError(f"{held} positions and {before.totals.size} totals, {fine} at every distance: cannot be")
+        positions, totals = np.empty(held + errors.size, np.int64), np.empty(held + errors.size)
+        positions[:held], totals[:held] = before.positions, before.totals
+        sums = (ctypes.c_double * 2)(before.total, before.squares)
+        kept = compiled(
+            floats(errors),
+            errors.size,
+            first,
+            fine,
+            sums,
+            positions.ctypes.data,
+            totals.ctypes.data,
+            held,
+            positions.size,
+        )
+        return Folded(positions[:kept].copy(), totals[:kept].copy(), sums[0], sums[1])
+
+    return fold
+
+
+class Climb(ctypes.Structure):
+    """As :class:`detectors.page_hinkley.Sums` has them; `up` is the sum behind the last error."""
+
+    _fields_ = (
+        ("total", ctypes.c_double),
+        ("begun", ctypes.c_double),
+        ("grown", ctypes.c_double),
+        ("lowest", ctypes.c_double),
+        ("up", ctypes.c_double),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A Page-Hinkley test: the powers of its forgetting in a block, and their inverses, as C reads them."""
+
+    shrink: bytes
+    grow: bytes
+    delta: float
+    threshold: float
+    minimum: int
+
+
+Step = Callable[[Floats, Rule, int, int, Climb], int]
+
+
+@cache
+def stepping() -> Step | None:
+    """Takes in errors from a place in a block on, of which the first has a number, up to the first that fires; gives
+    its index, or how many errors there are if none does. None without the library.
+
+    Raises TypeError for errors that are not floats, and ValueError if there are more than powers.
+    """
+    loaded = library()
+    if loaded is None:
+        return None
+    compiled = loaded.driftline_page_hinkley
+    compiled.restype = ctypes.c_size_t
+    compiled.argtypes = (
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_int64,
+        ctypes.c_double,
+        ctypes.c_double,
+        ctypes.c_double,
+        ctypes.POINTER(Climb),
+    )
+
+    def step(errors: Floats, rule: Rule, at: int, number: int, climb: Climb) -> int:
+        block = slice(FLOAT_BYTES * at, FLOAT_BYTES * (at + errors.size))
+        shrink, grow = rule.shrink[block], rule.grow[block]
+        if not len(shrink) == len(grow) == FLOAT_BYTES * errors.size:
+            raise ValueError(f"{errors.size} errors from place {at} on do not fit into a block")
+        used: int = compiled(
+            floats(errors), errors.size, shrink, grow, number, rule.delta, rule.threshold, rule.minimum, climb
+        )
+        return used
+
+    return step
