@@ -127,7 +127,8 @@ class AcceptableLevel:
                     if at_once == 1:
                         self._known = state.known.spread
                 del state.waiting[:-LAG]
-                self._known = state.known.spread
+                if at_once > 1:
+                    self._known = state.known.spread
                 self._update()
                 moved = True
             del state.waiting[:-MOST_WAITING]

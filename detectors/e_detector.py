@@ -185,13 +185,13 @@ class EDetector:
         total, fine_squares = self._window.close()
         if total > WINDOW:  # errors in an hour that was expected to have few
             total, fine_squares = float(WINDOW), fine_squares * (WINDOW / total) ** 2
-        self._wealth.close()
+        statistic = self._wealth.close()
         if self._level is None:
             self._reference = self._reference.plus(total, fine_squares)
             if self._reference.windows == self._reference_windows:
                 self._watch(AcceptableLevel.of(self._reference, self._margin, self._wander))
             return
-        calm = self.statistic <= CALM * self._threshold
+        calm = statistic <= CALM * self._threshold
         if self._level.close(total, fine_squares, calm, self.count - self._detected_at >= WINDOW):
             self._watch(self._level)
 

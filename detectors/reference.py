@@ -9,7 +9,7 @@ and 0 in all but a few per cent.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,12 +162,8 @@ class Reference:
 
     def plus(self, total: float, fine_squares: float) -> "Reference":
         """With one window more: its total, and the sum of the squared totals of its parts."""
-        return replace(
-            self,
-            windows=self.windows + 1.0,
-            total=self.total + total,
-            squares=self.squares + total * total,
-            fine_squares=self.fine_squares + fine_squares,
+        return Reference(
+            self.windows + 1.0, self.total + total, self.squares + total * total, self.fine_squares + fine_squares
         )
 
     @property

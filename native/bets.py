@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from enum import IntEnum
 from functools import cache
 
 import numpy as np
@@ -11,10 +12,18 @@ from numpy.typing import NDArray
 
 from native.library import library
 
-GAINS, STAKES, RIGHT, SLOPE, WEIGHTS = range(5)
-"""The rows of a wealth."""
-ROWS = 5
 
+class Row(IntEnum):
+    """The rows of a wealth."""
+
+    GAINS = 0
+    STAKES = 1
+    RIGHT = 2
+    SLOPE = 3
+    WEIGHTS = 4
+
+
+ROWS = len(Row)
 Wealth = ctypes.Array[ctypes.c_double]
 """Row by row, in each a number for every alternative."""
 Bet = Callable[[NDArray[np.float64], float, Wealth], int]

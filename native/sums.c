@@ -93,14 +93,17 @@ struct page_hinkley {
 size_t driftline_page_hinkley(const double *errors, size_t n, const double *shrink, const double *grow, int64_t number,
                               double delta, double threshold, double minimum, struct page_hinkley *sums)
 {
-    for (size_t i = 0; i < n; i++, number++) {
-        sums->total += errors[i];
-        sums->grown += (errors[i] - sums->total / (double)number - delta) * grow[i];
-        sums->up = (sums->begun + sums->grown) * shrink[i];
-        if (sums->up < sums->lowest)
-            sums->lowest = sums->up;
-        if (sums->up - sums->lowest > threshold && (double)number >= minimum)
-            return i;
+    struct page_hinkley at = *sums;
+    size_t i = 0;
+    for (; i < n; i++, number++) {
+        at.total += errors[i];
+        at.grown += (errors[i] - at.total / (double)number - delta) * grow[i];
+        at.up = (at.begun + at.grown) * shrink[i];
+        if (at.up < at.lowest)
+            at.lowest = at.up;
+        if (at.up - at.lowest > threshold && (double)number >= minimum)
+            break;
     }
-    return n;
+    *sums = at;
+    return i;
 }
