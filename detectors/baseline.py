@@ -144,4 +144,4 @@ class BaselineLearner:
 def keep_before(kept: WindowSums, errors: NDArray[np.float64], seconds: NDArray[np.int64], until_s: int) -> None:
     """Take in those absolute errors that came before a second; `seconds` are theirs, at least one, and rise."""
     if seconds[0] < until_s:
-        kept.add(np.minimum(errors[: int(np.searchsorted(seconds, until_s))], LARGEST))
+        kept.add(np.minimum(errors[: int(seconds.searchsorted(until_s))], LARGEST))

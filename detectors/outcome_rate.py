@@ -62,17 +62,17 @@ class OutcomeRate:
         state, now = self.state, int(seconds[0])
         before = state.per_s
         if not state.next_s:
-            first = int(np.searchsorted(seconds, now, side="right"))
+            first = int(seconds.searchsorted(now, side="right"))
             self.state = OutcomeRateState(now, now, now + 1, float(first))
             state = self.state
         while now >= state.next_s:
             self._measure()
         if state.since > self._expected:
             state.per_s = state.since / (state.next_s - state.point_s)
-        taken = int(np.searchsorted(seconds, state.next_s))
+        taken = int(seconds.searchsorted(state.next_s))
         surprising = max(0, int(self._expected) - state.since)
         if surprising < taken:
-            taken = int(np.searchsorted(seconds, seconds[surprising], side="right"))
+            taken = int(seconds.searchsorted(seconds[surprising], side="right"))
         state.since += taken
         return taken, state.per_s != before
 

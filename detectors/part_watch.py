@@ -179,8 +179,8 @@ class PartWatch:
         """Gives how many errors at the front the reference was learnt from."""
         if self._state.learnt:
             return 0
-        covered = int(np.searchsorted(numbers, self._learning, side="right"))
-        early = int(np.searchsorted(seconds, self._until_s))
+        covered = int(numbers.searchsorted(self._learning, side="right"))
+        early = int(seconds.searchsorted(self._until_s))
         taken = min(len(errors), max(covered, early, LEAST_OUTCOMES - self.count))
         self._state.learner.add(np.minimum(errors[:taken], LARGEST))
         self._state.learnt = taken < len(errors)
@@ -217,7 +217,7 @@ class PartWatch:
         if not len(seconds):
             return
         marks = self._state.marks
-        for end in [*(np.flatnonzero(np.diff(seconds)) + 1).tolist(), len(seconds)]:
+        for end in [*((seconds[1:] != seconds[:-1]).nonzero()[0] + 1).tolist(), len(seconds)]:
             marks.append((before + end, int(seconds[end - 1])))
             if len(marks) > MARKS:
                 marks[: MARKS // 2] = marks[: MARKS // 2 : 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 
 import msgspec
-import numpy as np
 
 from streams.order import Errors
 
@@ -29,10 +28,10 @@ class Marks:
 
     def add(self, errors: Errors, before: int) -> None:
         """Remember the seconds of a batch that follows ``before`` outcomes; batches end with a second."""
-        ends_run = (np.diff(errors.seconds) != 0) | (np.diff(errors.partitions) != 0)
-        offsets = dict(self.marks[-1].offsets) if self.marks else {}
         seconds, partitions = errors.seconds, errors.partitions
-        for index in [*np.flatnonzero(ends_run).tolist(), len(errors) - 1]:
+        ends_run = (seconds[1:] != seconds[:-1]) | (partitions[1:] != partitions[:-1])
+        offsets = dict(self.marks[-1].offsets) if self.marks else {}
+        for index in [*ends_run.nonzero()[0].tolist(), len(errors) - 1]:
             partition = int(partitions[index])
             offsets[partition] = max(offsets.get(partition, -1), int(errors.offsets[index]))
             if index + 1 == len(errors) or seconds[index + 1] != seconds[index]:
