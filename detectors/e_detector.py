@@ -160,15 +160,15 @@ class EDetector:
             fired = self._bet(chunk) if watching else None
             used = len(chunk) if fired is None else fired[0] + 1
             average = chunk[:used] if self._factor == 1.0 else chunk[:used] / self._factor
-            self._window.add(average)
+            full = self._window.add(average)
             self.count += used
             if self._level is not None:
                 self._change.extend(average)
             start += used
             if fired is not None and self._level is not None:
                 detections.append(self._detection(start - 1, fired[1], self._level))
-            if not self._window.left:
-                self._close()
+            for total, fine_squares in full:
+                self._close(total, fine_squares)
         return detections
 
     def _bet(self, chunk: NDArray[np.float64]) -> tuple[int, float] | None:
@@ -180,9 +180,8 @@ class EDetector:
         self._wealth.start()
         return index, statistic
 
-    def _close(self) -> None:
+    def _close(self, total: float, fine_squares: float) -> None:
         """The end of a window: learn, and bet against the level that follows."""
-        total, fine_squares = self._window.close()
         if total > WINDOW:  # errors in an hour that was expected to have few
             total, fine_squares = float(WINDOW), fine_squares * (WINDOW / total) ** 2
         statistic = self._wealth.close()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from native.sums import Filled, filling
+from native.sums import filling
 
 WINDOW = 500
 """Errors a window, the longer of the two lengths: about as many as a small drift takes to be found."""
@@ -27,10 +27,20 @@ CHANCE_Z = 1.96
 """How much of the variance is put down to chance: up to the 97.5 % point of its distribution for independent errors."""
 
 
-def fill_in_numpy(errors: NDArray[np.float64], total: float, first: int, part: int) -> Filled:
+def fill_in_numpy(
+    errors: NDArray[np.float64], position: int, total: float, window: int, part: int
+) -> tuple[float, list[float]]:
     """What :func:`native.sums.filling` does."""
-    totals = np.add.accumulate(np.concatenate(([total], errors)))
-    return Filled(float(totals[-1]), totals[first::part].tolist())
+    ends: list[float] = []
+    start = 0
+    while start < len(errors):
+        chunk = errors[start : start + window - position]
+        totals = np.add.accumulate(np.concatenate(([total], chunk)))
+        ends.extend(totals[part - position % part :: part].tolist())
+        start, position, total = start + len(chunk), position + len(chunk), float(totals[-1])
+        if position == window:
+            position, total = 0, 0.0
+    return total, ends
 
 
 @dataclass(slots=True)
@@ -51,22 +61,27 @@ class FillingWindow:
         """Whether a stored one can have been filled so."""
         return 0 <= self.position < WINDOW and len(self.boundaries) == self.position // FINE
 
-    def add(self, chunk: NDArray[np.float64]) -> None:
-        """Take in errors, at most as many as are left; strictly from left to right, so that batches round alike."""
-        fill, first = filling() or fill_in_numpy, FINE - self.position % FINE
-        self.total, ends = fill(chunk, self.total, first, FINE)
+    def add(self, errors: NDArray[np.float64]) -> list[tuple[float, float]]:
+        """Take in errors, strictly from left to right, so that batches round alike; gives of each window that they
+        filled the total, and the sum of the squared totals of its parts.
+        """
+        fill = filling() or fill_in_numpy
+        self.total, ends = fill(errors, self.position, self.total, WINDOW, FINE)
+        self.position = (self.position + len(errors)) % WINDOW
         self.boundaries.extend(ends)
-        self.position += len(chunk)
+        full = []
+        while len(self.boundaries) >= PARTS:
+            full.append(_sums(self.boundaries[:PARTS]))
+            del self.boundaries[:PARTS]
+        return full
 
-    def close(self) -> tuple[float, float]:
-        """Begin anew; gives the total, and the sum of the squared totals of the parts."""
-        total, fine_squares, before = self.total, 0.0, 0.0
-        for boundary in self.boundaries:
-            fine_squares += (boundary - before) ** 2
-            before = boundary
-        self.position, self.total = 0, 0.0
-        self.boundaries.clear()
-        return total, fine_squares
+
+def _sums(boundaries: list[float]) -> tuple[float, float]:
+    fine_squares, before = 0.0, 0.0
+    for boundary in boundaries:
+        fine_squares += (boundary - before) ** 2
+        before = boundary
+    return before, fine_squares
 
 
 @dataclass(slots=True)
@@ -81,17 +96,11 @@ class WindowSums:
 
     def add(self, errors: NDArray[np.float64]) -> None:
         """Take in errors, oldest first; how they are cut into batches makes no difference."""
-        start = 0
-        while start < len(errors):
-            chunk = errors[start : start + self.filling.left]
-            self.filling.add(chunk)
-            start += len(chunk)
-            if not self.filling.left:
-                total, fine_squares = self.filling.close()
-                self.windows += 1
-                self.total += total
-                self.squares += total * total
-                self.fine_squares += fine_squares
+        for total, fine_squares in self.filling.add(errors):
+            self.windows += 1
+            self.total += total
+            self.squares += total * total
+            self.fine_squares += fine_squares
 
     def join(self, other: "WindowSums") -> None:
         """Take in the whole windows of others, as errors that came before the next one."""
@@ -124,7 +133,10 @@ class Reference:
     fine_squares: float
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(each) and each >= 0.0 for each in (self.total, self.squares, self.fine_squares)):
+        # A chain of comparisons: one is made for every window that is learnt. None holds for NaN.
+        if not (
+            0.0 <= self.total < math.inf and 0.0 <= self.squares < math.inf and 0.0 <= self.fine_squares < math.inf
+        ):
             raise ValueError("the sums of a reference are not finite numbers of 0 or more")
         if not (math.isfinite(self.windows) and self.total <= self.windows * WINDOW):
             raise ValueError(f"a reference of {self.windows} windows cannot hold {self.total} errors")

@@ -6,20 +6,22 @@
 
 /* ------------------------------------------------------------------------------------------ a window and its parts */
 
-/* Adds errors to the total of a window. Its parts end with the error `first` (from 1) and with every `part`-th after
- * it: totals[0] becomes the new total, and the totals behind it those at the ends of parts, of which at most
- * `capacity` are written. Gives how many parts ended. */
-size_t driftline_fill(const double *errors, size_t n, size_t first, size_t part, double *totals, size_t capacity)
+/* Adds errors to the total of a window, of which `position` came before; windows of `window` errors follow one another,
+ * and begin at 0. totals[0] becomes the total of the last one. The totals at the end of every `part` of a window are
+ * put behind it, at most `capacity`; gives how many. */
+size_t driftline_fill(const double *errors, size_t n, size_t position, size_t window, size_t part, double *totals,
+                      size_t capacity)
 {
     double total = totals[0];
-    size_t ended = 0, left = first;
+    size_t ended = 0;
     for (size_t i = 0; i < n; i++) {
         total += errors[i];
-        if (--left == 0) {
-            if (ended < capacity)
-                totals[1 + ended] = total;
-            ended++;
-            left = part;
+        position++;
+        if (position % part == 0 && ended < capacity)
+            totals[1 + ended++] = total;
+        if (position == window) {
+            position = 0;
+            total = 0.0;
         }
     }
     totals[0] = total;

@@ -19,22 +19,28 @@ Ints = NDArray[np.int64]
 FLOAT_BYTES = 8
 
 
-class Filled(NamedTuple):
-    """The total behind errors, and the totals at the ends of parts among them."""
+@cache
+def _doubles(count: int) -> type[ctypes.Array[ctypes.c_double]]:
+    # ctypes forgets a type of arrays with the last array of it, and takes 20 µs to make it again.
+    return ctypes.c_double * count
 
-    total: float
-    ends: list[float]
+
+def _room_for(count: int) -> type[ctypes.Array[ctypes.c_double]]:
+    """So many at least; of few sizes, as each is kept."""
+    return _doubles(1 << (count - 1).bit_length())
 
 
-Fill = Callable[[Floats, float, int, int], Filled]
+Fill = Callable[[Floats, int, float, int, int], tuple[float, list[float]]]
 
 
 @cache
 def filling() -> Fill | None:
-    """Adds errors to a total; parts end with the `first`-th error (from 1) and with every `part`-th after it. None
-    without the library.
+    """Adds errors to the total of a window, of which so many came before: windows of a length follow one another. Gives
+    the total of the last one, and the totals at the end of every part, of a length too, of a window. None without the
+    library.
 
-    Raises TypeError for errors that are not floats.
+    Raises TypeError for errors that are not floats, and ValueError for a window that is not of whole parts, or has more
+    errors already.
     """
     loaded = library()
     if loaded is None:
@@ -46,15 +52,19 @@ def filling() -> Fill | None:
         ctypes.c_size_t,
         ctypes.c_size_t,
         ctypes.c_size_t,
+        ctypes.c_size_t,
         ctypes.POINTER(ctypes.c_double),
         ctypes.c_size_t,
     )
 
-    def fill(errors: Floats, total: float, first: int, part: int) -> Filled:
-        most = errors.size // part + 1
-        totals = (ctypes.c_double * (1 + most))(total)
-        ended = compiled(floats(errors), errors.size, first, part, totals, most)
-        return Filled(totals[0], totals[1 : 1 + ended])
+    def fill(errors: Floats, position: int, total: float, window: int, part: int) -> tuple[float, list[float]]:
+        if part < 1 or window % part or not 0 <= position < window:
+            raise ValueError(f"{position} errors of a window of {window} in parts of {part}: cannot be")
+        n = errors.size
+        most = n // part + 1
+        totals = _room_for(1 + most)(total)
+        ended = compiled(floats(errors), n, position, window, part, totals, most)
+        return totals[0], totals[1 : 1 + ended]
 
     return fill
 
@@ -102,7 +112,7 @@ def folding() -> Fold | None:
             raise ValueError(f"{held} positions and {before.totals.size} totals, {fine} at every distance: cannot be")
         positions, totals = np.empty(held + errors.size, np.int64), np.empty(held + errors.size)
         positions[:held], totals[:held] = before.positions, before.totals
-        sums = (ctypes.c_double * 2)(before.total, before.squares)
+        sums = _doubles(2)(before.total, before.squares)
         kept = compiled(
             floats(errors),
             errors.size,
