@@ -133,11 +133,9 @@ class Reference:
     fine_squares: float
 
     def __post_init__(self) -> None:
-        # A chain of comparisons: one is made for every window that is learnt. None holds for NaN.
-        if not (
-            0.0 <= self.total < math.inf and 0.0 <= self.squares < math.inf and 0.0 <= self.fine_squares < math.inf
-        ):
-            raise ValueError("the sums of a reference are not finite numbers of 0 or more")
+        for each in (self.total, self.squares, self.fine_squares):
+            if not 0.0 <= each < math.inf:  # NaN is neither
+                raise ValueError("the sums of a reference are not finite numbers of 0 or more")
         if not (math.isfinite(self.windows) and self.total <= self.windows * WINDOW):
             raise ValueError(f"a reference of {self.windows} windows cannot hold {self.total} errors")
 

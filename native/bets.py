@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.library import library
+from native.memory import floats
 
 
 class Row(IntEnum):
@@ -59,10 +60,3 @@ def betting() -> Bet | None:
         return used
 
     return bet
-
-
-def floats(values: NDArray[np.float64]) -> bytes:
-    """Floats as C reads them: a copy, which of a window costs a tenth of asking numpy for its address."""
-    if values.dtype != np.float64:
-        raise TypeError(f"floats of 8 bytes are needed, not {values.dtype}")
-    return values.tobytes()

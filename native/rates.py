@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.library import library
+from native.memory import address
 
 Ints = NDArray[np.int64]
 Codes = NDArray[np.uint8]
@@ -59,7 +60,7 @@ def choosing() -> Choose | None:
             raise ValueError(f"there are {codes.size} codes and {seconds.size} seconds")
         n = codes.size
         chosen = np.empty((3, n), np.int64)
-        at = chosen.ctypes.data
+        at = address(chosen)
         found = compiled(codes.tobytes(), seconds.tobytes(), n, bit, positive, wrong, at, at + 8 * n, at + 16 * n)
         places, their_seconds, errors = chosen[:, :found]
         return OfRate(places, their_seconds, errors.view(np.float64))

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from native.bets import floats
 from native.library import library
+from native.memory import address, floats
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -119,8 +119,8 @@ def folding() -> Fold | None:
             first,
             fine,
             sums,
-            positions.ctypes.data,
-            totals.ctypes.data,
+            address(positions),
+            address(totals),
             held,
             positions.size,
         )
