@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from detectors.part_watch import PartDetection, PartState, PartWatch, divided
 from detectors.snapshot import SnapshotError
 from detectors.tally import Tally
-from native.rates import OfRate, choosing
 
 ACTUAL, PREDICTED = 1, 2
 OTHER = 4
@@ -78,12 +77,6 @@ def counted(name: str, tally: Tally, positive: str) -> tuple[int, int]:
     return errors, outcomes
 
 
-def choose_in_numpy(codes: Codes, seconds: NDArray[np.int64], bit: int, positive: bool, wrong: int) -> OfRate:
-    """What :func:`native.rates.choosing` does."""
-    places = np.flatnonzero(codes & bit if positive else ~codes & bit)
-    return OfRate(places, seconds[places], (codes[places] == wrong).astype(np.float64))
-
-
 @dataclass(frozen=True, slots=True)
 class FourRatesState:
     """`count`: outcomes of two classes that came. They are learnt from at least until second `until_s`."""
@@ -137,12 +130,12 @@ class FourRates:
         """
         if seconds.shape != codes.shape or codes.ndim != 1:
             raise ValueError(f"there are {seconds.shape} seconds and {codes.shape} codes: give one of each")
-        choose = choosing() or choose_in_numpy
         found: list[PartDetection] = []
         for name, part in self.parts.items():
             rate = RATES[name]
-            places, their_seconds, wrong = choose(codes, seconds, rate.bit, rate.positive, rate.wrong)
-            for each in part.update_many(their_seconds, wrong, self.count + 1 + places):
+            places = np.flatnonzero(codes & rate.bit if rate.positive else ~codes & rate.bit)
+            wrong = (codes[places] == rate.wrong).astype(np.float64)
+            for each in part.update_many(seconds[places], wrong, self.count + 1 + places):
                 place = int(places[each.index])
                 found.append(PartDetection(each.stream, place, each.detection, each.change_s, each.allotted))
         self.count += len(codes)

@@ -17,14 +17,13 @@ from detectors.alternatives import bets
 from detectors.change_point import fold_in_numpy
 from detectors.contract import Detector
 from detectors.e_detector import EDetector
-from detectors.four_rates import FourRates, choose_in_numpy
+from detectors.four_rates import FourRates
 from detectors.page_hinkley import PageHinkley
 from detectors.reference import Reference, WindowSums, fill_in_numpy
 from detectors.wealth import Wealth
 from native.bets import betting, new_wealth
 from native.library import library
 from native.memory import address, floats
-from native.rates import choosing
 from native.sums import Climb, Folded, Rule, filling, folding, stepping
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no compiled library to compare")
@@ -35,7 +34,6 @@ LOOPS = (
     "detectors.reference.filling",
     "detectors.change_point.folding",
     "detectors.page_hinkley.stepping",
-    "detectors.four_rates.choosing",
 )
 
 
@@ -213,23 +211,6 @@ def test_sums_thin_out_the_same(errors: list[float], first: int, fine: int, held
     assert bits([*ours.totals, ours.total, ours.squares]) == bits([*theirs.totals, theirs.total, theirs.squares])
 
 
-@given(
-    codes=st.lists(st.integers(0, 255), max_size=50),
-    bit=st.sampled_from([1, 2]),
-    positive=st.booleans(),
-    wrong=st.integers(0, 3),
-)
-def test_the_outcomes_of_a_rate_are_the_same(codes: list[int], bit: int, positive: bool, wrong: int) -> None:
-    """Whatever the codes, also such as are none of two classes."""
-    choose = choosing()
-    assert choose is not None
-    given_ = np.array(codes, dtype=np.uint8), np.arange(len(codes)) * 7, bit, positive, wrong
-    ours, theirs = choose(*given_), choose_in_numpy(*given_)
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.dtype == other.dtype
-        assert one.tolist() == other.tolist()
-
-
 def test_positions_that_no_state_has_do_no_harm() -> None:
     """A stored state may be anything that its checksum covers: ages overflow, and nothing else happens."""
     fold = folding()
@@ -253,8 +234,8 @@ def test_wealth_that_no_state_has_does_no_harm() -> None:
 
 def test_what_is_not_what_a_loop_reads_is_refused() -> None:
     """Before any of it is read."""
-    bet, fill, fold, step, choose = betting(), filling(), folding(), stepping(), choosing()
-    assert bet and fill and fold and step and choose
+    bet, fill, fold, step = betting(), filling(), folding(), stepping()
+    assert bet and fill and fold and step
     singles, one = np.ones(3, dtype=np.float32), np.ones(1)
     with pytest.raises(TypeError, match="float32"):
         floats(singles)  # type: ignore[arg-type]  # what is tested
@@ -271,10 +252,6 @@ def test_what_is_not_what_a_loop_reads_is_refused() -> None:
     for at in (2, -1, 9):
         with pytest.raises(ValueError, match="do not fit"):
             step(np.ones(3), rule, at, 1, Climb())
-    with pytest.raises(ValueError, match="3 codes and 2 seconds"):
-        choose(np.zeros(3, dtype=np.uint8), np.zeros(2, dtype=np.int64), 1, True, 1)
-    with pytest.raises(TypeError, match="int64 and int64"):
-        choose(np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64), 1, True, 1)
 
 
 def test_errors_that_are_spread_out_or_fixed_are_read_as_they_are() -> None:
