@@ -6,18 +6,21 @@
 
 /* ------------------------------------------------------------------------------------------ a window and its parts */
 
-/* Adds errors to the total of a window, of which `position` came before; windows of `window` errors follow one another,
- * and begin at 0. totals[0] becomes the total of the last one. The totals at the end of every `part` of a window are
+/* Adds errors to the total of a window, of which `position` came before; windows of `window` errors, a multiple of
+ * `part`, follow one another and begin at 0. totals[0] becomes the total of the last one. The totals at the end of every `part` of a window are
  * put behind it, at most `capacity`; gives how many. */
 size_t driftline_fill(const double *errors, size_t n, size_t position, size_t window, size_t part, double *totals,
                       size_t capacity)
 {
     double total = totals[0];
-    size_t ended = 0;
+    size_t ended = 0, left = part - position % part;
     for (size_t i = 0; i < n; i++) {
         total += errors[i];
         position++;
-        if (position % part == 0 && ended < capacity)
+        if (--left > 0)
+            continue;
+        left = part;
+        if (ended < capacity)
             totals[1 + ended++] = total;
         if (position == window) {
             position = 0;
@@ -30,13 +33,25 @@ size_t driftline_fill(const double *errors, size_t n, size_t position, size_t wi
 
 /* ------------------------------------------------------------------------------------------------- where a mean moved */
 
-/* How far apart positions are kept that the newest one is `age` ahead of: `fine` of them at every distance. */
+/* How far apart positions are kept that the newest one is `age` ahead of: `fine` of them, 2 or more, at every
+ * distance. */
 static int64_t distance_at(int64_t age, int64_t fine)
 {
     int64_t distance = 1;
     while (age / fine >= distance)
         distance *= 2;
     return distance;
+}
+
+/* Positions of a stored state may be anything: these wrap around, where plain arithmetic would be undefined. */
+static int64_t later(int64_t position, int64_t by)
+{
+    return (int64_t)((uint64_t)position + (uint64_t)by);
+}
+
+static int64_t earlier(int64_t position, int64_t by)
+{
+    return (int64_t)((uint64_t)position - (uint64_t)by);
 }
 
 /* Whether a position is a multiple of the distance, which is a power of two. */
@@ -50,8 +65,7 @@ static size_t thin(int64_t *positions, double *totals, size_t held, int64_t newe
 {
     size_t kept = 0;
     for (size_t i = 0; i < held; i++) {
-        const int64_t age = (int64_t)((uint64_t)newest - (uint64_t)positions[i]);
-        if (!is_multiple(positions[i], distance_at(age, fine)))
+        if (!is_multiple(positions[i], distance_at(earlier(newest, positions[i]), fine)))
             continue;
         positions[kept] = positions[i];
         totals[kept++] = totals[i];
@@ -67,14 +81,15 @@ size_t driftline_fold(const double *errors, size_t n, int64_t first, int64_t fin
 {
     int64_t age = (int64_t)n - 1, distance = distance_at(age, fine);
     double total = sums[0], squares = sums[1];
-    size_t kept = thin(positions, totals, held, first + age, fine);
-    for (size_t i = 0; i < n; i++, first++, age--) {
+    size_t kept = thin(positions, totals, held, later(first, age), fine);
+    for (size_t i = 0; i < n; i++, age--) {
         total += errors[i];
         squares += errors[i] * errors[i];
         while (distance > 1 && age < fine * (distance / 2))
             distance /= 2;
-        if (is_multiple(first, distance) && kept < capacity) {
-            positions[kept] = first;
+        const int64_t position = later(first, (int64_t)i);
+        if (is_multiple(position, distance) && kept < capacity) {
+            positions[kept] = position;
             totals[kept++] = total;
         }
     }

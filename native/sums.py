@@ -86,7 +86,7 @@ def folding() -> Fold | None:
     """Adds errors, of which the first has a number, to what was folded before; `fine` positions are kept at every
     distance. None without the library.
 
-    Raises TypeError for errors that are not floats, and ValueError for a `fine` below 1, or positions and totals that
+    Raises TypeError for errors that are not floats, and ValueError for a `fine` below 2, or positions and totals that
     differ in length.
     """
     loaded = library()
@@ -108,7 +108,7 @@ def folding() -> Fold | None:
 
     def fold(errors: Floats, first: int, fine: int, before: Folded) -> Folded:
         held = before.positions.size
-        if before.totals.size != held or fine < 1:
+        if before.totals.size != held or fine < 2:
             raise ValueError(f"{held} positions and {before.totals.size} totals, {fine} at every distance: cannot be")
         positions, totals = np.empty(held + errors.size, np.int64), np.empty(held + errors.size)
         positions[:held], totals[:held] = before.positions, before.totals
@@ -185,7 +185,15 @@ def stepping() -> Step | None:
         if not len(shrink) == len(grow) == FLOAT_BYTES * errors.size:
             raise ValueError(f"{errors.size} errors from place {at} on do not fit into a block")
         used: int = compiled(
-            floats(errors), errors.size, shrink, grow, number, rule.delta, rule.threshold, rule.minimum, climb
+            floats(errors),
+            errors.size,
+            shrink,
+            grow,
+            number,
+            rule.delta,
+            rule.threshold,
+            rule.minimum,
+            ctypes.byref(climb),
         )
         return used
 

@@ -216,8 +216,9 @@ def test_positions_that_no_state_has_do_no_harm() -> None:
     fold = folding()
     assert fold is not None
     wild = np.array([-(2**63), -1, 0, 2**63 - 1], dtype=np.int64)
-    folded = fold(np.ones(5), 2**62, 64, Folded(wild, np.zeros(4), 0.0, 0.0))
-    assert set(folded.positions.tolist()) <= {*wild.tolist(), *range(2**62, 2**62 + 5)}
+    for first in (2**62, 2**63 - 3, -(2**63)):
+        folded = fold(np.ones(2), first, 2, Folded(wild, np.zeros(4), 0.0, 0.0))
+        assert set(folded.positions.tolist()) <= {*wild.tolist(), first, first + 1}
 
 
 def test_wealth_that_no_state_has_does_no_harm() -> None:
@@ -247,7 +248,7 @@ def test_what_is_not_what_a_loop_reads_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be"):
         fold(one, 1, 64, Folded(np.zeros(2, dtype=np.int64), one, 0.0, 0.0))
     with pytest.raises(ValueError, match="cannot be"):
-        fold(one, 1, 0, Folded(np.zeros(1, dtype=np.int64), one, 0.0, 0.0))
+        fold(one, 1, 1, Folded(np.zeros(1, dtype=np.int64), one, 0.0, 0.0))
     rule = Rule(np.ones(4).tobytes(), np.ones(4).tobytes(), 0.0, 1.0, 30)
     for at in (2, -1, 9):
         with pytest.raises(ValueError, match="do not fit"):
