@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from detectors.burn_rate import Pair
 from detectors.names import CALIBRATED, NAMES
+from native.library import SWITCH
 from streams.errors import WrongSetting
 from streams.events import Label, Mode, Task
 
@@ -22,7 +23,13 @@ MOST_SEGMENTS = 20
 SECRETS = ("password", "key_password")
 """Names of settings that are taken as they are written, never shown, and refused as flags."""
 QUIET_HOURS = r"^$|^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
-RESERVED_ENVIRONMENT = ("DRIFTLINE_CONFIG", "DRIFTLINE_DATA", "DRIFTLINE_KAFKA_LIBS", "DRIFTLINE_REDIS_SERVER")
+RESERVED_ENVIRONMENT = (
+    "DRIFTLINE_CONFIG",
+    "DRIFTLINE_DATA",
+    "DRIFTLINE_KAFKA_LIBS",
+    "DRIFTLINE_REDIS_SERVER",
+    SWITCH,
+)
 
 
 class _Section(BaseModel):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from native.library import OFF, SWITCH
 from streams.errors import WrongSetting
 from streams.settings import Settings, load
 
@@ -62,6 +63,11 @@ def test_the_file_of_the_working_folder_is_read_unless_another_is_named(elsewher
     assert load(None, {})[0].repository == "here"
     assert load(None, {"DRIFTLINE_CONFIG": str(named)})[0].repository == "named"
     assert load(elsewhere / "driftline.toml", {"DRIFTLINE_CONFIG": str(named)})[0].repository == "here"
+
+
+def test_the_switch_of_the_compiled_loops_is_no_setting() -> None:
+    """Whoever switches them off can still start everything."""
+    assert load(None, {SWITCH: OFF}) == load(None, {})
 
 
 def test_the_projects_own_variables_are_no_settings() -> None:
