@@ -1,11 +1,50 @@
-"""Arrays as C functions take them."""
+"""Where arrays are in memory, once they are what the C of a function takes them for."""
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+POINTER = ctypes.c_void_p
+INT64 = ctypes.c_int64
+
+
+def inside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
+    """The address of an array that is only read. Raises :class:`ValueError` if its type, shape or order differ."""
+    flags = array.flags
+    if array.dtype != dtype or array.shape != shape or not (flags.c_contiguous and flags.aligned):
+        raise ValueError(f"{array.dtype} of shape {array.shape} is not {dtype} of {shape}, one item behind the other")
+    return int(array.__array_interface__["data"][0])
+
+
+def outside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
+    """The address of an array that is written, as :func:`inside`."""
+    if not array.flags.writeable:
+        raise ValueError("an array that can only be read cannot be written")
+    return inside(array, dtype, *shape)
+
+
+def items(array: NDArray[Any], size: int) -> int:
+    """The address of records of ``size`` bytes, one behind the other. Raises :class:`ValueError` for anything else."""
+    flags = array.flags
+    if array.itemsize != size or array.ndim != 1 or not flags.carray:
+        raise ValueError(f"{array.dtype} of shape {array.shape} is not a writable row of records of {size} bytes")
+    return int(array.__array_interface__["data"][0])
+
+
+def spread(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], width: int) -> tuple[int, int]:
+    """(address, bytes from one row to the next) of rows of ``width`` items that are next to each other.
+
+    Raises :class:`ValueError` for anything else.
+    """
+    if array.dtype != dtype or array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"{array.dtype} of shape {array.shape} is not rows of {width} {dtype}")
+    if len(array) and array.strides[1] != array.itemsize:
+        raise ValueError("the items of a row are not next to each other")
+    return int(array.__array_interface__["data"][0]), int(array.strides[0])
 
 
 def pointer(array: NDArray[Any], dtype: type[np.generic], rows: int) -> int:

@@ -9,14 +9,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from native import rows as native
 from streams.fit import REGRESSION, ModelsView
 from streams.id_index import Written
 from streams.records import EffectSettings
-from streams.rows import EXPIRED, JOINED, WAITING, PredictionTable, RowTable
+from streams.rows import EXPIRED, JOINED, WAITING, PredictionTable, RowTable, States
 from streams.stretch import Mask, Stretch
 from streams.values import TEXT, Ints
 
 NONE: Ints = np.empty(0, dtype=np.int64)
+
+UNMET, BAD, FIRST, LATE, OVERDUE, KNOWN, MET = range(7)
+"""What an outcome is to the prediction of its id: the first one, one that comes when it has expired (only now, if it is
+overdue), or one more (the pair is remembered, or is that of an outcome that has waited for a new prediction). Unmet,
+there is none that counts; bad, it could not be decoded."""
 
 
 @dataclass(slots=True)
@@ -123,46 +129,59 @@ class Fates:
         told = Observed(start=self._outcomes.end)
         if not len(side):
             return told
-        table, settings = self._predictions, self._settings
+        table = self._predictions
         owners = table.find(side.keys)
-        alive = ~side.bad
-        at = np.flatnonzero(alive & (owners >= 0))
-        rows = owners[at]
-        states, made_ms, times = table.states[rows], table.rows["at_ms"][rows], side.at_ms[at]
-        new = rows >= predicted.start
-        if not self._orders_apart(at, rows, new & (made_ms > times), predicted):
+        fates, before, early = self._met(side, owners, predicted)
+        if early and not self._orders_apart(owners[(owners >= 0) & ~side.bad], owners[before], predicted):
             return None
-        met = np.zeros(len(rows), dtype=np.bool_)
-        met[new] = predicted.meets[rows[new] - predicted.start]
-        waits = (states == WAITING) & ~met
-        due = waits & (made_ms < times - settings.horizon_ms)
-        waits &= ~due & (made_ms <= times + settings.horizon_ms)
-        late = ((states == EXPIRED) | due) & (made_ms >= times - settings.horizon_ms - settings.dedupe_ms)
-        joined = (states == JOINED) & (table.joined_ms[rows] >= times - settings.dedupe_ms)
-        joined |= met
-        taken = waits | late | joined
-        second = self._first_ones(side, at[waits], rows[waits], told)
-        after = late & due
-        if after.any():
-            after[after] = np.isin(rows[after], told.partners)  # an earlier outcome was still in time
-        told.late = int(np.count_nonzero(late & ~after))
-        retries, others = self._repeats(side, at[joined], rows[joined], met[joined])
-        told.retries = retries
-        alive[at[taken]] = False
-        if (divided := self._new_waits(side, np.flatnonzero(alive))) is None:
+        at = np.flatnonzero(fates == FIRST)
+        second = self._first_ones(side, at, owners[at], told)
+        overdue = np.flatnonzero(fates == OVERDUE)
+        after = overdue[np.isin(owners[overdue], told.partners)] if len(overdue) else overdue
+        told.late = int(np.count_nonzero(fates == LATE)) + len(overdue) - len(after)
+        at = np.flatnonzero(fates >= KNOWN)
+        told.retries, others = self._repeats(side, at, owners[at], fates[at] == MET)
+        if (divided := self._new_waits(side, np.flatnonzero(fates == UNMET))) is None:
             return None
         begin, again = divided
         if len(begin):
             told.written = self._outcomes.append(side.rows(begin))
             again = np.concatenate([again, begin[told.written.repeated]])
-        told.seconds = np.sort(np.concatenate([second, at[after], others, again]))
+        told.seconds = np.sort(np.concatenate([second, after, others, again]))
         return told
 
-    def _orders_apart(self, at: Ints, rows: Ints, before: Mask, predicted: Predicted) -> bool:
-        """Whether outcomes that come before the new predictions of their ids meet nothing else of these ids."""
-        if not before.any():
-            return True
-        ahead = np.unique(rows[before])
+    def _met(self, side: Stretch, owners: Ints, predicted: Predicted) -> tuple[States, Mask, int]:
+        """(what becomes of each outcome by what its prediction is, which come before it, how many do)."""
+        table, settings = self._predictions, self._settings
+        if (loops := native.loops()) is not None:
+            rows = table.rows, table.states, table.joined_ms
+            limits = settings.horizon_ms, settings.dedupe_ms
+            return loops.fates(*rows, owners, side.at_ms, side.bad, predicted.start, predicted.meets, *limits)
+        fates, before = np.where(side.bad, BAD, UNMET).astype(np.uint8), np.zeros(len(side), dtype=np.bool_)
+        at = np.flatnonzero(~side.bad & (owners >= 0))
+        found = owners[at]
+        states, made_ms, times = table.states[found], table.rows["at_ms"][found], side.at_ms[at]
+        oldest_ms = times - settings.horizon_ms
+        new, waits, due = found >= predicted.start, states == WAITING, made_ms < oldest_ms
+        before[at] = new & (made_ms > times)
+        remembered = made_ms >= oldest_ms - settings.dedupe_ms
+        told = np.full(len(at), UNMET, dtype=np.uint8)
+        told[waits & ~due & (made_ms <= times + settings.horizon_ms)] = FIRST
+        told[waits & due & remembered] = OVERDUE
+        told[(states == EXPIRED) & remembered] = LATE
+        told[(states == JOINED) & (table.joined_ms[found] >= times - settings.dedupe_ms)] = KNOWN
+        meets = np.zeros(len(at), dtype=np.bool_)
+        meets[new] = predicted.meets[found[new] - predicted.start]
+        told[meets] = MET
+        fates[at] = told
+        return fates, before, int(np.count_nonzero(before))
+
+    def _orders_apart(self, rows: Ints, before: Ints, predicted: Predicted) -> bool:
+        """Whether outcomes that come before the new predictions of their ids meet nothing else of these ids.
+
+        ``rows`` are those of all outcomes that have one.
+        """
+        ahead = np.unique(before)
         if np.count_nonzero(np.isin(rows, ahead)) > len(ahead):
             return False  # another outcome of the id
         new = ahead - predicted.start

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from native import rows as native
 from streams.catalog import Catalog
 from streams.columns import NOBODY, OUTCOMES, PREDICTIONS, Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Dead, Effects
@@ -47,6 +48,7 @@ from streams.rows import (
     PredictionTable,
     Rows,
     RowTable,
+    chosen,
     one_behind_the_other,
 )
 from streams.stretch import Mask, Stretch, gather
@@ -245,7 +247,7 @@ class PartitionJoin:
         if not len(new):
             return np.zeros(0, dtype=PAIR)
         rows = predicted.early[new]
-        outcomes = waiting.rows[rows]
+        outcomes = chosen(waiting.rows, rows)
         waiting.leave(rows)
         self._remove(OUTCOMES, waiting, rows)
         for index in np.flatnonzero(~predicted.meets[new]).tolist():
@@ -265,11 +267,16 @@ class PartitionJoin:
 
     def _pairs(self, side: Stretch, at: Ints, partners: Ints) -> Rows:
         """The pairs of outcomes of a stretch, complete with the later of the two."""
-        pairs = self._with_predictions(partners)
-        pairs["outcome_offset"], pairs["outcome_at_ms"] = side.offsets[at], side.at_ms[at]
-        pairs["outcome_event_ms"], pairs["outcome"] = side.event_ms[at], side.numbers[at]
-        pairs["outcome_kind"] = side.kinds[at]
-        pairs["joined_ms"] = np.maximum(pairs["at_ms"], pairs["outcome_at_ms"])
+        if (loops := native.loops()) is not None:
+            pairs = np.empty(len(at), dtype=PAIR)
+            columns = side.offsets, side.at_ms, side.event_ms, side.numbers, side.kinds
+            loops.pairs(pairs, self.predictions.rows, partners, at, *columns)
+        else:
+            pairs = self._with_predictions(partners)
+            pairs["outcome_offset"], pairs["outcome_at_ms"] = side.offsets[at], side.at_ms[at]
+            pairs["outcome_event_ms"], pairs["outcome"] = side.event_ms[at], side.numbers[at]
+            pairs["outcome_kind"] = side.kinds[at]
+            pairs["joined_ms"] = np.maximum(pairs["at_ms"], pairs["outcome_at_ms"])
         self._joined(pairs, partners)
         return pairs
 
@@ -281,7 +288,7 @@ class PartitionJoin:
     def _joined(self, pairs: Rows, partners: Ints) -> None:
         if len(partners):
             self._remove(PREDICTIONS, self.predictions, partners)
-            self.predictions.pair(partners, pairs["joined_ms"], pairs["outcome"], pairs["outcome_kind"])
+            self.predictions.pair(partners, pairs)
 
     def _pair_up(self, early: Rows, later: Rows) -> None:
         """Note pairs in the order in which they became complete."""

@@ -140,7 +140,7 @@ class InputPartition:
 
     def _decode(self, side: int, batch: Batch, at_ms: Ints) -> Events:
         decoder, columns = self._decoders[side], self._columns[side]
-        offsets = np.asarray(batch.offsets, dtype=np.int64)
+        offsets = np.ascontiguousarray(batch.offsets, dtype=np.int64)
         original = batch.original or _kept(offsets, batch.values)
         place = at_ms, offsets, original, batch.next_offset
         if (events := plain_columns(side, batch.values, *place)) is not None and events.within_bounds:

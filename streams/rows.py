@@ -6,12 +6,14 @@ offset as well as by its id. A row that is gone stays until the table is compact
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from native import rows as native
 from streams.id_index import IdIndex, Keys, Written
 from streams.values import Ints
 
@@ -58,6 +60,11 @@ def one_behind_the_other(chunks: Sequence[Rows], dtype: np.dtype[np.void]) -> Ro
     return rows
 
 
+def chosen(rows: Rows, at: Ints) -> Rows:
+    """Some rows. (Chosen from the array itself, they would be copied field by field.)"""
+    return rows.view(WHOLE_ROW)[at].view(ROW)
+
+
 class RowTable:
     """Rows by id, by offset and by age."""
 
@@ -84,7 +91,14 @@ class RowTable:
 
     def at(self, offsets: Ints) -> Ints:
         """The row of each offset; all are there."""
+        if (loops := native.loops()) is not None:
+            return loops.at(self.rows[: self.end], np.ascontiguousarray(offsets))
         return np.searchsorted(self.rows["offset"][: self.end], offsets).astype(np.int64)
+
+    def before(self, limit_ms: int) -> int:
+        """How many rows are earlier than a time."""
+        # Of a column that is spread over rows np.searchsorted makes a copy first.
+        return bisect_left(self.rows["at_ms"], limit_ms, 0, self.end)
 
     def select(self, state: int, start: int = 0) -> Ints:
         """The rows in a state, from row ``start`` on."""
@@ -100,13 +114,13 @@ class RowTable:
         self._compact(kept, max(len(self.rows), GROWN_ROWS, 2 * (len(kept) + count)))
 
     def _compact(self, kept: Ints, capacity: int) -> None:
-        rows, states = self.rows[kept], self.states[kept]
+        rows, states = chosen(self.rows, kept), self.states[kept]
         self.stored, self._due = int(np.searchsorted(kept, self.stored)), int(np.searchsorted(kept, self._due))
         self._moved(kept, capacity)
         if capacity != len(self.rows):
             self.rows, self.states = np.zeros(capacity, dtype=ROW), np.zeros(capacity, dtype=np.uint8)
         self.end = len(kept)
-        self.rows[: self.end], self.states[: self.end] = rows, states
+        self.rows.view(WHOLE_ROW)[: self.end], self.states[: self.end] = rows.view(WHOLE_ROW), states
         self.states[self.end :] = GONE
         self._index.rebuild(rows["key"], capacity)
 
@@ -119,7 +133,7 @@ class RowTable:
         An id that an older row has belongs to the new one from now on; the older row is not touched.
         """
         start, end = self.end, self.end + len(rows)
-        self.rows[start:end] = rows
+        self.rows.view(WHOLE_ROW)[start:end] = rows.view(WHOLE_ROW)
         self.states[start:end] = WAITING
         written = self._index.insert(rows["key"], self.rows["key"], start)
         self.states[start + written.repeated] = GONE
@@ -143,7 +157,7 @@ class RowTable:
         """The rows that wait and are earlier than ``limit_ms``."""
         if self._due >= self.end or self.rows["at_ms"][self._due] >= limit_ms:
             return np.empty(0, dtype=np.int64)
-        end = int(np.searchsorted(self.rows["at_ms"][: self.end], limit_ms))
+        end = self.before(limit_ms)
         found = self._due + np.flatnonzero(self.states[self._due : end] == WAITING)
         self._due = end
         return found
@@ -196,15 +210,22 @@ class PredictionTable(RowTable):
 
     def first_of(self, rows: Ints) -> NDArray[np.bool_]:
         """Of rows that may be named more than once: where each is named first."""
+        if (loops := native.loops()) is not None:
+            return loops.first(self._marks, rows)
         order = np.arange(len(rows))
         self._marks[rows[::-1]] = order[::-1]
         first: NDArray[np.bool_] = self._marks[rows] == order
         return first
 
-    def pair(self, rows: Ints, joined_ms: Ints, numbers: NDArray[np.float64], kinds: NDArray[np.uint8]) -> None:
-        """Rows that wait have got their outcomes."""
+    def pair(self, rows: Ints, pairs: Rows) -> None:
+        """Rows that wait have got their outcomes, which are in ``pairs`` (:data:`streams.effects.PAIR`)."""
+        if (loops := native.loops()) is not None:
+            loops.join(self.states, self.joined_ms, self.outcomes, self.outcome_kinds, rows, pairs)
+            self.waiting -= len(rows)
+            return
         self.leave(rows, JOINED)
-        self.joined_ms[rows], self.outcomes[rows], self.outcome_kinds[rows] = joined_ms, numbers, kinds
+        self.joined_ms[rows], self.outcomes[rows] = pairs["joined_ms"], pairs["outcome"]
+        self.outcome_kinds[rows] = pairs["outcome_kind"]
 
     def expire(self, rows: Ints) -> None:
         """Rows that wait have got none in time."""
@@ -222,7 +243,7 @@ class PredictionTable(RowTable):
         """The expired rows that are earlier than ``limit_ms``."""
         if not self.expired or self.rows["at_ms"][self._forgotten] >= limit_ms:
             return np.empty(0, dtype=np.int64)
-        end = int(np.searchsorted(self.rows["at_ms"][: self.end], limit_ms))
+        end = self.before(limit_ms)
         found = self._forgotten + np.flatnonzero(self.states[self._forgotten : end] == EXPIRED)
         self._forgotten = end
         return found

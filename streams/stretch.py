@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from native import rows as native
 from streams.columns import Events
 from streams.id_index import Keys
 from streams.rows import ROW, Rows
@@ -56,6 +57,11 @@ class Stretch:
 
     def rows(self, at: Ints) -> Rows:
         """Some of its events as rows of a table."""
+        if (loops := native.loops()) is not None:
+            rows = np.empty(len(at), dtype=ROW)
+            columns = self.offsets, self.at_ms, self.event_ms, self.numbers, self.refs, self.kinds
+            loops.fill(rows, at, self.keys, *columns)
+            return rows
         rows = np.zeros(len(at), dtype=ROW)
         rows["key"], rows["offset"], rows["at_ms"] = self.keys[at], self.offsets[at], self.at_ms[at]
         rows["event_ms"], rows["number"], rows["kind"] = self.event_ms[at], self.numbers[at], self.kinds[at]

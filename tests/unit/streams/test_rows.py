@@ -11,6 +11,7 @@ import pytest
 
 from streams import id_index
 from streams import rows as rows_module
+from streams.effects import PAIR
 from streams.id_index import Keys
 from streams.rows import EXPIRED, GONE, JOINED, ROW, WAITING, PredictionTable, Rows, RowTable
 from streams.values import Ints
@@ -50,6 +51,13 @@ def offsets(table: RowTable, rows: Ints) -> list[int]:
 
 def numbers(*rows: int) -> Ints:
     return np.array(rows, dtype=np.int64)
+
+
+def outcomes(joined_ms: Sequence[int], values: Sequence[float], kinds: Sequence[int]) -> Rows:
+    """Pairs, of which only what a table remembers is set."""
+    pairs = np.zeros(len(joined_ms), dtype=PAIR)
+    pairs["joined_ms"], pairs["outcome"], pairs["outcome_kind"] = joined_ms, values, kinds
+    return pairs
 
 
 def test_compaction_keeps_what_is_not_gone() -> None:
@@ -133,7 +141,7 @@ def test_outcomes_of_pairs_move_with_their_rows() -> None:
     """What a pair remembers is beside its row, also after a compaction."""
     table = PredictionTable()
     add(table, [1, 2, 3, 4])
-    table.pair(table.find(keys_of([2, 4])), numbers(70, 80), np.array([0.5, 1.5]), np.array([1, 2], dtype=np.uint8))
+    table.pair(table.find(keys_of([2, 4])), outcomes([70, 80], [0.5, 1.5], [1, 2]))
     table.leave(table.find(keys_of([1])))
     add(table, [5, 6], first=4)
     at = table.find(keys_of([2, 4]))
@@ -191,9 +199,7 @@ def test_a_table_is_a_list_of_rows(seed: int) -> None:
             picked = [row for row in model if row.state == WAITING and rng.random() < 0.4]
             table.pair(
                 table.at(numbers(*(row.offset for row in picked))),
-                numbers(*(row.offset * 3 for row in picked)),
-                np.array([row.offset / 4 for row in picked], dtype=np.float64),
-                np.ones(len(picked), dtype=np.uint8),
+                outcomes([row.offset * 3 for row in picked], [row.offset / 4 for row in picked], [1] * len(picked)),
             )
             for row in picked:
                 row.state = JOINED
