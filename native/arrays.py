@@ -17,7 +17,7 @@ def inside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape:
     flags = array.flags
     if array.dtype != dtype or array.shape != shape or not (flags.c_contiguous and flags.aligned):
         raise ValueError(f"{array.dtype} of shape {array.shape} is not {dtype} of {shape}, one item behind the other")
-    return int(array.__array_interface__["data"][0])
+    return array.ctypes.data
 
 
 def outside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
@@ -32,7 +32,7 @@ def items(array: NDArray[Any], size: int) -> int:
     flags = array.flags
     if array.itemsize != size or array.ndim != 1 or not flags.carray:
         raise ValueError(f"{array.dtype} of shape {array.shape} is not a writable row of records of {size} bytes")
-    return int(array.__array_interface__["data"][0])
+    return array.ctypes.data
 
 
 def spread(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], width: int) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def spread(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], width: 
         raise ValueError(f"{array.dtype} of shape {array.shape} is not rows of {width} {dtype}")
     if len(array) and array.strides[1] != array.itemsize:
         raise ValueError("the items of a row are not next to each other")
-    return int(array.__array_interface__["data"][0]), int(array.strides[0])
+    return array.ctypes.data, int(array.strides[0])
 
 
 def pointer(array: NDArray[Any], dtype: type[np.generic], rows: int) -> int:

@@ -51,6 +51,18 @@ int rows_fill(Row *rows, const int64_t *at, int64_t count, int64_t length, const
     return 0;
 }
 
+/* Rows `kept` become rows 0, 1, ... of a table, which may be their own: they rise, so none is written before it is read.
+ */
+int rows_move(Row *to, const Row *rows, int64_t row_count, const int64_t *kept, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (!within(kept[i], row_count))
+            return -1;
+        to[i] = rows[kept[i]];
+    }
+    return 0;
+}
+
 /* Where offsets are, or would be, among rows whose offsets rise.
  *
  * Two rows are no further apart than their offsets are, and exactly as far where none between them is gone. Offsets

@@ -39,6 +39,7 @@ class Loops:
 
     def __init__(self, compiled: ctypes.PyDLL) -> None:
         self._fill = _typed(compiled.rows_fill, "ppiippppppp")
+        self._move = _typed(compiled.rows_move, "ppipi")
         self._at = _typed(compiled.rows_at, "pipip", None)
         self._pairs = _typed(compiled.rows_pairs, "ppippiippppp")
         self._join = _typed(compiled.rows_join, "ppppippi")
@@ -73,6 +74,15 @@ class Loops:
                 inside(refs, np.int32, length),
                 inside(kinds, np.uint8, length),
             )
+        )
+
+    def move(self, to: Rows, rows: Rows, kept: Ints) -> None:
+        """Rows ``kept``, which rise, become the first ones of ``to``, which may be ``rows`` itself."""
+        count = len(kept)
+        if len(to) < count:
+            raise ValueError(f"{len(to)} rows cannot hold {count}")
+        _found(
+            self._move(items(to, ROW_BYTES), items(rows, ROW_BYTES), len(rows), inside(kept, np.int64, count), count)
         )
 
     def at(self, rows: Rows, offsets: Ints) -> Ints:

@@ -48,9 +48,13 @@ class IdIndex:
 
     def __init__(self) -> None:
         self._loops = ids.loops()
+        self._slots = np.empty(0, dtype=np.int64)
         self._resize(MINIMUM_SLOTS)
 
     def _resize(self, slots: int) -> None:
+        if slots == len(self._slots):
+            self._slots.fill(EMPTY)  # new pages would cost more
+            return
         self._slots = np.zeros(slots, dtype=np.int64)
         self._shift = np.uint64(64 - (slots.bit_length() - 1))
         self._mask = np.int64(slots - 1)

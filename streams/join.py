@@ -395,7 +395,8 @@ class PartitionJoin:
         if count < len(offsets):
             self.remembered.appendleft((offsets[count:], times[count:]))
         self.remembers -= min(count, len(offsets))
-        self.predictions.states[self.predictions.at(offsets[:count])] = GONE
+        # Sorted, since what is next to each other is found sooner.
+        self.predictions.states[self.predictions.at(np.sort(offsets[:count]))] = GONE
 
     def _between_ceilings(self, predictions: Stretch, outcomes: Stretch) -> Iterator[tuple[Stretch, Stretch]]:
         """The parts of a window between which the ceilings are looked at."""

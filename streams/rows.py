@@ -114,15 +114,18 @@ class RowTable:
         self._compact(kept, max(len(self.rows), GROWN_ROWS, 2 * (len(kept) + count)))
 
     def _compact(self, kept: Ints, capacity: int) -> None:
-        rows, states = chosen(self.rows, kept), self.states[kept]
+        rows, states = self.rows, self.states[kept]
         self.stored, self._due = int(np.searchsorted(kept, self.stored)), int(np.searchsorted(kept, self._due))
         self._moved(kept, capacity)
-        if capacity != len(self.rows):
+        if capacity != len(rows):
             self.rows, self.states = np.zeros(capacity, dtype=ROW), np.zeros(capacity, dtype=np.uint8)
         self.end = len(kept)
-        self.rows.view(WHOLE_ROW)[: self.end], self.states[: self.end] = rows.view(WHOLE_ROW), states
-        self.states[self.end :] = GONE
-        self._index.rebuild(rows["key"], capacity)
+        if (loops := native.loops()) is not None:
+            loops.move(self.rows, rows, kept)
+        else:
+            self.rows.view(WHOLE_ROW)[: self.end] = rows.view(WHOLE_ROW)[kept]
+        self.states[: self.end], self.states[self.end :] = states, GONE
+        self._index.rebuild(self.rows["key"][: self.end], capacity)
 
     def _moved(self, kept: Ints, capacity: int) -> None:
         """Rows ``kept`` are 0, 1, … from now on."""
@@ -193,7 +196,8 @@ class PredictionTable(RowTable):
 
     def _moved(self, kept: Ints, capacity: int) -> None:
         self._forgotten = int(np.searchsorted(kept, self._forgotten))
-        self._marks = np.zeros(capacity, dtype=np.int64)
+        if len(self._marks) != capacity:
+            self._marks = np.zeros(capacity, dtype=np.int64)
         joined = np.flatnonzero(self.states[kept] == JOINED)  # the others have no outcome: their pages stay untouched
         for name in ("joined_ms", "outcomes", "outcome_kinds"):
             column = getattr(self, name)
