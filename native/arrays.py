@@ -11,26 +11,28 @@ from numpy.typing import NDArray
 POINTER = ctypes.c_void_p
 INT64 = ctypes.c_int64
 
-
-def inside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
-    """The address of an array that is only read. Raises :class:`ValueError` if its type, shape or order differ."""
-    flags = array.flags
-    if array.dtype != dtype or array.shape != shape or not (flags.c_contiguous and flags.aligned):
-        raise ValueError(f"{array.dtype} of shape {array.shape} is not {dtype} of {shape}, one item behind the other")
-    return array.ctypes.data
+_begin = (ctypes.c_char * 0).from_buffer
 
 
 def outside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
-    """The address of an array that is written, as :func:`inside`."""
+    """The address of an array that is written. Raises :class:`ValueError` if its type, shape or order are others."""
     if not array.flags.writeable:
         raise ValueError("an array that can only be read cannot be written")
     return inside(array, dtype, *shape)
 
 
+def inside(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], *shape: int) -> int:
+    """The address of an array that is only read, as :func:`outside`."""
+    flags = array.flags
+    if array.dtype != dtype or array.shape != shape or not (flags.c_contiguous and flags.aligned):
+        raise ValueError(f"{array.dtype} of shape {array.shape} is not {dtype} of {shape}, one item behind the other")
+    # Through the buffer it takes a fifth of the time, and only what can be written lets itself be looked at so.
+    return ctypes.addressof(_begin(array.data)) if flags.writeable else array.ctypes.data
+
+
 def items(array: NDArray[Any], size: int) -> int:
     """The address of records of ``size`` bytes, one behind the other. Raises :class:`ValueError` for anything else."""
-    flags = array.flags
-    if array.itemsize != size or array.ndim != 1 or not flags.carray:
+    if array.itemsize != size or array.ndim != 1 or not array.flags.carray:
         raise ValueError(f"{array.dtype} of shape {array.shape} is not a writable row of records of {size} bytes")
     return array.ctypes.data
 
@@ -44,7 +46,7 @@ def spread(array: NDArray[Any], dtype: np.dtype[Any] | type[np.generic], width: 
         raise ValueError(f"{array.dtype} of shape {array.shape} is not rows of {width} {dtype}")
     if len(array) and array.strides[1] != array.itemsize:
         raise ValueError("the items of a row are not next to each other")
-    return array.ctypes.data, int(array.strides[0])
+    return array.ctypes.data, array.strides[0]
 
 
 def pointer(array: NDArray[Any], dtype: type[np.generic], rows: int) -> int:
