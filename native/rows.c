@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define AHEAD 16 /* Rows that are asked for before they are looked at, so that they are in the cache by then. */
+
 typedef struct {
     uint64_t key[2];
     int64_t offset, at_ms, event_ms;
@@ -63,39 +65,40 @@ int rows_move(Row *to, const Row *rows, int64_t row_count, const int64_t *kept, 
     return 0;
 }
 
-/* Where offsets are, or would be, among rows whose offsets rise.
- *
- * Two rows are no further apart than their offsets are, and exactly as far where none between them is gone. Offsets
- * that are looked for behind each other are mostly near each other.
- */
+/* Where an offset is if no row between it and row `near` is gone; it is never further away. */
+static inline int64_t furthest(const Row *rows, int64_t end, int64_t near, int64_t offset)
+{
+    int64_t from = rows[near].offset;
+    uint64_t apart = (uint64_t)offset - (uint64_t)from, left = (uint64_t)(end - 1 - near);
+    if (offset >= from)
+        return apart < left ? near + (int64_t)apart : end - 1;
+    return -apart < (uint64_t)near ? near - (int64_t)-apart : 0;
+}
+
+/* Where offsets are, or would be, among rows whose offsets rise. What is looked for next is mostly near by. */
 void rows_at(const Row *rows, int64_t end, const int64_t *offsets, int64_t count, int64_t *found)
 {
     int64_t near = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t low = 0, high = 0, offset = offsets[i];
-        if (end > 0) {
-            int64_t from = rows[near].offset;
-            if (offset >= from) {
-                uint64_t apart = (uint64_t)offset - (uint64_t)from, left = (uint64_t)(end - 1 - near);
-                int64_t furthest = near + (int64_t)(apart < left ? apart : left);
-                low = rows[furthest].offset == offset ? furthest : near;
-                high = rows[furthest].offset == offset ? furthest : furthest + 1;
-            } else {
-                uint64_t apart = (uint64_t)from - (uint64_t)offset;
-                int64_t furthest = apart < (uint64_t)near ? near - (int64_t)apart : 0;
-                low = furthest;
-                high = rows[furthest].offset == offset ? furthest : near;
-            }
+        if (end == 0) {
+            found[i] = 0;
+            continue;
         }
+        if (i + AHEAD < count)
+            __builtin_prefetch(&rows[furthest(rows, end, near, offsets[i + AHEAD])]);
+        int64_t far = furthest(rows, end, near, offsets[i]);
+        int64_t low = far < near ? far : near, high = (far > near ? far : near) + 1;
+        if (rows[far].offset == offsets[i])
+            low = high = far;
         while (low < high) {
             int64_t middle = low + (high - low) / 2;
-            if (rows[middle].offset < offset)
+            if (rows[middle].offset < offsets[i])
                 low = middle + 1;
             else
                 high = middle;
         }
         found[i] = low;
-        near = low < end ? low : end > 0 ? end - 1 : 0;
+        near = low < end ? low : end - 1;
     }
 }
 
