@@ -3,41 +3,13 @@
  * is used, and a function returns -1, or where it stopped, for one that is not there.
  */
 #include <stdint.h>
-#include <string.h>
+
+#include "rows.h"
 
 #define AHEAD 16 /* Rows that are asked for before they are looked at, so that they are in the cache by then. */
 
-typedef struct {
-    uint64_t key[2];
-    int64_t offset, at_ms, event_ms;
-    double number;
-    int32_t ref;
-    uint8_t kind, padding[3];
-} Row;
-
-typedef struct {
-    Row row;
-    int64_t outcome_offset, outcome_at_ms, outcome_event_ms;
-    double outcome;
-    int64_t joined_ms;
-    uint8_t outcome_kind, padding[7];
-} Pair;
-
-_Static_assert(sizeof(Row) == 56 && sizeof(Pair) == 104, "rows are not as numpy has them");
-
 enum { GONE, WAITING, JOINED, EXPIRED };                       /* streams/rows.py */
 enum { UNMET, BAD, FIRST, LATE, OVERDUE, KNOWN, MET };         /* streams/fates.py */
-
-static inline int within(int64_t index, int64_t count)
-{
-    return (uint64_t)index < (uint64_t)count;
-}
-
-/* Wraps around as numpy does: the times of records may be anything. */
-static inline int64_t minus(int64_t one, int64_t other)
-{
-    return (int64_t)((uint64_t)one - (uint64_t)other);
-}
 
 /* Some events of a side, by their numbers in its columns, as rows. */
 int rows_fill(Row *rows, const int64_t *at, int64_t count, int64_t length, const uint64_t (*keys)[2],

@@ -155,7 +155,7 @@ class VersionPart(msgspec.Struct):
         cls,
         version: str,
         segment: str,
-        seconds: Sequence[int] | Ints,
+        seconds: Sequence[int] | Ints | NDArray[np.uint32],
         offsets: Sequence[int] | Ints,
         errors: NDArray[np.uint8] | NDArray[np.float64],
         **counts: Any,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.cohorts import rounded
 from detectors.four_rates import ACTUAL, OTHER, PREDICTED
+from native import pairs as native
 from streams.catalog import Positive
 from streams.columns import Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
@@ -49,7 +51,8 @@ def version_parts(
     All refs are counted in one pass: each call of numpy costs microseconds, and there may be hundreds of refs.
     """
     pairs = _in_order(pairs)
-    bounds = _bounds(pairs["ref"])
+    columns = Columns.of(pairs)
+    bounds = _bounds(columns.refs)
     arrived = Arrived.of(effects)
     corrected: dict[int, list[Corrected]] = {}
     for each in effects.corrected:
@@ -57,10 +60,10 @@ def version_parts(
     refs = sorted(bounds.keys() | arrived.present | corrected.keys())
     classes = {ref for ref in refs if is_classes(ref)}
     positives = {ref: positive for ref in bounds if ref in classes and (positive := positive_of(ref)) is not None}
-    found = _parts(pairs, bounds, classes, _codes(pairs, bounds, positives, texts), positives.keys())
-    as_classes, as_numbers = _apart(pairs, bounds.keys(), classes)
+    found = _parts(columns, bounds, classes, _codes(pairs, bounds, positives, texts), positives.keys())
+    as_classes, as_numbers = _apart(columns, bounds.keys(), classes)
     cells, moments = _cells(as_classes, texts), _moments(as_numbers)
-    delays = _delays(pairs)
+    delays = _delays(columns)
     by_minute, by_class = _predicted(arrived, classes, texts)
     for ref in refs:
         first = found.setdefault(ref, [VersionPart.of("", "", [], [], np.empty(0, dtype=np.uint8))])[0]
@@ -72,23 +75,78 @@ def version_parts(
 
 def _in_order(pairs: Rows) -> Rows:
     """Pairs by (ref, second of completion, outcome offset), as they often are."""
+    loops = native.loops()
+    if loops is not None and loops.rise(pairs):
+        return pairs
     refs, seconds, offsets = pairs["ref"], pairs["joined_ms"] // 1000, pairs["outcome_offset"]
     other, later = np.diff(refs), np.diff(seconds)
     rising = (other > 0) | ((other == 0) & ((later > 0) | ((later == 0) & (np.diff(offsets) > 0))))
     return pairs if rising.all() else pairs[np.lexsort((offsets, seconds, refs))]
 
 
-def _apart(pairs: Rows, refs: Set[int], classes: Set[int]) -> tuple[Rows, Rows]:
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a summary says of pairs, a row each: of numbers they are ``off``, classes are ``wrong`` or not."""
+
+    refs: Ints
+    seconds: NDArray[np.uint32]
+    offsets: Ints
+    wrong: NDArray[np.uint8]
+    off: Floats
+    minutes: Ints
+    """In which they became complete."""
+    cohorts: Ints
+    predicted: Ints
+    """Classes as :func:`_classes` has them, and so are ``observed``."""
+    observed: Ints
+    delays: Ints
+    """The label delays' buckets: that of s seconds is the number of bits of s."""
+
+    @classmethod
+    def of(cls, pairs: Rows) -> Columns:
+        """Those of pairs."""
+        loops = native.loops()
+        found = cls(*(_columns(pairs) if loops is None else loops.columns(pairs)))
+        return replace(found, cohorts=rounded(found.cohorts, found.minutes))
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def where(self, rows: Any) -> Columns:
+        """Some of them."""
+        return Columns(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def _columns(pairs: Rows) -> tuple[Any, ...]:
+    """Those of :class:`Columns`; the cohorts are minutes yet."""
+    wrong = pairs["number"] != pairs["outcome"]
+    wrong |= (pairs["kind"] == TEXT) != (pairs["outcome_kind"] == TEXT)
+    seconds = np.maximum(0, pairs["outcome_event_ms"] - pairs["event_ms"]) // 1000
+    return (
+        pairs["ref"].astype(np.int64),
+        (pairs["joined_ms"] // 1000).astype("<u4"),
+        pairs["outcome_offset"].astype(np.int64),
+        wrong.astype(np.uint8),
+        pairs["number"] - pairs["outcome"],
+        pairs["joined_ms"] // MINUTE_MS,
+        pairs["at_ms"] // MINUTE_MS,
+        _classes(pairs["kind"], pairs["number"]),
+        _classes(pairs["outcome_kind"], pairs["outcome"]),
+        np.frexp(seconds.astype(np.float64))[1].astype(np.int64),
+    )
+
+
+def _apart(columns: Columns, refs: Set[int], classes: Set[int]) -> tuple[Columns, Columns]:
     """(pairs of classes, pairs of numbers); mostly all are of one kind, and nothing is copied."""
     if refs <= classes:
-        return pairs, pairs[:0]
+        return columns, columns.where(np.s_[:0])
     if not refs & classes:
-        return pairs[:0], pairs
-    of_classes = np.isin(pairs["ref"], list(classes))
-    return pairs[of_classes], pairs[~of_classes]
+        return columns.where(np.s_[:0]), columns
+    of_classes = np.isin(columns.refs, list(classes))
+    return columns.where(of_classes), columns.where(~of_classes)
 
 
-def _bounds(refs: Codes) -> dict[int, tuple[int, int]]:
+def _bounds(refs: Ints) -> dict[int, tuple[int, int]]:
     """Ref → where its rows begin and end, of refs in order."""
     if not len(refs):
         return {}
@@ -151,16 +209,14 @@ def _predicted(
 
 
 def _parts(
-    pairs: Rows, bounds: Mapping[int, tuple[int, int]], classes: Set[int], codes: States, coded: Set[int]
+    pairs: Columns, bounds: Mapping[int, tuple[int, int]], classes: Set[int], codes: States, coded: Set[int]
 ) -> dict[int, list[VersionPart]]:
     """Ref → its pairs in one or more parts; version, segment and counts are not set. ``coded`` refs have codes."""
-    seconds, offsets = (pairs["joined_ms"] // 1000).astype("<u4"), pairs["outcome_offset"].astype("<i8")
-    wrong, off = _wrong(pairs), pairs["number"] - pairs["outcome"]
     found: dict[int, list[VersionPart]] = {}
     for ref, (start, end) in bounds.items():
-        errors = wrong if ref in classes else off
+        errors = pairs.wrong if ref in classes else pairs.off
         slices = [np.s_[at : min(end, at + SUMMARY_ROWS)] for at in range(start, end, SUMMARY_ROWS)]
-        found[ref] = [VersionPart.of("", "", seconds[at], offsets[at], errors[at]) for at in slices]
+        found[ref] = [VersionPart.of("", "", pairs.seconds[at], pairs.offsets[at], errors[at]) for at in slices]
         if ref in coded:
             for part, at in zip(found[ref], slices, strict=True):
                 part.codes = codes[at].tobytes()
@@ -175,7 +231,11 @@ def _codes(
     """
     if not positives:
         return np.empty(0, dtype=np.uint8)
+    lengths = [end - start for start, end in bounds.values()]
     wanted, text, free = _wanted(bounds, positives, texts)
+    if (loops := native.loops()) is not None:
+        return loops.codes(pairs, np.cumsum(lengths), wanted, text, free)
+    wanted, text, free = np.repeat(wanted, lengths), np.repeat(text, lengths), np.repeat(free, lengths)
     codes, other = np.zeros(len(pairs), dtype=np.uint8), np.zeros(len(pairs), dtype=np.bool_)
     for number, kind, bit in (("outcome", "outcome_kind", ACTUAL), ("number", "kind", PREDICTED)):
         values, is_text = pairs[number], pairs[kind] == TEXT
@@ -188,7 +248,7 @@ def _codes(
 def _wanted(
     bounds: Mapping[int, tuple[int, int]], positives: Mapping[int, Positive], texts: Sequence[str]
 ) -> tuple[NDArray[np.float64], Mask, Mask]:
-    """Of each pair the number of its positive class, whether that is a text, and whether it is only assumed."""
+    """Of each ref the number of its positive class, whether that is a text, and whether it is only assumed."""
     columns: list[tuple[float, bool, bool]] = []
     for ref in bounds:
         positive = positives.get(ref)
@@ -199,15 +259,8 @@ def _wanted(
             columns.append((place, True, False))
         else:
             columns.append((float(positive.label), False, not positive.declared))
-    lengths = [end - start for start, end in bounds.values()]
-    numbers, is_text, free = (np.repeat(column, lengths) for column in zip(*columns, strict=True))
-    return numbers, is_text, free
-
-
-def _wrong(pairs: Rows) -> NDArray[np.uint8]:
-    wrong = pairs["number"] != pairs["outcome"]
-    wrong |= (pairs["kind"] == TEXT) != (pairs["outcome_kind"] == TEXT)
-    return np.asarray(wrong, dtype=np.uint8)
+    numbers, is_text, free = zip(*columns, strict=True)
+    return np.array(numbers, dtype=np.float64), np.array(is_text, dtype=np.bool_), np.array(free, dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +298,23 @@ def _counted(*columns: NDArray[np.integer]) -> Iterator[tuple[tuple[int, ...], i
     """The distinct rows of columns in order, and how often each occurs."""
     if not len(columns[0]):
         return
+    if (loops := native.loops()) is not None:
+        wide = [np.ascontiguousarray(column, dtype=np.int64) for column in columns]
+        if (found := loops.counts(wide, DENSE)) is not None:
+            yield from _dense(*found)
+            return
     coded = reduce(_together, map(_coded, columns))
     counts = np.bincount(coded.codes)
     for code in np.flatnonzero(counts).tolist():
         yield coded.stands_for(code), int(counts[code])
+
+
+def _dense(least: Sequence[int], spans: Sequence[int], counts: Ints) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The rows that occur, of those that could, from their numbers."""
+    present = np.flatnonzero(counts)
+    digits = np.unravel_index(present, tuple(spans))
+    columns = [(digit + low).tolist() for digit, low in zip(digits, least, strict=True)]
+    yield from zip(zip(*columns, strict=True), counts[present].tolist(), strict=True)
 
 
 def _classes(kinds: Kinds, numbers: NDArray[np.float64]) -> Ints:
@@ -260,23 +326,12 @@ def _class(code: int, texts: Sequence[str]) -> Value:
     return as_value(TEXT if code & 1 else INT, code >> 1, texts)
 
 
-def _minutes(pairs: Rows) -> tuple[Ints, Ints]:
-    """(the minutes in which pairs became complete, their cohorts)."""
-    joined, made = pairs["joined_ms"] // MINUTE_MS, pairs["at_ms"] // MINUTE_MS
-    return joined, rounded(made, joined)
-
-
 Cells = list[tuple[int, int, Value, Value, int]]
 Moments = list[tuple[int, int, int, float, float, float]]
 
 
-def _cells(pairs: Rows, texts: Sequence[str]) -> dict[int, Cells]:
-    rows = _counted(
-        pairs["ref"],
-        *_minutes(pairs),
-        _classes(pairs["kind"], pairs["number"]),
-        _classes(pairs["outcome_kind"], pairs["outcome"]),
-    )
+def _cells(pairs: Columns, texts: Sequence[str]) -> dict[int, Cells]:
+    rows = _counted(pairs.refs, pairs.minutes, pairs.cohorts, pairs.predicted, pairs.observed)
     found: dict[int, Cells] = {}
     for (ref, minute, cohort, predicted, outcome), n in rows:
         cell = minute, cohort, _class(predicted, texts), _class(outcome, texts), n
@@ -284,12 +339,12 @@ def _cells(pairs: Rows, texts: Sequence[str]) -> dict[int, Cells]:
     return found
 
 
-def _moments(pairs: Rows) -> dict[int, Moments]:
+def _moments(pairs: Columns) -> dict[int, Moments]:
     found: dict[int, Moments] = {}
     if not len(pairs):
         return found
-    coded = reduce(_together, map(_coded, (pairs["ref"], *_minutes(pairs))))
-    errors = pairs["number"] - pairs["outcome"]
+    coded = reduce(_together, map(_coded, (pairs.refs, pairs.minutes, pairs.cohorts)))
+    errors = pairs.off
     counts = np.bincount(coded.codes)
     absolute, squared, signed = (np.bincount(coded.codes, weights=w) for w in (np.abs(errors), errors * errors, errors))
     for code in np.flatnonzero(counts).tolist():
@@ -299,11 +354,10 @@ def _moments(pairs: Rows) -> dict[int, Moments]:
     return found
 
 
-def _delays(pairs: Rows) -> dict[int, dict[int, int]]:
-    """Ref → pairs by label delay: the bucket of s seconds is the number of bits of s."""
-    seconds = np.maximum(0, pairs["outcome_event_ms"] - pairs["event_ms"]) // 1000
+def _delays(pairs: Columns) -> dict[int, dict[int, int]]:
+    """Ref → pairs by label delay."""
     found: dict[int, dict[int, int]] = {}
-    for (ref, bucket), n in _counted(pairs["ref"], np.frexp(seconds.astype(np.float64))[1]):
+    for (ref, bucket), n in _counted(pairs.refs, pairs.delays):
         found.setdefault(ref, {})[bucket] = n
     return found
 
