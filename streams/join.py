@@ -299,7 +299,7 @@ class PartitionJoin:
         by_prediction[: len(early)] = True
         if by_prediction.any():
             last = np.where(by_prediction, pairs["offset"], pairs["outcome_offset"])
-            pairs = pairs[np.lexsort((last, ~by_prediction, pairs["joined_ms"]))]
+            pairs = chosen(pairs, np.lexsort((last, ~by_prediction, pairs["joined_ms"])))
         self.counters.joined += len(pairs)
         self.effects.pairs.append(pairs)
         self.remembered.append((pairs["offset"].copy(), pairs["joined_ms"].copy()))

@@ -60,9 +60,10 @@ def one_behind_the_other(chunks: Sequence[Rows], dtype: np.dtype[np.void]) -> Ro
     return rows
 
 
-def chosen(rows: Rows, at: Ints) -> Rows:
-    """Some rows. (Chosen from the array itself, they would be copied field by field.)"""
-    return rows.view(WHOLE_ROW)[at].view(ROW)
+def chosen(rows: Rows, at: Ints | NDArray[np.bool_]) -> Rows:
+    """Some rows, of any type. (Chosen from the array itself, they would be copied field by field.)"""
+    found: Rows = rows.view(np.dtype((np.void, rows.dtype.itemsize)))[at].view(rows.dtype)
+    return found
 
 
 class RowTable:

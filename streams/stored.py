@@ -31,6 +31,7 @@ from streams.rows import (
     Rows,
     RowTable,
     States,
+    chosen,
     one_behind_the_other,
     with_whole_row,
 )
@@ -257,8 +258,8 @@ def _rows_of(
     join = part.join
     table = join.predictions
     states = table.states[first_prediction : table.end]
-    predictions = table.rows[first_prediction : table.end][(states == WAITING) | (states == EXPIRED)]
-    outcomes = join.outcomes.rows[join.outcomes.select(WAITING, first_outcome)]
+    predictions = chosen(table.rows[first_prediction : table.end], (states == WAITING) | (states == EXPIRED))
+    outcomes = chosen(join.outcomes.rows, join.outcomes.select(WAITING, first_outcome))
     kinds = np.concatenate([predictions["kind"], outcomes["kind"]])
     numbers, texts = localised(kinds, np.concatenate([predictions["number"], outcomes["number"]]), join.texts.items)
     if texts:

@@ -18,7 +18,7 @@ from streams.columns import Name
 from streams.effects import MINUTE_MS, PAIR, Corrected, Effects
 from streams.events import Value
 from streams.records import Correction, Labelled, VersionPart
-from streams.rows import Rows, States, one_behind_the_other
+from streams.rows import Rows, States, chosen, one_behind_the_other
 from streams.stretch import Mask
 from streams.values import INT, TEXT, Codes, Floats, Ints, Kinds, Places, as_value, as_values, localised
 
@@ -81,7 +81,7 @@ def _in_order(pairs: Rows) -> Rows:
     refs, seconds, offsets = pairs["ref"], pairs["joined_ms"] // 1000, pairs["outcome_offset"]
     other, later = np.diff(refs), np.diff(seconds)
     rising = (other > 0) | ((other == 0) & ((later > 0) | ((later == 0) & (np.diff(offsets) > 0))))
-    return pairs if rising.all() else pairs[np.lexsort((offsets, seconds, refs))]
+    return pairs if rising.all() else chosen(pairs, np.lexsort((offsets, seconds, refs)))
 
 
 @dataclass(frozen=True, slots=True)
