@@ -1,6 +1,6 @@
 /* The rows of the join's tables (streams/rows.py), the pairs of its effects (streams/effects.py), and what becomes of
  * outcomes (streams/fates.py). Rows are named by numbers that the arrays themselves hold: each is looked at before it
- * is used, and a function returns -1, or where it stopped, for one that is not there.
+ * is used, and a function returns -1 for one that is not there.
  */
 #include <stdint.h>
 
