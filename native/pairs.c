@@ -38,8 +38,10 @@ int pairs_rise(const Pair *pairs, int64_t count)
     for (int64_t i = 1; i < count; i++) {
         const Pair *last = &pairs[i - 1], *next = &pairs[i];
         int64_t before = whole(last->joined_ms, SECOND_MS), now = whole(next->joined_ms, SECOND_MS);
-        if (next->row.ref != last->row.ref ? next->row.ref < last->row.ref
-                                           : before != now ? now < before : next->outcome_offset <= last->outcome_offset)
+        int rises = next->row.ref > last->row.ref;
+        if (next->row.ref == last->row.ref)
+            rises = now > before || (now == before && next->outcome_offset > last->outcome_offset);
+        if (!rises)
             return 0;
     }
     return 1;

@@ -20,13 +20,14 @@ int rows_fill(Row *rows, const int64_t *at, int64_t count, int64_t length, const
         int64_t n = at[i];
         if (!within(n, length))
             return -1;
-        rows[i] = (Row){{keys[n][0], keys[n][1]}, offsets[n], at_ms[n], event_ms[n], numbers[n], refs[n], kinds[n], {0}};
+        rows[i] = (Row){{keys[n][0], keys[n][1]}, offsets[n], at_ms[n], event_ms[n], numbers[n], refs[n], kinds[n],
+                        {0}};
     }
     return 0;
 }
 
-/* Rows `kept` become rows 0, 1, ... of a table, which may be their own: they rise, so none is written before it is read.
- */
+/* Rows `kept` become rows 0, 1, ... of a table, which may be their own: they rise, so none is written before it
+ * is read. */
 int rows_move(Row *to, const Row *rows, int64_t row_count, const int64_t *kept, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
