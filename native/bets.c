@@ -35,7 +35,7 @@ static double bet_on(double error, struct rows rows, size_t alternatives)
 
 /* Bets on the errors up to the first at which the statistic reaches the threshold; gives its index, or n. The wealth,
  * five rows of so many alternatives, is then that behind the last error that was bet on. */
-size_t driftline_bet(const double *errors, size_t n, double threshold, double *wealth, size_t alternatives)
+size_t bets_bet(const double *errors, size_t n, double threshold, double *wealth, size_t alternatives)
 {
     struct rows rows = rows_of(wealth, alternatives);
     for (size_t i = 0; i < n; i++)

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from native.arrays import floats
 from native.library import library
-from native.memory import floats
 
 
 class Row(IntEnum):
@@ -45,7 +45,7 @@ def betting() -> Bet | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.driftline_bet
+    compiled = loaded.bets_bet
     compiled.restype = ctypes.c_size_t
     compiled.argtypes = (
         ctypes.c_char_p,

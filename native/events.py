@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from native.arrays import pointer
+from native.arrays import inside, outside
 from native.library import library
 
 Ints = NDArray[np.int64]
@@ -80,20 +80,20 @@ def decode(prediction: bool, data: bytes, starts: Ints, stops: Ints, at_ms: Ints
         prediction,
         data,
         rows,
-        pointer(starts, np.int64, rows),
-        pointer(stops, np.int64, rows),
-        pointer(keys, np.uint64, 2 * rows),
-        pointer(ids, np.int64, 2 * rows),
-        pointer(times, np.int64, rows),
-        pointer(kinds, np.uint8, rows),
-        pointer(numbers, np.float64, rows),
-        pointer(names, np.int32, rows),
+        inside(starts, np.int64, rows),
+        inside(stops, np.int64, rows),
+        outside(keys, np.uint64, rows, 2),
+        outside(ids, np.int64, rows, 2),
+        outside(times, np.int64, rows),
+        outside(kinds, np.uint8, rows),
+        outside(numbers, np.float64, rows),
+        outside(names, np.int32, rows),
         DISTINCT,
-        pointer(texts, np.int64, texts.size),
-        pointer(slots[0], np.int32, 2 * DISTINCT),
-        pointer(distinct, np.int64, distinct.size),
-        pointer(slots[1], np.int32, 2 * DISTINCT),
-        pointer(counts, np.int32, 2),
+        outside(texts, np.int64, DISTINCT, 1, 2),
+        outside(slots[0], np.int32, 2 * DISTINCT),
+        outside(distinct, np.int64, DISTINCT, width, 2),
+        outside(slots[1], np.int32, 2 * DISTINCT),
+        outside(counts, np.int32, 2),
     )
     if plain < rows:
         return None

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from native.arrays import pointer
+from native.arrays import inside, outside
 from native.library import library
 
 Ints = NDArray[np.int64]
@@ -47,7 +47,8 @@ def split(chunks: Sequence[bytes | memoryview], counts: Sequence[int]) -> tuple[
     begins = np.concatenate((np.zeros(1, dtype=np.int64), ends[:-1]))
     held, rows = np.array(counts, dtype=np.int64), sum(counts)
     starts, stops, key = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64), np.empty(2, dtype=np.int64)
-    arrays = [(each, len(chunks)) for each in (begins, ends, held)] + [(starts, rows), (stops, rows), (key, 2)]
-    if function(data, len(chunks), *(pointer(array, np.int64, size) for array, size in arrays)) != 0:
+    given = [inside(each, np.int64, len(chunks)) for each in (begins, ends, held)]
+    made = [outside(each, np.int64, len(each)) for each in (starts, stops, key)]
+    if function(data, len(chunks), *given, *made) != 0:
         return None
     return data, starts, stops, None if key[0] < 0 else data[key[0] : key[1]]

@@ -9,7 +9,7 @@
 /* Adds errors to the total of a window, of which `position` came before; windows of `window` errors, a multiple of
  * `part`, follow one another and begin at 0. totals[0] becomes the total of the last one. The totals at the end of every `part` of a window are
  * put behind it, at most `capacity`; gives how many. */
-size_t driftline_fill(const double *errors, size_t n, size_t position, size_t window, size_t part, double *totals,
+size_t sums_fill(const double *errors, size_t n, size_t position, size_t window, size_t part, double *totals,
                       size_t capacity)
 {
     double total = totals[0];
@@ -76,7 +76,7 @@ static size_t thin(int64_t *positions, double *totals, size_t held, int64_t newe
 /* Adds n errors, the first of which is number `first`, to sums[0], and their squares to sums[1]. Of the `held` positions
  * and the totals at them those go that are not kept any more; new ones are put behind them while there are fewer than
  * `capacity`, which is `held` at least. Gives how many there are then. */
-size_t driftline_fold(const double *errors, size_t n, int64_t first, int64_t fine, double *sums, int64_t *positions,
+size_t sums_fold(const double *errors, size_t n, int64_t first, int64_t fine, double *sums, int64_t *positions,
                       double *totals, size_t held, size_t capacity)
 {
     int64_t age = (int64_t)n - 1, distance = distance_at(age, fine);
@@ -107,7 +107,7 @@ struct page_hinkley {
 
 /* Takes in errors of one block up to the first that fires; gives its index, or n. The first of them is the `number`-th
  * since the last reset. `shrink` are the powers of the forgetting at the errors, `grow` their inverses. */
-size_t driftline_page_hinkley(const double *errors, size_t n, const double *shrink, const double *grow, int64_t number,
+size_t sums_page_hinkley(const double *errors, size_t n, const double *shrink, const double *grow, int64_t number,
                               double delta, double threshold, double minimum, struct page_hinkley *sums)
 {
     struct page_hinkley at = *sums;

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from native.arrays import floats, made
 from native.library import library
-from native.memory import address, floats
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,7 +45,7 @@ def filling() -> Fill | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.driftline_fill
+    compiled = loaded.sums_fill
     compiled.restype = ctypes.c_size_t
     compiled.argtypes = (
         ctypes.c_char_p,
@@ -92,7 +92,7 @@ def folding() -> Fold | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.driftline_fold
+    compiled = loaded.sums_fold
     compiled.restype = ctypes.c_size_t
     compiled.argtypes = (
         ctypes.c_char_p,
@@ -119,8 +119,8 @@ def folding() -> Fold | None:
             first,
             fine,
             sums,
-            address(positions),
-            address(totals),
+            made(positions),
+            made(totals),
             held,
             positions.size,
         )
@@ -165,7 +165,7 @@ def stepping() -> Step | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.driftline_page_hinkley
+    compiled = loaded.sums_page_hinkley
     compiled.restype = ctypes.c_size_t
     compiled.argtypes = (
         ctypes.c_char_p,

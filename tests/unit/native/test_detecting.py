@@ -21,9 +21,9 @@ from detectors.four_rates import FourRates
 from detectors.page_hinkley import PageHinkley
 from detectors.reference import Reference, WindowSums, fill_in_numpy
 from detectors.wealth import Wealth
+from native.arrays import floats, made
 from native.bets import betting, new_wealth
 from native.library import library
-from native.memory import address, floats
 from native.sums import Climb, Folded, Rule, filling, folding, stepping
 
 pytestmark = pytest.mark.skipif(library() is None, reason="there is no compiled library to compare")
@@ -266,8 +266,8 @@ def test_errors_that_are_spread_out_or_fixed_are_read_as_they_are() -> None:
 
 def test_only_an_array_that_may_be_written_tells_where_it_is() -> None:
     """All of a piece, also an empty one."""
-    for made in (np.empty(3), np.empty((2, 0), dtype=np.int64)):
-        assert address(made) == made.ctypes.data
+    for array in (np.empty(3), np.empty((2, 0), dtype=np.int64)):
+        assert made(array) == array.ctypes.data
     for other in (np.frombuffer(b"12345678"), np.empty((4, 4))[:, ::2]):
         with pytest.raises(TypeError):
-            address(other)
+            made(other)
