@@ -27,6 +27,8 @@ FLUSH_S = 300.0
 LINGER_MS = 500
 TRANSACTION = {"transaction.timeout.ms": 900_000}
 
+UNWATCHED = {f"monitor.{name}": "[]" for name in ("detectors", "evidence", "rates")}
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -58,6 +60,9 @@ WORKLOADS: dict[str, Workload] = {
         Workload("far", "1 million predictions before their outcomes", 1_000_000, shuffle=1_000_000, later=True),
         Workload("features", "100 features", 200_000, features=100),
         Workload("models", "200 models", 400_000, models=200),
+        Workload(
+            "unwatched", "near without detectors: what is more in near is their cost", 1_200_000, changes=UNWATCHED
+        ),
     )
 }
 
