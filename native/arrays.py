@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-POINTER = ctypes.c_void_p
-INT64 = ctypes.c_int64
-
 _begin = (ctypes.c_char * 0).from_buffer
 
 

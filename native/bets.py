@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.arrays import floats
-from native.library import library
+from native.library import library, typed
 
 
 class Row(IntEnum):
@@ -45,15 +45,7 @@ def betting() -> Bet | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.bets_bet
-    compiled.restype = ctypes.c_size_t
-    compiled.argtypes = (
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_double,
-        ctypes.POINTER(ctypes.c_double),
-        ctypes.c_size_t,
-    )
+    compiled = typed(loaded.bets_bet, "bnfpn", ctypes.c_size_t)
 
     def bet(errors: NDArray[np.float64], threshold: float, wealth: Wealth) -> int:
         used: int = compiled(floats(errors), errors.size, threshold, wealth, len(wealth) // ROWS)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.arrays import inside, outside
-from native.library import library
+from native.library import library, typed
 
 Ints = NDArray[np.int64]
 DISTINCT = 4_096
@@ -39,20 +39,8 @@ class Decoded:
 
 @cache
 def _function() -> Callable[..., int] | None:
-    loaded = library()
-    if loaded is None:
-        return None
-    function = loaded.events_decode
-    function.restype = ctypes.c_int64
-    function.argtypes = [
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_int64,
-        *[ctypes.c_void_p] * 8,
-        ctypes.c_int32,
-        *[ctypes.c_void_p] * 5,
-    ]
-    return function
+    compiled = library()
+    return None if compiled is None else typed(compiled.events_decode, "wbi" + "p" * 8 + "w" + "p" * 5, ctypes.c_int64)
 
 
 def available() -> bool:

@@ -9,14 +9,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from native.arrays import INT64, POINTER, outside, spread
-from native.library import library
+from native.arrays import outside, spread
+from native.library import library, typed
 
 Keys = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
-_TABLE = (POINTER, INT64, ctypes.c_uint64, POINTER, INT64, INT64)
-_KEYS = (POINTER, INT64, INT64)
+_TABLE, _KEYS = "piupii", "pii"
 
 
 @cache
@@ -34,11 +33,9 @@ class Loops:
     """
 
     def __init__(self, compiled: ctypes.PyDLL) -> None:
-        self._find, self._insert, self._rebuild = compiled.ids_find, compiled.ids_insert, compiled.ids_rebuild
-        self._find.argtypes, self._find.restype = (*_TABLE, *_KEYS, POINTER), None
-        self._insert.argtypes = (*_TABLE, *_KEYS, INT64, POINTER, POINTER, POINTER, POINTER)
-        self._insert.restype = self._rebuild.restype = ctypes.c_int
-        self._rebuild.argtypes = _TABLE
+        self._find = typed(compiled.ids_find, _TABLE + _KEYS + "p", None)
+        self._insert = typed(compiled.ids_insert, _TABLE + _KEYS + "ipppp")
+        self._rebuild = typed(compiled.ids_rebuild, _TABLE)
 
     def find(self, slots: Ints, mix: int, rows: Keys, keys: Keys) -> Ints:
         """The row of each key, or -1."""

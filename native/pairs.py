@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from native.arrays import INT64, POINTER, inside, items, outside
-from native.library import library
+from native.arrays import inside, items, outside
+from native.library import library, typed
 from native.rows import PAIR_BYTES, Floats, Ints, Mask, Rows
 
 COLUMNS = (
@@ -41,15 +41,11 @@ class Loops:
     """
 
     def __init__(self, compiled: ctypes.PyDLL) -> None:
-        self._rise, self._columns = compiled.pairs_rise, compiled.pairs_columns
-        self._codes, self._bounds, self._count = compiled.pairs_codes, compiled.pairs_bounds, compiled.pairs_count
-        self._rise.argtypes, self._rise.restype = (POINTER, INT64), ctypes.c_int
-        self._columns.argtypes, self._columns.restype = (POINTER, INT64, *(POINTER for _ in COLUMNS)), None
-        self._codes.argtypes = (POINTER, INT64, POINTER, POINTER, POINTER, POINTER, INT64, POINTER)
-        self._codes.restype = ctypes.c_int
-        self._bounds.argtypes, self._bounds.restype = (POINTER, INT64, INT64, POINTER, POINTER), None
-        self._count.argtypes = (POINTER, POINTER, POINTER, INT64, INT64, POINTER, INT64)
-        self._count.restype = ctypes.c_int
+        self._rise = typed(compiled.pairs_rise, "pi")
+        self._columns = typed(compiled.pairs_columns, "pi" + "p" * len(COLUMNS), None)
+        self._codes = typed(compiled.pairs_codes, "pippppip")
+        self._bounds = typed(compiled.pairs_bounds, "piipp", None)
+        self._count = typed(compiled.pairs_count, "pppiipi")
 
     def rise(self, pairs: Rows) -> bool:
         """Whether pairs rise by ref, second of completion and outcome offset."""
@@ -86,7 +82,7 @@ class Loops:
         width, count = len(columns), len(columns[0])
         if not count:
             raise ValueError("no rows have no bounds")
-        pointers = (POINTER * width)(*(inside(column, np.int64, count) for column in columns))
+        pointers = (ctypes.c_void_p * width)(*(inside(column, np.int64, count) for column in columns))
         least, greatest = np.empty(width, dtype=np.int64), np.empty(width, dtype=np.int64)
         bounds = outside(least, np.int64, width), outside(greatest, np.int64, width)
         self._bounds(pointers, width, count, *bounds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.arrays import inside, outside
-from native.library import library
+from native.library import library, typed
 
 Ints = NDArray[np.int64]
 LEAST_RECORD_BYTES = 7
@@ -19,13 +18,8 @@ LEAST_RECORD_BYTES = 7
 
 @cache
 def _function() -> Callable[..., int] | None:
-    loaded = library()
-    if loaded is None:
-        return None
-    function = loaded.records_split
-    function.restype = ctypes.c_int
-    function.argtypes = [ctypes.c_char_p, ctypes.c_int64, *[ctypes.c_void_p] * 6]
-    return function
+    compiled = library()
+    return None if compiled is None else typed(compiled.records_split, "bi" + "p" * 6)
 
 
 def available() -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from native.arrays import INT64, POINTER, inside, items, outside
-from native.library import library
+from native.arrays import inside, items, outside
+from native.library import library, typed
 
 Rows = NDArray[np.void]
 Ints = NDArray[np.int64]
@@ -38,13 +37,13 @@ class Loops:
     """
 
     def __init__(self, compiled: ctypes.PyDLL) -> None:
-        self._fill = _typed(compiled.rows_fill, "ppiippppppp")
-        self._move = _typed(compiled.rows_move, "ppipi")
-        self._at = _typed(compiled.rows_at, "pipip", None)
-        self._pairs = _typed(compiled.rows_pairs, "ppippiippppp")
-        self._join = _typed(compiled.rows_join, "ppppippi")
-        self._first = _typed(compiled.rows_first, "pipip")
-        self._fates = _typed(compiled.rows_fates, "pppipppiipiiipp", INT64)
+        self._fill = typed(compiled.rows_fill, "ppiippppppp")
+        self._move = typed(compiled.rows_move, "ppipi")
+        self._at = typed(compiled.rows_at, "pipip", None)
+        self._pairs = typed(compiled.rows_pairs, "ppippiippppp")
+        self._join = typed(compiled.rows_join, "ppppippi")
+        self._first = typed(compiled.rows_first, "pipip")
+        self._fates = typed(compiled.rows_fates, "pppipppiipiiipp", ctypes.c_int64)
 
     def fill(
         self,
@@ -196,13 +195,6 @@ class Loops:
         )
         _found(early)
         return fates, before, early
-
-
-def _typed(function: Any, arguments: str, result: Any = ctypes.c_int) -> Any:
-    """A function of the library; of its arguments ``p`` is a pointer, ``i`` an int64."""
-    function.argtypes = tuple(POINTER if each == "p" else INT64 for each in arguments)
-    function.restype = result
-    return function
 
 
 def _found(result: int) -> None:

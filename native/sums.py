@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native.arrays import floats, made
-from native.library import library
+from native.library import library, typed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,17 +45,7 @@ def filling() -> Fill | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.sums_fill
-    compiled.restype = ctypes.c_size_t
-    compiled.argtypes = (
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_size_t,
-        ctypes.c_size_t,
-        ctypes.c_size_t,
-        ctypes.POINTER(ctypes.c_double),
-        ctypes.c_size_t,
-    )
+    compiled = typed(loaded.sums_fill, "bnnnnpn", ctypes.c_size_t)
 
     def fill(errors: Floats, position: int, total: float, window: int, part: int) -> tuple[float, list[float]]:
         if part < 1 or window % part or not 0 <= position < window:
@@ -92,19 +82,7 @@ def folding() -> Fold | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.sums_fold
-    compiled.restype = ctypes.c_size_t
-    compiled.argtypes = (
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_int64,
-        ctypes.c_int64,
-        ctypes.POINTER(ctypes.c_double),
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-        ctypes.c_size_t,
-    )
+    compiled = typed(loaded.sums_fold, "bniipppnn", ctypes.c_size_t)
 
     def fold(errors: Floats, first: int, fine: int, before: Folded) -> Folded:
         held = before.positions.size
@@ -165,19 +143,7 @@ def stepping() -> Step | None:
     loaded = library()
     if loaded is None:
         return None
-    compiled = loaded.sums_page_hinkley
-    compiled.restype = ctypes.c_size_t
-    compiled.argtypes = (
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_char_p,
-        ctypes.c_char_p,
-        ctypes.c_int64,
-        ctypes.c_double,
-        ctypes.c_double,
-        ctypes.c_double,
-        ctypes.POINTER(Climb),
-    )
+    compiled = typed(loaded.sums_page_hinkley, "bnbbifffp", ctypes.c_size_t)
 
     def step(errors: Floats, rule: Rule, at: int, number: int, climb: Climb) -> int:
         block = slice(FLOAT_BYTES * at, FLOAT_BYTES * (at + errors.size))
