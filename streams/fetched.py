@@ -36,7 +36,7 @@ _MAGIC_AT, _LAST_DELTA_AT = 16, 23
 _LAST_DELTA = struct.Struct(">i")
 _ATTRIBUTES_AT, _CODEC_MASK = 22, 7
 _COUNT_AT, _COUNT, _RECORDS_AT = 57, struct.Struct(">i"), 61
-_INFLATE: Mapping[int, Callable[[bytes], bytes | memoryview]] = {
+_INFLATE: Mapping[int, Callable[[memoryview], bytes | memoryview]] = {
     1: codec.gzip_decode,
     2: codec.snappy_decode,
     3: lambda records: memoryview(cramjam.lz4.decompress(records)),  # aiokafka's copies it, for a third of the time
@@ -132,16 +132,15 @@ class Fetched:
         whole = _split(chunks) if all(chunk.whole for chunk in chunks) else None
         if whole is not None:
             return whole.batch(self)
-        content, position = _Content(), self.first_offset
+        content = _Content()
         for chunk in chunks:
             if not chunk.whole or not content.add_whole(chunk.records):
-                content.add_each(self._chunk(chunk.place), position)
-            position = chunk.place.next_offset
+                content.add_each(self._chunk(chunk.place), self.first_offset)
         return content.batch(self)
 
     def _data_chunks(self) -> Iterator[_Chunk]:
         """The chunks that hold events, each to be read once: neither aborted ones nor the markers of transactions."""
-        records, position = self._records, self.first_offset
+        records = self._records
         for place in self._chunks:
             chunk = self._chunk(place)
             if records._check_crcs and not chunk.validate_crc():
@@ -151,9 +150,8 @@ class Fetched:
                 )
             if not _aborted(records, chunk) and not chunk.is_control_batch:
                 # A fetch may land inside a compressed chunk; producers' timestamps differ within one.
-                whole = place.base >= position and chunk.timestamp_type == LOG_APPEND_TIME
+                whole = place.base >= self.first_offset and chunk.timestamp_type == LOG_APPEND_TIME
                 yield _Chunk(place, chunk, self._data, whole)
-            position = place.next_offset
 
     def value(self, offset: int) -> bytes | None:
         """The bytes of the record at an offset of it. Raises :class:`LookupError` if there is none."""
@@ -197,7 +195,7 @@ class _Chunk:
     def inflated(self) -> bytes | memoryview | None:
         """Its records as bytes; None for a compression that is not known here."""
         codec = self.data[self.place.start + _ATTRIBUTES_AT] & _CODEC_MASK
-        records = self.data[self.place.start + _RECORDS_AT : self.place.end]
+        records = memoryview(self.data)[self.place.start + _RECORDS_AT : self.place.end]
         if not codec:
             return records
         inflate = _INFLATE.get(codec)
