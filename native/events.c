@@ -52,8 +52,8 @@ static bool word(Text *text, const char *letters, int64_t length)
     return true;
 }
 
-/* Eight characters at a time, each in a byte of a word: the high bit of a byte says that it is not wanted. Sums carry
- * only upwards, so the lowest bit that is set is right. */
+/* Eight characters at a time, each in a byte of a word, the first one in the lowest: the high bit of a byte says that
+ * it is not wanted. Sums carry only upwards, so the lowest bit that is set is right. */
 #define EACH(byte) (0x0101010101010101u * (byte))
 enum { WORD = 8 };
 
@@ -80,9 +80,6 @@ static inline int64_t run(const uint8_t *at, const uint8_t *end, uint64_t (*unwa
             memcpy(&word, at, WORD);
         else
             memcpy(&word, at, (size_t)(end - at));
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
         uint64_t found = unwanted(word) & EACH(0x80);
         if (found)
             return at - start + (__builtin_ctzll(found) >> 3);

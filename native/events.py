@@ -43,11 +43,6 @@ def _function() -> Callable[..., int] | None:
     return None if compiled is None else typed(compiled.events_decode, "wbi" + "p" * 8 + "w" + "p" * 5, ctypes.c_int64)
 
 
-def available() -> bool:
-    """Whether there is a library."""
-    return _function() is not None
-
-
 def decode(prediction: bool, data: bytes, starts: Ints, stops: Ints, at_ms: Ints) -> Decoded | None:
     """Predictions, or outcomes, whose JSON is ``data`` from each start to its stop; ``at_ms`` stands in for a time.
 

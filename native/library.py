@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -17,11 +18,11 @@ OFF = "off"
 
 @cache
 def library() -> ctypes.PyDLL | None:
-    """The library; None where it was not built, or is switched off.
+    """The library; None where it was not built, is switched off, or would read numbers the wrong way round.
 
     Calls keep the interpreter lock: they are short, and giving it up costs a wait for whoever takes it meanwhile.
     """
-    if os.environ.get(SWITCH) == OFF:
+    if os.environ.get(SWITCH) == OFF or sys.byteorder != "little":
         return None
     folder = Path(__file__).parent
     built = (folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
@@ -52,6 +53,8 @@ def state() -> str:
         return "compiled"
     if os.environ.get(SWITCH) == OFF:
         return f"Python, which is slower: {SWITCH}={OFF}"
+    if sys.byteorder != "little":
+        return "Python, which is slower: what is compiled is for machines that store the lowest byte first"
     return (
         "Python, which is slower: no C compiler was found at the installation (apt-get install gcc, and install again)"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Sequence
 from functools import cache
 from math import prod
@@ -31,7 +30,7 @@ COLUMNS = (
 def loops() -> Loops | None:
     """The loops; None where Python does it."""
     compiled = library()
-    return None if compiled is None or sys.byteorder != "little" else Loops(compiled)
+    return None if compiled is None else Loops(compiled)
 
 
 class Loops:

@@ -22,11 +22,6 @@ def _function() -> Callable[..., int] | None:
     return None if compiled is None else typed(compiled.records_split, "bi" + "p" * 6)
 
 
-def available() -> bool:
-    """Whether there is a library."""
-    return _function() is not None
-
-
 def split(chunks: Sequence[bytes | memoryview], counts: Sequence[int]) -> tuple[bytes, Ints, Ints, bytes | None] | None:
     """(all bytes, where each value starts in them, where it stops, the first key) of chunks that hold so many records.
 

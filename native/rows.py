@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from functools import cache
 
 import numpy as np
@@ -27,7 +26,7 @@ ROW_BYTES, PAIR_BYTES = 56, 104
 def loops() -> Loops | None:
     """The loops; None where Python does it."""
     compiled = library()
-    return None if compiled is None or sys.byteorder != "little" else Loops(compiled)
+    return None if compiled is None else Loops(compiled)
 
 
 class Loops:

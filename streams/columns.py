@@ -10,7 +10,8 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from native.events import available, decode
+from native.events import decode
+from native.library import library
 from streams.events import MAX_MAGNITUDE, MAX_TIME_MS, MAX_VALUE_BYTES, Outcome, Prediction, milliseconds
 from streams.id_index import Keys
 from streams.ids import id_keys
@@ -138,7 +139,7 @@ def plain_columns(
 
     Scores have been checked.
     """
-    if not available():
+    if library() is None:
         return None
     spans = Spans.of(values)
     if spans.longest > MAX_VALUE_BYTES:

@@ -22,7 +22,8 @@ from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
 
-from native.records import available, split
+from native.library import library
+from native.records import split
 from streams.errors import RestartMe, StateMismatch
 from streams.partition import Batch
 from streams.spans import Spans
@@ -224,7 +225,7 @@ class _Whole(NamedTuple):
 def _split(chunks: Sequence[_Chunk]) -> _Whole | None:
     """The values of chunks of which all records are wanted; None if they must be read one by one."""
     counts = [chunk.count for chunk in chunks]
-    if not chunks or min(counts) <= 0 or not available():
+    if not chunks or min(counts) <= 0 or library() is None:
         return None
     inflated = [records for chunk in chunks if (records := chunk.inflated()) is not None]
     found = split(inflated, counts) if len(inflated) == len(chunks) else None

@@ -15,6 +15,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from native import events as native_events
+from native.library import library
 from streams.codec import (
     EventDecoder,
     Undecodable,
@@ -29,7 +30,7 @@ from streams.ids import compact_id
 from streams.spans import Spans
 from streams.values import as_value
 
-pytestmark = pytest.mark.skipif(not native_events.available(), reason="driftline was installed without a C compiler")
+pytestmark = pytest.mark.skipif(library() is None, reason="driftline was installed without a C compiler")
 DECODERS: tuple[EventDecoder[Any], EventDecoder[Any]] = (prediction_decoder(), outcome_decoder())
 CHECKS: tuple[Callable[[Any], None], Callable[[Any], None]] = (check_prediction, check_outcome)
 AT_MS = 1_777_000_000_000

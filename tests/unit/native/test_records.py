@@ -9,11 +9,12 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from native import records
+from native.library import library
 from streams.fetched import _RECORDS_AT, Fetched
 from streams.spans import Spans
 from tests.support.fetches import TP0, chunk, records_of
 
-pytestmark = pytest.mark.skipif(not records.available(), reason="driftline was installed without a C compiler")
+pytestmark = pytest.mark.skipif(library() is None, reason="driftline was installed without a C compiler")
 VALUES = st.lists(st.one_of(st.none(), st.binary(max_size=300)), min_size=1, max_size=70)
 
 
