@@ -2,9 +2,14 @@
 
 A detector that fires knows *that* the mean changed, but hardly *when*. Errors that rise from .1 to .2 after 3,000:
 ADWIN fires some 300 later and retains a window of 1,200 to 2,800; Page-Hinkley's lowest point lies 500 before the
-change. A retraining from there on would learn the old concept too. The split of all errors since the last reset that
-maximises n₀n₁/n (x̄₁ − x̄₀)², the usual least-squares estimate (Hinkley 1970; Killick, Fearnhead and Eckley 2012), is
-8 off in the median there, and needs only the cumulative sums at the candidate splits.
+change. A retraining from there on would learn the old concept too.
+
+Each split of the errors since the last reset is as likely as their two means make it, by the binomial likelihood of
+Hinkley 1970, divided by how much less errors vary than those that are 0 or 1 (quasi-likelihood, McCullagh 1983).
+The change is dated to the median of these, not to the likeliest: a detector fires at an error, so that often nothing
+is as likely as a change just before it. The usual least squares find that for nine changes in ten from .02 to .04,
+and the likeliest split is too young by a tenth; half of the medians are too young and half too old. All of it needs
+only the cumulative sums at the candidate splits.
 """
 
 from dataclasses import dataclass
@@ -15,18 +20,25 @@ from numpy.typing import NDArray
 from native.sums import Folded, folding
 
 FINE = 64  # the newest splits are all kept; the older, the sparser: distances stay below 1/32 of their age
+RECENT = 1_000  # errors; before the evidence, older changes are the less likely, or a long calm would outweigh it
+LEAST_SPREAD = 1e-9  # of errors that are 0 or 1; with less, rounding is all there is
 PENDING = 4096  # errors held before their sums are thinned
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The `n` errors since the last reset, cut at the likeliest change: `window` of them come after it."""
+    """The `n` errors since the last reset, cut where the mean changed: `window` of them come after it.
+
+    After the likeliest change come `likeliest_window`, with the mean `likeliest_after`: mostly fewer and worse.
+    """
 
     n: int
     window: int
     before: float
     after: float
     variance: float  # of all n
+    likeliest_window: int
+    likeliest_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +89,42 @@ class ChangePoint:
             self._fold()
 
     def split(self, rising_only: bool = False) -> Split:
-        """The likeliest change, or the likeliest rise since the last larger fall.
+        """When the mean changed, or rose since the last more certain fall.
 
         Raises ValueError with fewer than two errors, which have no change between them.
         """
         self._fold()
         if self._n < 2:
             raise ValueError(f"{self._n} errors have no change between them")
+        mean = self._total / self._n
+        variance = max(0.0, self._squares / self._n - mean * mean)
         start, before = 0, 0.0
+        spread = _Spread(self._squares)
         while True:
             inner = (self._positions > start) & (self._positions < self._n)
-            positions, totals = self._positions[inner].astype(np.float64), self._totals[inner]
-            left, right = positions - start, self._n - positions
+            positions, totals = self._positions[inner], self._totals[inner]
+            left, right = (positions - start).astype(np.float64), (self._n - positions).astype(np.float64)
             means = (totals - before) / left, (self._total - totals) / right
-            best = int(np.argmax(left * right * (means[1] - means[0]) ** 2))
+            whole = (self._total - before) / (self._n - start)
+            evidence = left * _divergence(means[0], whole) + right * _divergence(means[1], whole)
+            best = int(np.argmax(evidence))
             # A fall hides a smaller rise behind it, so it is cut off and the rest looked at (binary segmentation).
             if not rising_only or means[1][best] > means[0][best] or right[best] < 2:
                 break
+            spread.take(left[best], float(totals[best]) - before)
             start, before = int(positions[best]), float(totals[best])
-        mean = self._total / self._n
+        spread.take(left[best], float(totals[best]) - before)
+        spread.take(right[best], self._total - float(totals[best]))
+        evidence *= spread.certainty
+        at = _median(positions, self._n, evidence, (means[1] > means[0]) == (means[1][best] > means[0][best]))
         return Split(
             n=self._n,
-            window=int(right[best]),
-            before=float(means[0][best]),
-            after=float(means[1][best]),
-            variance=max(0.0, self._squares / self._n - mean * mean),
+            window=int(right[at]),
+            before=float(means[0][at]),
+            after=float(means[1][at]),
+            variance=variance,
+            likeliest_window=int(right[best]),
+            likeliest_after=float(means[1][best]),
         )
 
     def state(self) -> ChangePointState:
@@ -128,6 +151,44 @@ class ChangePoint:
         before = Folded(self._positions, self._totals, self._total, self._squares)
         self._positions, self._totals, self._total, self._squares = fold(values, first, FINE, before)
         self._n += len(values)
+
+
+@dataclass(slots=True)
+class _Spread:
+    """By how much less errors vary within their parts than those that are 0 or 1."""
+
+    within: float
+    binary: float = 0.0
+
+    def take(self, n: float, total: float) -> None:
+        """One part of all errors, whose squares `within` begins with."""
+        self.within -= total * total / n
+        self.binary += total * (1.0 - min(1.0, total / n))
+
+    @property
+    def certainty(self) -> float:
+        """What the evidence of errors that are 0 or 1 is to be multiplied by: 1 for just those."""
+        return self.binary / max(self.within, LEAST_SPREAD * self.binary) if self.binary > 0.0 else 1.0
+
+
+def _divergence(means: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+    """Kullback and Leibler's, in nats an error, of errors with these means from those with the mean of the whole."""
+    # Errors of an hour that was expected to have few count for more than one.
+    means, whole = np.minimum(means, 1.0), min(whole, 1.0)
+    return _relative_entropy(means, whole) + _relative_entropy(1.0 - means, 1.0 - whole)
+
+
+def _relative_entropy(shares: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+    some = (shares > 0.0) & (whole > 0.0)
+    return np.where(some, shares * np.log(np.where(some, shares, 1.0) / (whole or 1.0)), 0.0)
+
+
+def _median(positions: NDArray[np.int64], n: int, evidence: NDArray[np.float64], allowed: NDArray[np.bool_]) -> int:
+    """Index of the position before which half of the likelihood lies; each stands for those up to the next."""
+    before = np.diff(positions, append=n) / (n - positions + RECENT)
+    likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * before
+    sums = likelihood[::-1].cumsum()
+    return len(positions) - 1 - int(sums.searchsorted(sums[-1] / 2.0))
 
 
 def fold_in_numpy(errors: NDArray[np.float64], first: int, fine: int, before: Folded) -> Folded:

@@ -204,15 +204,19 @@ class EDetector:
         split = self._change.split(rising_only=True) if n > 1 else None
         if split is None or n - split.window < LEAST_BEFORE:
             # As good as all that was seen since the last detection is worse: the change lies before it.
-            window, before, after = n, level.state.known.rate, self._change.mean
+            before, mean = min(1.0, level.state.known.rate), min(1.0, self._change.mean)
+            found = Detection(self.name, index, statistic, self._threshold, before, mean, n)
+            reported, worse = n, mean
         else:
-            window, before, after = split.window, split.before, split.after
-        before, after = min(1.0, before), min(1.0, after)
+            before, after = min(1.0, split.before), min(1.0, split.after)
+            found = Detection(self.name, index, statistic, self._threshold, before, after, split.window)
+            # A rate that is too low would be exceeded by the same drift, and report it twice.
+            reported, worse = split.likeliest_window, min(1.0, split.likeliest_after)
         self._change.reset()
         self._detected_at = self.count
-        level.detected(window, after * window)
+        level.detected(reported, worse * reported)
         self._watch(level)
-        return Detection(self.name, index, statistic, self._threshold, before, after, window)
+        return found
 
     def snapshot(self) -> bytes:
         state = EDetectorState(

@@ -181,6 +181,7 @@ def test_a_fall_of_recall_is_one_incident_in_words_and_ends_when_recall_is_back(
     assert "errors" in streams
     assert "told again because more of it has become worse" in again[-1].annotations["description"]
     assert "e_detector at outcome" in again[-1].annotations["description"]
+    assert "its accuracy fell from 98.0% to 95.3%" in again[-1].annotations["summary"]
     assert {each.starts_at for each in found} == {fired.starts_at}
     assert [each.sequence for each in found] == list(range(1, len(found) + 1))
     assert fired.incident is not None
@@ -191,7 +192,7 @@ def test_a_fall_of_recall_is_one_incident_in_words_and_ends_when_recall_is_back(
     assert fired.drift.change_at is not None
     assert "2023-11-15T00:05" <= fired.drift.change_at <= "2023-11-15T00:20"
     summary, description = fired.annotations["summary"], fired.annotations["description"]
-    assert "its recall (the share of the positives that it finds) fell from 88.7% to 56.5% in 46 positives" in summary
+    assert "its recall (the share of the positives that it finds) fell from 90.9% to 68.4% in 95 positives" in summary
     assert "positives, " in summary
     assert "e_detector on recall" in description
     assert "positives, which at this model's rate is 0.0312 times a week" in description
