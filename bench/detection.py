@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.detection_champions import recorded_streams
+from bench.detection_dating import dating
 from bench.detection_measure import PER, frozen, name_of
 from bench.detection_optimum import optimum
 from bench.detection_peers import RUN_LENGTH, Runner, adwin, always, e_detector, focus, page_hinkley, stepd
@@ -37,24 +38,27 @@ AFTERS = (0.15, 0.2, 0.4)
 REFERENCE = 5_000
 LENGTH = 20_000
 SEED = 20_260_725
-PARTS = ("frozen", "robust", "by_hour", "recall_drop", "streams", "cost")
+PARTS = ("frozen", "robust", "by_hour", "recall_drop", "streams", "dating", "cost")
 COST_OUTCOMES = 1_000_000
 COST_BATCH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Streams for false alarms and for each delay: of ours and of the peers; streams of a recall that falls."""
+    """Streams for false alarms and for each delay: of ours and of the peers; streams of a recall that falls, of changes
+    to date.
+    """
 
     ours: tuple[int, int]
     peers: tuple[int, int]
     robust: Size
     recall: int
+    dating: int
 
 
 AMOUNTS = {
-    False: Amount((1_500, 2_000), (500, 500), FULL, 40),
-    True: Amount((25, 50), (10, 20), QUICK, 4),
+    False: Amount((1_500, 2_000), (500, 500), FULL, 40, 400),
+    True: Amount((25, 50), (10, 20), QUICK, 4, 5),
 }
 
 
@@ -211,6 +215,17 @@ def show_hours(table: list[dict[str, Any]]) -> Table:
     return shown
 
 
+def show_dating(table: list[dict[str, Any]]) -> Table:
+    shown = Table(title="dating: how old a change is said to be, as a share of how old it is; quantiles")
+    for heading in ("change", "detector", "found", *table[0]["quantiles"]):
+        shown.add_column(heading)
+    for each in table:
+        change = f"{each['before']} → {each['after']}"
+        shares = (number(share, 2) for share in each["quantiles"].values())
+        shown.add_row(change, each["detector"], f"{each['found']} of {each['of']}", *shares)
+    return shown
+
+
 def show_streams(table: dict[str, Any]) -> Table:
     shown = Table(title="streams: drifts that cost the frozen champion 2 points or more")
     for heading in ("stream", "found", "false alarms", "row", "errors", "delay", "optimum", "on the same rows"):
@@ -245,6 +260,9 @@ def main(argv: list[str] | None = None) -> None:
         result["recall_drop"] = recall_drop(amount.recall, SEED)
     if "streams" in parts:
         result["streams"] = measure_streams()
+    if "dating" in parts:
+        say(f"dating: {amount.dating} streams a change")
+        result["dating"] = list(dating(amount.dating, SEED))
     if "cost" in parts:
         say("cost")
         result["cost_us"] = measure_cost()
@@ -260,6 +278,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(show_hours(result["by_hour"]))
     if result.get("streams"):
         console.print(show_streams(result["streams"]))
+    if "dating" in result:
+        console.print(show_dating(result["dating"]))
     if "recall_drop" in result:
         console.print("recall_drop:", result["recall_drop"])
     if "cost_us" in result:

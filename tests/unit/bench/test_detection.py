@@ -10,6 +10,7 @@ import pytest
 
 from bench import detection, detection_robust
 from bench.detection_champions import cusum_delay
+from bench.detection_dating import CHANGES, DETECTORS, dating
 from bench.detection_hours import SWINGS, Swing, delays_by_hour, false_alarms_by_hour, outcomes, watch_of
 from bench.detection_measure import Delays, FalseAlarms, delays, false_alarms
 from bench.detection_optimum import optimum
@@ -192,7 +193,7 @@ def test_one_object_with_the_keys_that_were_agreed(
 ) -> None:
     """`--json` prints what a script reads; without the data, the streams are null and said to be missing."""
     monkeypatch.delenv("DRIFTLINE_DATA", raising=False)
-    small = detection.Amount((2, 4), (1, 2), QUICK, 1)
+    small = detection.Amount((2, 4), (1, 2), QUICK, 1, 1)
     monkeypatch.setattr(detection, "AMOUNTS", {True: small})
     detection.main(["--quick", "--json", "--only", "frozen", "--only", "streams"])
     printed = capsys.readouterr()
@@ -252,3 +253,18 @@ def test_hours_of_a_rate_that_does_not_swing_are_all_alike() -> None:
         far.append(max(told.worst - 1.0, 1.0 - told.best))
     assert sum(each > 0.0 for each in far) <= 4
     assert max(far) < 0.15
+
+
+def test_every_change_is_dated_by_every_detector() -> None:
+    """Shares rise from quantile to quantile, and what was found is counted."""
+    table = list(dating(2, seed=2))
+    assert [(each["before"], each["after"], each["detector"]) for each in table] == [
+        (*change, name) for change in CHANGES for name in DETECTORS
+    ]
+    for each in table:
+        assert each["of"] == 2
+        if each["found"]:
+            assert isinstance(each["quantiles"], dict)
+            shares = list(each["quantiles"].values())
+            assert shares == sorted(shares)
+            assert shares[0] > 0.0
