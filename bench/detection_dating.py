@@ -27,10 +27,12 @@ DETECTORS: dict[str, Callable[[Reference], Detector]] = {
 
 
 def dating(streams: int, seed: int) -> Iterator[dict[str, object]]:
-    """One object for each change and detector: how many were found, and the quantiles of the share."""
+    """One object for each change and detector: how many were found, the quantiles of the share, and how often what
+    is said to come surely after the change does.
+    """
     for before, after in CHANGES:
         for name, make in DETECTORS.items():
-            shares = []
+            shares, sure = [], 0
             for number in range(streams):
                 rng = np.random.default_rng([seed, number])
                 made = stream(rng, steady, before, REFERENCE, BEFORE + AFTER, BEFORE, after - before)
@@ -39,12 +41,16 @@ def dating(streams: int, seed: int) -> Iterator[dict[str, object]]:
                     for each in make(Reference.of_errors(made.reference)).update_many(made.errors)
                     if each.index >= BEFORE
                 ]
-                shares += [each.window / (each.index - BEFORE + 1) for each in later[:1]]
+                for each in later[:1]:
+                    age = each.index - BEFORE + 1
+                    shares.append(each.window / age)
+                    sure += each.sure_window <= age
             yield {
                 "before": before,
                 "after": after,
                 "detector": name,
                 "found": len(shares),
                 "of": streams,
+                "sure": sure / len(shares) if shares else None,
                 "quantiles": {name_of(q): float(np.quantile(shares, q)) if shares else None for q in QUANTILES},
             }

@@ -21,6 +21,7 @@ from native.sums import Folded, folding
 
 FINE = 64  # the newest splits are all kept; the older, the sparser: distances stay below 1/32 of their age
 RECENT = 1_000  # errors; before the evidence, older changes are the less likely, or a long calm would outweigh it
+UNSURE = 0.05
 LEAST_SPREAD = 1e-9  # of errors that are 0 or 1; with less, rounding is all there is
 PENDING = 4096  # errors held before their sums are thinned
 
@@ -29,7 +30,7 @@ PENDING = 4096  # errors held before their sums are thinned
 class Split:
     """The `n` errors since the last reset, cut where the mean changed: `window` of them come after it.
 
-    After the likeliest change come `likeliest_window`, with the mean `likeliest_after`: mostly fewer and worse.
+    The last `sure_window`, with the mean `sure_after`, come after it with nineteen parts in twenty of the likelihood.
     """
 
     n: int
@@ -37,8 +38,8 @@ class Split:
     before: float
     after: float
     variance: float  # of all n
-    likeliest_window: int
-    likeliest_after: float
+    sure_window: int
+    sure_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,16 @@ class ChangePoint:
         spread.take(left[best], float(totals[best]) - before)
         spread.take(right[best], self._total - float(totals[best]))
         evidence *= spread.certainty
-        at = _median(positions, self._n, evidence, (means[1] > means[0]) == (means[1][best] > means[0][best]))
+        same_way = (means[1] > means[0]) == (means[1][best] > means[0][best])
+        at, sure = _quantiles(positions, self._n, evidence, same_way, (0.5, UNSURE))
         return Split(
             n=self._n,
             window=int(right[at]),
             before=float(means[0][at]),
             after=float(means[1][at]),
             variance=variance,
-            likeliest_window=int(right[best]),
-            likeliest_after=float(means[1][best]),
+            sure_window=int(right[sure]),
+            sure_after=float(means[1][sure]),
         )
 
     def state(self) -> ChangePointState:
@@ -168,7 +170,8 @@ class _Spread:
     @property
     def certainty(self) -> float:
         """What the evidence of errors that are 0 or 1 is to be multiplied by: 1 for just those."""
-        return self.binary / max(self.within, LEAST_SPREAD * self.binary) if self.binary > 0.0 else 1.0
+        least = LEAST_SPREAD * self.binary
+        return self.binary / max(self.within, least) if least > 0.0 else 1.0
 
 
 def _divergence(means: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
@@ -183,12 +186,18 @@ def _relative_entropy(shares: NDArray[np.float64], whole: float) -> NDArray[np.f
     return np.where(some, shares * np.log(np.where(some, shares, 1.0) / (whole or 1.0)), 0.0)
 
 
-def _median(positions: NDArray[np.int64], n: int, evidence: NDArray[np.float64], allowed: NDArray[np.bool_]) -> int:
-    """Index of the position before which half of the likelihood lies; each stands for those up to the next."""
-    before = np.diff(positions, append=n) / (n - positions + RECENT)
-    likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * before
+def _quantiles(
+    positions: NDArray[np.int64],
+    n: int,
+    evidence: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    shares: tuple[float, ...],
+) -> list[int]:
+    """Indices of the positions behind which these shares of the likelihood lie; each is for those up to the next."""
+    weights = np.diff(positions, append=n) / (n - positions + RECENT)
+    likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * weights
     sums = likelihood[::-1].cumsum()
-    return len(positions) - 1 - int(sums.searchsorted(sums[-1] / 2.0))
+    return [len(positions) - 1 - int(sums.searchsorted(sums[-1] * share)) for share in shares]
 
 
 def fold_in_numpy(errors: NDArray[np.float64], first: int, fine: int, before: Folded) -> Folded:

@@ -193,13 +193,15 @@ class EDetector:
         if split is None or n - split.window < LEAST_BEFORE:
             # As good as all that was seen since the last detection is worse: the change lies before it.
             before, mean = min(1.0, level.state.known.rate), min(1.0, self._change.mean)
-            found = Detection(self.name, index, statistic, self._threshold, before, mean, n)
+            found = Detection(self.name, index, statistic, self._threshold, before, mean, n, n)
             reported, worse = n, mean
         else:
             before, after = min(1.0, split.before), min(1.0, split.after)
-            found = Detection(self.name, index, statistic, self._threshold, before, after, split.window)
+            found = Detection(
+                self.name, index, statistic, self._threshold, before, after, split.window, split.sure_window
+            )
             # A rate that is too low would be exceeded by the same drift, and report it twice.
-            reported, worse = split.likeliest_window, min(1.0, split.likeliest_after)
+            reported, worse = split.sure_window, min(1.0, split.sure_after)
         self._change.reset()
         self._detected_at = self.count
         level.detected(reported, worse * reported)

@@ -8,7 +8,7 @@ An outcome is a *code*: 1 if it was positive, plus 2 if positive was predicted.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -136,8 +136,7 @@ class FourRates:
             places = np.flatnonzero(codes & rate.bit if rate.positive else ~codes & rate.bit)
             wrong = (codes[places] == rate.wrong).astype(np.float64)
             for each in part.update_many(seconds[places], wrong, self.count + 1 + places):
-                place = int(places[each.index])
-                found.append(PartDetection(each.stream, place, each.detection, each.change_s, each.allotted))
+                found.append(replace(each, index=int(places[each.index])))
         self.count += len(codes)
         return sorted(found, key=lambda each: each.index)
 

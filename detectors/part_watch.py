@@ -53,13 +53,15 @@ class PartState:
 @dataclass(frozen=True, slots=True)
 class PartDetection:
     """A part got worse. `index` is the place in the batch, `change_s` the second of the first outcome after the
-    estimated change; the detection's own numbers count outcomes of the part.
+    estimated change, `changed_by_s` of the first that surely comes after it; the detection's own numbers count outcomes
+    of the part.
     """
 
     stream: str
     index: int
     detection: Detection
     change_s: int
+    changed_by_s: int
     allotted: Allotted
 
 
@@ -171,8 +173,10 @@ class PartWatch:
             end = int(np.searchsorted(seconds, seconds[index], side="right"))
             self._remember(seconds[start:end], before + start)
             start = end
-            change_s = self._second_of(max(1, before + index + 2 - each.window))
-            placed.append(PartDetection(self.stream, index, each, change_s, allotted))
+            change_s, changed_by_s = (
+                self._second_of(max(1, before + index + 2 - window)) for window in (each.window, each.sure_window)
+            )
+            placed.append(PartDetection(self.stream, index, each, change_s, changed_by_s, allotted))
         self._remember(seconds[start:], before + start)
         return placed
 

@@ -94,7 +94,9 @@ class RiverBinary:
 
     def _detection(self, index: int, statistic: float, threshold: float) -> Detection:
         split = self._change.split(rising_only=True)
-        return Detection(self.name, index, statistic, threshold, split.before, split.after, split.window)
+        return Detection(
+            self.name, index, statistic, threshold, split.before, split.after, split.window, split.sure_window
+        )
 
     def snapshot(self) -> bytes:
         return seal(FORMAT, RiverState(self.structure, self.count, self._fired, self._fields(), self._change.state()))

@@ -90,7 +90,8 @@ class Outcome(msgspec.Struct, gc=False):
 class Drift(msgspec.Struct, omit_defaults=True):
     """The evidence of an alert.
 
-    ``change_at`` is the estimated change point in stream time (RFC 3339); ``change_offsets`` maps an input partition
+    ``change_at`` is the estimated change point in stream time (RFC 3339), as likely too early as too late, and
+    ``changed_by`` a time by which the change had happened in all likelihood; ``change_offsets`` maps an input partition
     to the outcome offset there; ``before`` and ``after`` are mean errors (share of wrong predictions, or mean
     absolute error) on either side of it; ``outcomes_since_change`` counts the outcomes after it.
     """
@@ -108,6 +109,7 @@ class Drift(msgspec.Struct, omit_defaults=True):
     detected_offset: int | None = None
     outcomes_seen: int | None = None
     outcomes_since_change: int | None = None
+    changed_by: str | None = None
     version: str | None = None
     window: str | None = None
     evidence: list[dict[str, Any]] = []

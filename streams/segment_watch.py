@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,8 +109,7 @@ class SegmentWatch:
                 until_s = int(seconds[first]) + int(3_600 * self._settings.baseline_hours)
                 watched = self._watched[name] = self._made(name, before + first, until_s)
             for each in watched.part.update_many(seconds[places], values[places], before + 1 + places):
-                place = int(places[each.index])
-                found.append((code, PartDetection(name, place, each.detection, each.change_s, each.allotted)))
+                found.append((code, replace(each, stream=name, index=int(places[each.index]))))
         return found
 
     def baseline(self, segment: str) -> Baseline | None:

@@ -63,8 +63,8 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` is known of a rate's and of a
-    segment's.
+    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` and ``changed_by_s`` are those
+    of a rate or of a segment.
     """
 
     index: int
@@ -73,6 +73,7 @@ class _Found:
     allotted: Allotted | None
     stream: str = ALL_OUTCOMES
     change_s: int = -1
+    changed_by_s: int = -1
     segment: str = ""
     by_hour: bool = False
 
@@ -317,11 +318,19 @@ class VersionWatch:
 
     def _of_rate(self, found: PartDetection, index: int) -> _Found:
         rank = 1 + len(self._settings.evidence) + list(RATES).index(found.stream)
-        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s)
+        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s, found.changed_by_s)
 
     def _of_segment(self, found: PartDetection, place: int) -> _Found:
         rank = 1 + len(self._settings.evidence) + len(RATES) + place
-        return _Found(found.index, rank, found.detection, found.allotted, change_s=found.change_s, segment=found.stream)
+        return _Found(
+            found.index,
+            rank,
+            found.detection,
+            found.allotted,
+            change_s=found.change_s,
+            changed_by_s=found.changed_by_s,
+            segment=found.stream,
+        )
 
     def _feed(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
         """Feed errors under one budget, the first of them at an index of the batch."""
@@ -396,8 +405,10 @@ class VersionWatch:
         detection = found.detection
         if found.change_s >= 0:
             change_s, change_offsets = found.change_s, self._marks.offsets_at(found.change_s)
+            changed_by_s = found.changed_by_s
         else:
             change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
+            changed_by_s, _ = self._marks.locate(max(1, number - detection.sure_window + 1))
         return Evidence(
             detector=detection.detector,
             statistic=detection.statistic,
@@ -417,6 +428,7 @@ class VersionWatch:
             stream=found.stream,
             segment=found.segment,
             by_hour=found.by_hour,
+            changed_by_s=changed_by_s,
         )
 
     @property

@@ -127,14 +127,29 @@ def test_absolute_errors_are_dated_as_sharply_as_they_show_it(factor: float) -> 
     assert np.mean(np.array(found) < 0.2) < 0.1
 
 
-def test_the_likeliest_change_is_told_too() -> None:
-    """It has the rate that a drift is not to be reported for again: mostly higher than that since the median."""
-    worse = []
-    for seed in range(40):
+def test_the_sure_part_is_of_the_change_alone() -> None:
+    """In all but a few streams it is no older than the change; the rate since then is the higher one."""
+    young, worse = 0, []
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         change = ChangePoint()
         change.extend((rng.random(4_300) < np.repeat((0.02, 0.08), (4_000, 300))).astype(np.float64))
         change.extend([1.0])
         split = change.split(rising_only=True)
-        worse.append(split.likeliest_after - split.after)
+        assert split.sure_window <= split.window
+        young += split.sure_window <= 301
+        worse.append(split.sure_after - split.after)
+    assert young >= 85
     assert np.median(worse) > 0.0
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0] * 50, [1.0] * 50, [0.3] * 50, [5e-324] * 40 + [0.0] * 9 + [1e-310], [0.0, 1.0]]
+)
+def test_errors_without_a_spread_are_dated_too(values: list[float]) -> None:
+    """No warning of a division; there may be nothing to tell."""
+    change = ChangePoint()
+    change.extend(values)
+    for rising_only in (False, True):
+        split = change.split(rising_only)
+        assert 1 <= split.sure_window <= split.window < len(values)

@@ -248,6 +248,8 @@ def test_rows_that_the_version_was_made_of_say_nothing(poisoned: tuple[Loop, Run
     assert ended.state == "released"
     assert ended.reason == "0 of 600 rows could be compared within 600 s, and it was not found worse on them"
     assert loop.state.aliases["champion"] == "2"
+    bare = {"labels": {"alertname": "ModelAccuracyDropped", "model": "loans"}, "drift": None}
+    assert loop.alerted(fingerprint="f9", **bare).since_ms is None, "it has learnt the change"
 
 
 def test_rows_without_features_are_left_out(poisoned: tuple[Loop, Run]) -> None:

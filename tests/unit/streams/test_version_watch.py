@@ -614,3 +614,20 @@ def test_a_regression_is_watched_by_the_hour_too() -> None:
     assert 38.0 < (watch.pagers.level or 0.0) < 50.0
     found = watch.feed(prices(0.3, 64.0, 2, START_S + 5 * 86_400))
     assert [each.detector for each in found] == ["e_detector"]
+
+
+def test_a_drift_tells_when_it_began_and_by_when_it_surely_had() -> None:
+    """Both lie behind the change, one about as often before it as after it; the second is the later one."""
+    began, surely = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        watch = VersionWatch("accuracy", SETTINGS)
+        watch.feed(errors((rng.random(6_000) < 0.02).astype(np.float64)))
+        found = watch.feed(errors((rng.random(3_000) < 0.08).astype(np.float64), later(6_000)))
+        first = next(each for each in found if each.detector == "e_detector")
+        assert first.changed_by_s is not None
+        assert first.change_s <= first.changed_by_s <= first.detected_s
+        began.append(first.change_s - later(6_000))
+        surely.append(first.changed_by_s - later(6_000))
+    assert abs(np.median(began)) <= 8
+    assert sum(each >= 0 for each in surely) >= 15
