@@ -44,7 +44,7 @@ def dating(streams: int, seed: int) -> Iterator[dict[str, object]]:
                 for each in later[:1]:
                     age = each.index - BEFORE + 1
                     shares.append(each.window / age)
-                    sure += each.sure_window <= age
+                    sure += each.least_squares_window <= age
             yield {
                 "before": before,
                 "after": after,

@@ -102,7 +102,7 @@ class Adwin:
             before=split.before,
             after=split.after,
             window=split.window,
-            sure_window=split.sure_window,
+            least_squares_window=split.least_squares_window,
         )
 
     def _bound(self, split: Split) -> float:

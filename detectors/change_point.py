@@ -12,6 +12,7 @@ and the likeliest split is too young by a tenth; half of the medians are too you
 only the cumulative sums at the candidate splits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,6 @@ from native.sums import Folded, folding
 
 FINE = 64  # the newest splits are all kept; the older, the sparser: distances stay below 1/32 of their age
 RECENT = 1_000  # errors; before the evidence, older changes are the less likely, or a long calm would outweigh it
-UNSURE = 0.05
 LEAST_SPREAD = 1e-9  # of errors that are 0 or 1; with less, rounding is all there is
 PENDING = 4096  # errors held before their sums are thinned
 
@@ -30,7 +30,8 @@ PENDING = 4096  # errors held before their sums are thinned
 class Split:
     """The `n` errors since the last reset, cut where the mean changed: `window` of them come after it.
 
-    The last `sure_window`, with the mean `sure_after`, come after it with nineteen parts in twenty of the likelihood.
+    `least_squares_window`, with the mean `least_squares_after`, come after the split with the least squared error: far
+    too few where errors are rare, and then worse ones.
     """
 
     n: int
@@ -38,8 +39,8 @@ class Split:
     before: float
     after: float
     variance: float  # of all n
-    sure_window: int
-    sure_after: float
+    least_squares_window: int
+    least_squares_after: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,21 @@ class ChangePoint:
         if self._n < 2:
             raise ValueError(f"{self._n} errors have no change between them")
         mean = self._total / self._n
-        variance = max(0.0, self._squares / self._n - mean * mean)
+        cut, squared = self._cut(rising_only, _likelihood), self._cut(rising_only, _squares)
+        same_way = (cut.means[1] > cut.means[0]) == (cut.means[1][cut.best] > cut.means[0][cut.best])
+        at = _median(cut.positions, self._n, cut.evidence * cut.spread.certainty, same_way)
+        return Split(
+            n=self._n,
+            window=int(cut.right[at]),
+            before=float(cut.means[0][at]),
+            after=float(cut.means[1][at]),
+            variance=max(0.0, self._squares / self._n - mean * mean),
+            least_squares_window=int(squared.right[squared.best]),
+            least_squares_after=float(squared.means[1][squared.best]),
+        )
+
+    def _cut(self, rising_only: bool, measure: "_Measure") -> "_Cut":
+        """The candidate splits behind the last fall that has more evidence than any rise behind it."""
         start, before = 0, 0.0
         spread = _Spread(self._squares)
         while True:
@@ -106,8 +121,7 @@ class ChangePoint:
             positions, totals = self._positions[inner], self._totals[inner]
             left, right = (positions - start).astype(np.float64), (self._n - positions).astype(np.float64)
             means = (totals - before) / left, (self._total - totals) / right
-            whole = (self._total - before) / (self._n - start)
-            evidence = left * _divergence(means[0], whole) + right * _divergence(means[1], whole)
+            evidence = measure(left, right, means, (self._total - before) / (self._n - start))
             best = int(np.argmax(evidence))
             # A fall hides a smaller rise behind it, so it is cut off and the rest looked at (binary segmentation).
             if not rising_only or means[1][best] > means[0][best] or right[best] < 2:
@@ -116,18 +130,7 @@ class ChangePoint:
             start, before = int(positions[best]), float(totals[best])
         spread.take(left[best], float(totals[best]) - before)
         spread.take(right[best], self._total - float(totals[best]))
-        evidence *= spread.certainty
-        same_way = (means[1] > means[0]) == (means[1][best] > means[0][best])
-        at, sure = _quantiles(positions, self._n, evidence, same_way, (0.5, UNSURE))
-        return Split(
-            n=self._n,
-            window=int(right[at]),
-            before=float(means[0][at]),
-            after=float(means[1][at]),
-            variance=variance,
-            sure_window=int(right[sure]),
-            sure_after=float(means[1][sure]),
-        )
+        return _Cut(positions, right, means, evidence, best, spread)
 
     def state(self) -> ChangePointState:
         self._fold()
@@ -174,6 +177,44 @@ class _Spread:
         return self.binary / max(self.within, least) if least > 0.0 else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Candidate splits, the errors behind each, the means on its sides and what speaks for it; `best` has most."""
+
+    positions: NDArray[np.int64]
+    right: NDArray[np.float64]
+    means: tuple[NDArray[np.float64], NDArray[np.float64]]
+    evidence: NDArray[np.float64]
+    best: int
+    spread: _Spread
+
+
+_Measure = Callable[
+    [NDArray[np.float64], NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]], float],
+    NDArray[np.float64],
+]
+
+
+def _squares(
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+    means: tuple[NDArray[np.float64], NDArray[np.float64]],
+    whole: float,
+) -> NDArray[np.float64]:
+    """By how much the squares around two means are smaller than around one, but for a factor."""
+    return left * right * (means[1] - means[0]) ** 2
+
+
+def _likelihood(
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+    means: tuple[NDArray[np.float64], NDArray[np.float64]],
+    whole: float,
+) -> NDArray[np.float64]:
+    """By how much two rates make the errors likelier than one does, in nats."""
+    return left * _divergence(means[0], whole) + right * _divergence(means[1], whole)
+
+
 def _divergence(means: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
     """Kullback and Leibler's, in nats an error, of errors with these means from those with the mean of the whole."""
     # Errors of an hour that was expected to have few count for more than one.
@@ -186,18 +227,12 @@ def _relative_entropy(shares: NDArray[np.float64], whole: float) -> NDArray[np.f
     return np.where(some, shares * np.log(np.where(some, shares, 1.0) / (whole or 1.0)), 0.0)
 
 
-def _quantiles(
-    positions: NDArray[np.int64],
-    n: int,
-    evidence: NDArray[np.float64],
-    allowed: NDArray[np.bool_],
-    shares: tuple[float, ...],
-) -> list[int]:
-    """Indices of the positions behind which these shares of the likelihood lie; each is for those up to the next."""
+def _median(positions: NDArray[np.int64], n: int, evidence: NDArray[np.float64], allowed: NDArray[np.bool_]) -> int:
+    """Index of the position before which half of the likelihood lies; each stands for those up to the next."""
     weights = np.diff(positions, append=n) / (n - positions + RECENT)
     likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * weights
     sums = likelihood[::-1].cumsum()
-    return [len(positions) - 1 - int(sums.searchsorted(sums[-1] * share)) for share in shares]
+    return len(positions) - 1 - int(sums.searchsorted(sums[-1] / 2.0))
 
 
 def fold_in_numpy(errors: NDArray[np.float64], first: int, fine: int, before: Folded) -> Folded:

@@ -198,10 +198,10 @@ class EDetector:
         else:
             before, after = min(1.0, split.before), min(1.0, split.after)
             found = Detection(
-                self.name, index, statistic, self._threshold, before, after, split.window, split.sure_window
+                self.name, index, statistic, self._threshold, before, after, split.window, split.least_squares_window
             )
             # A rate that is too low would be exceeded by the same drift, and report it twice.
-            reported, worse = split.sure_window, min(1.0, split.sure_after)
+            reported, worse = split.least_squares_window, min(1.0, split.least_squares_after)
         self._change.reset()
         self._detected_at = self.count
         level.detected(reported, worse * reported)

@@ -156,7 +156,7 @@ class PageHinkley:
             before=split.before,
             after=split.after,
             window=split.window,
-            sure_window=split.sure_window,
+            least_squares_window=split.least_squares_window,
         )
 
     def snapshot(self) -> bytes:

@@ -53,7 +53,7 @@ class PartState:
 @dataclass(frozen=True, slots=True)
 class PartDetection:
     """A part got worse. `index` is the place in the batch, `change_s` the second of the first outcome after the
-    estimated change, `changed_by_s` of the first that surely comes after it; the detection's own numbers count outcomes
+    estimated change, `train_from_s` of the first that surely comes after it; the detection's own numbers count outcomes
     of the part.
     """
 
@@ -61,7 +61,7 @@ class PartDetection:
     index: int
     detection: Detection
     change_s: int
-    changed_by_s: int
+    train_from_s: int
     allotted: Allotted
 
 
@@ -173,10 +173,11 @@ class PartWatch:
             end = int(np.searchsorted(seconds, seconds[index], side="right"))
             self._remember(seconds[start:end], before + start)
             start = end
-            change_s, changed_by_s = (
-                self._second_of(max(1, before + index + 2 - window)) for window in (each.window, each.sure_window)
+            change_s, train_from_s = (
+                self._second_of(max(1, before + index + 2 - window))
+                for window in (each.window, each.least_squares_window)
             )
-            placed.append(PartDetection(self.stream, index, each, change_s, changed_by_s, allotted))
+            placed.append(PartDetection(self.stream, index, each, change_s, train_from_s, allotted))
         self._remember(seconds[start:], before + start)
         return placed
 

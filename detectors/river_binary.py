@@ -95,7 +95,7 @@ class RiverBinary:
     def _detection(self, index: int, statistic: float, threshold: float) -> Detection:
         split = self._change.split(rising_only=True)
         return Detection(
-            self.name, index, statistic, threshold, split.before, split.after, split.window, split.sure_window
+            self.name, index, statistic, threshold, split.before, split.after, split.window, split.least_squares_window
         )
 
     def snapshot(self) -> bytes:

@@ -118,17 +118,11 @@ class Retrainer:
 
     def _known_change(self, run: Run) -> int | None:
         """An accuracy rule knows no change point; a detector's alert about the same version may have said one, or about
-        one that has been taken back: then nobody has learnt that change. A version on probation has not proved yet
-        that it has learnt the one that it was trained for.
+        one that has been taken back: then nobody has learnt that change.
         """
         runs = self.runs.of(run.model)
         versions = {run.champion, *(str(r.version) for r in runs if r.state == "rolled_back")}
-
-        def not_learnt(other: Run) -> bool:
-            unproved = other.on_probation and str(other.version) == run.champion
-            return unproved or other.state == "rolled_back" or other.champion in versions
-
-        return newest_change_ms(filter(not_learnt, runs))
+        return newest_change_ms(r for r in runs if r.champion in versions or r.state == "rolled_back")
 
     def look(self, labels: LabelCounts) -> list[Run]:
         """Record the runs that new labels or a schedule start now."""

@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, frozen=True):
     alarms that this means; both are None for a detector that runs beside those that page. ``stream``: ``errors``, or
     the rate that fell (1 − error): ``before``, ``after``, ``outcomes_since_change`` and ``run_length`` are of its own
     outcomes then. ``segment``: of its outcomes alone it was found, and they are what is counted; empty: of all.
-    ``change_s`` is as likely too early as too late; from ``changed_by_s`` on all outcomes come after the change, with
+    ``change_s`` is as likely too early as too late; from ``train_from_s`` on all outcomes come after the change, with
     nineteen parts in twenty of the likelihood. ``by_hour``: each error was held against what its hour lets expect, and
     ``before`` and ``after`` are of an average hour.
     """
@@ -66,7 +66,7 @@ class Evidence(msgspec.Struct, frozen=True):
     stream: str = ALL_OUTCOMES
     segment: str = ""
     by_hour: bool = False
-    changed_by_s: int | None = None
+    train_from_s: int | None = None
 
     @property
     def of_rate(self) -> bool:
@@ -76,7 +76,7 @@ class Evidence(msgspec.Struct, frozen=True):
     def as_json(self) -> dict[str, Any]:
         """The evidence with times in RFC 3339 and partitions as text, as JSON wants its keys."""
         fields = msgspec.structs.asdict(self)
-        del fields["change_s"], fields["detected_s"], fields["changed_by_s"]
+        del fields["change_s"], fields["detected_s"], fields["train_from_s"]
         if not self.segment:
             del fields["segment"]
         if not self.by_hour:
@@ -86,7 +86,7 @@ class Evidence(msgspec.Struct, frozen=True):
             "change_offsets": {str(partition): offset for partition, offset in self.change_offsets.items()},
             "change_at": rfc3339(self.change_s * 1000),
             "detected_at": rfc3339(self.detected_s * 1000),
-            **({} if self.changed_by_s is None else {"changed_by": rfc3339(self.changed_by_s * 1000)}),
+            **({} if self.train_from_s is None else {"train_from": rfc3339(self.train_from_s * 1000)}),
         }
 
 

@@ -123,8 +123,8 @@ def _evidence(found: dict[str, Any]) -> Evidence:
     fields = {name: found[name] for name in Evidence.__struct_fields__ if name in found}
     fields["change_offsets"] = {int(p): offset for p, offset in found["change_offsets"].items()}
     fields["change_s"], fields["detected_s"] = seconds(found["change_at"]), seconds(found["detected_at"])
-    if "changed_by" in found:
-        fields["changed_by_s"] = seconds(found["changed_by"])
+    if "train_from" in found:
+        fields["train_from_s"] = seconds(found["train_from"])
     return msgspec.convert(fields, Evidence)
 
 

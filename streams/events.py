@@ -91,7 +91,7 @@ class Drift(msgspec.Struct, omit_defaults=True):
     """The evidence of an alert.
 
     ``change_at`` is the estimated change point in stream time (RFC 3339), as likely too early as too late, and
-    ``changed_by`` a time by which the change had happened in all likelihood; ``change_offsets`` maps an input partition
+    ``train_from`` a time by which the change had happened in all likelihood; ``change_offsets`` maps an input partition
     to the outcome offset there; ``before`` and ``after`` are mean errors (share of wrong predictions, or mean
     absolute error) on either side of it; ``outcomes_since_change`` counts the outcomes after it.
     """
@@ -109,7 +109,7 @@ class Drift(msgspec.Struct, omit_defaults=True):
     detected_offset: int | None = None
     outcomes_seen: int | None = None
     outcomes_since_change: int | None = None
-    changed_by: str | None = None
+    train_from: str | None = None
     version: str | None = None
     window: str | None = None
     evidence: list[dict[str, Any]] = []

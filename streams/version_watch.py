@@ -63,7 +63,7 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` and ``changed_by_s`` are those
+    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` and ``train_from_s`` are those
     of a rate or of a segment.
     """
 
@@ -73,7 +73,7 @@ class _Found:
     allotted: Allotted | None
     stream: str = ALL_OUTCOMES
     change_s: int = -1
-    changed_by_s: int = -1
+    train_from_s: int = -1
     segment: str = ""
     by_hour: bool = False
 
@@ -318,7 +318,7 @@ class VersionWatch:
 
     def _of_rate(self, found: PartDetection, index: int) -> _Found:
         rank = 1 + len(self._settings.evidence) + list(RATES).index(found.stream)
-        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s, found.changed_by_s)
+        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s, found.train_from_s)
 
     def _of_segment(self, found: PartDetection, place: int) -> _Found:
         rank = 1 + len(self._settings.evidence) + len(RATES) + place
@@ -328,7 +328,7 @@ class VersionWatch:
             found.detection,
             found.allotted,
             change_s=found.change_s,
-            changed_by_s=found.changed_by_s,
+            train_from_s=found.train_from_s,
             segment=found.stream,
         )
 
@@ -405,10 +405,10 @@ class VersionWatch:
         detection = found.detection
         if found.change_s >= 0:
             change_s, change_offsets = found.change_s, self._marks.offsets_at(found.change_s)
-            changed_by_s = found.changed_by_s
+            train_from_s = found.train_from_s
         else:
             change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
-            changed_by_s, _ = self._marks.locate(max(1, number - detection.sure_window + 1))
+            train_from_s, _ = self._marks.locate(max(1, number - detection.least_squares_window + 1))
         return Evidence(
             detector=detection.detector,
             statistic=detection.statistic,
@@ -428,7 +428,7 @@ class VersionWatch:
             stream=found.stream,
             segment=found.segment,
             by_hour=found.by_hour,
-            changed_by_s=changed_by_s,
+            train_from_s=train_from_s,
         )
 
     @property

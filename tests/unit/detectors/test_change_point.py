@@ -127,19 +127,18 @@ def test_absolute_errors_are_dated_as_sharply_as_they_show_it(factor: float) -> 
     assert np.mean(np.array(found) < 0.2) < 0.1
 
 
-def test_the_sure_part_is_of_the_change_alone() -> None:
-    """In all but a few streams it is no older than the change; the rate since then is the higher one."""
-    young, worse = 0, []
+def test_the_split_of_least_squares_is_told_too() -> None:
+    """It is the younger one where errors are rare, and the rate since then the higher one."""
+    younger, worse = 0, []
     for seed in range(100):
         rng = np.random.default_rng(seed)
         change = ChangePoint()
         change.extend((rng.random(4_300) < np.repeat((0.02, 0.08), (4_000, 300))).astype(np.float64))
         change.extend([1.0])
         split = change.split(rising_only=True)
-        assert split.sure_window <= split.window
-        young += split.sure_window <= 301
-        worse.append(split.sure_after - split.after)
-    assert young >= 85
+        younger += split.least_squares_window <= split.window
+        worse.append(split.least_squares_after - split.after)
+    assert younger >= 90
     assert np.median(worse) > 0.0
 
 
@@ -152,4 +151,5 @@ def test_errors_without_a_spread_are_dated_too(values: list[float]) -> None:
     change.extend(values)
     for rising_only in (False, True):
         split = change.split(rising_only)
-        assert 1 <= split.sure_window <= split.window < len(values)
+        assert 1 <= split.window < len(values)
+        assert 1 <= split.least_squares_window < len(values)

@@ -19,7 +19,7 @@ from streams.rules import Recently
 START_S = 1_700_000_000
 FOUND = Evidence(
     "adwin", 0.2, 0.1, "accuracy", 0.05, 0.31, START_S - 60, {0: 17}, START_S, 2, 99, outcomes_seen=4100,
-    outcomes_since_change=100, changed_by_s=START_S - 30,
+    outcomes_since_change=100, train_from_s=START_S - 30,
 )  # fmt: skip
 
 
@@ -82,12 +82,12 @@ def test_identity_leaves_out_severity_and_version() -> None:
 
 
 def test_the_evidence_places_the_change_in_time_and_in_the_log() -> None:
-    """``change_at`` is said to people, retraining starts at ``changed_by``; the offsets are where to look."""
+    """``change_at`` is said to people, retraining starts at ``train_from``; the offsets are where to look."""
     drift = alert(raised(DRIFT)).drift
     assert drift is not None
     assert (drift.detector, drift.version, drift.metric) == ("adwin", "7", "accuracy")
     assert (drift.change_at, drift.change_offsets) == ("2023-11-14T22:12:20.000Z", {"0": 17})
-    assert drift.changed_by == "2023-11-14T22:12:50.000Z"
+    assert drift.train_from == "2023-11-14T22:12:50.000Z"
     assert (drift.detected_partition, drift.detected_offset, drift.outcomes_seen) == (2, 99, 4100)
     assert drift.outcomes_since_change == 100
     assert [each["detector"] for each in drift.evidence] == ["adwin"]
