@@ -217,11 +217,11 @@ def show_hours(table: list[dict[str, Any]]) -> Table:
 
 def show_dating(table: list[dict[str, Any]]) -> Table:
     shown = Table(title="dating: how old a change is said to be, as a share of how old it is; quantiles")
-    for heading in ("change", "detector", "found", *table[0]["quantiles"], "sure part"):
+    for heading in ("change", "detector", "found", *table[0]["quantiles"], "least squares"):
         shown.add_column(heading)
     for each in table:
         change = f"{each['before']} → {each['after']}"
-        shares = (number(share, 2) for share in (*each["quantiles"].values(), each["sure"]))
+        shares = (number(share, 2) for share in (*each["quantiles"].values(), each["least_squares"]))
         shown.add_row(change, each["detector"], f"{each['found']} of {each['of']}", *shares)
     return shown
 

@@ -27,12 +27,12 @@ DETECTORS: dict[str, Callable[[Reference], Detector]] = {
 
 
 def dating(streams: int, seed: int) -> Iterator[dict[str, object]]:
-    """One object for each change and detector: how many were found, the quantiles of the share, and how often what
-    is said to come surely after the change does.
+    """One object for each change and detector: how many were found, the quantiles of the share, and the median of
+    that of least squares.
     """
     for before, after in CHANGES:
         for name, make in DETECTORS.items():
-            shares, sure = [], 0
+            shares, squares = [], []
             for number in range(streams):
                 rng = np.random.default_rng([seed, number])
                 made = stream(rng, steady, before, REFERENCE, BEFORE + AFTER, BEFORE, after - before)
@@ -44,13 +44,13 @@ def dating(streams: int, seed: int) -> Iterator[dict[str, object]]:
                 for each in later[:1]:
                     age = each.index - BEFORE + 1
                     shares.append(each.window / age)
-                    sure += each.least_squares_window <= age
+                    squares.append(each.least_squares_window / age)
             yield {
                 "before": before,
                 "after": after,
                 "detector": name,
                 "found": len(shares),
                 "of": streams,
-                "sure": sure / len(shares) if shares else None,
                 "quantiles": {name_of(q): float(np.quantile(shares, q)) if shares else None for q in QUANTILES},
+                "least_squares": float(np.median(squares)) if squares else None,
             }

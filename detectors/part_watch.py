@@ -53,8 +53,8 @@ class PartState:
 @dataclass(frozen=True, slots=True)
 class PartDetection:
     """A part got worse. `index` is the place in the batch, `change_s` the second of the first outcome after the
-    estimated change, `train_from_s` of the first that surely comes after it; the detection's own numbers count outcomes
-    of the part.
+    estimated change, `train_from_s` that of the first behind the split of least squares; the detection's own numbers
+    count outcomes of the part.
     """
 
     stream: str

@@ -151,8 +151,8 @@ def _minutes(text: str) -> int:
 
 
 def change_ms(alert: Alert) -> int | None:
-    """Where training may begin: when the change had surely happened, in stream time, or the estimated change point of
-    who says no more; None if the alert names none.
+    """Where training may begin, in stream time: where the alert says so, or at its estimated change point; None if it
+    names none.
 
     A change that is dated to a whole second, as the monitor does, happened somewhere within it: training begins after
     it. Rows of the old concept do more harm than rows of the new one left out: 200 of them among 630 cost 15 points of

@@ -43,9 +43,9 @@ class Evidence(msgspec.Struct, frozen=True):
     alarms that this means; both are None for a detector that runs beside those that page. ``stream``: ``errors``, or
     the rate that fell (1 − error): ``before``, ``after``, ``outcomes_since_change`` and ``run_length`` are of its own
     outcomes then. ``segment``: of its outcomes alone it was found, and they are what is counted; empty: of all.
-    ``change_s`` is as likely too early as too late; from ``train_from_s`` on all outcomes come after the change, with
-    nineteen parts in twenty of the likelihood. ``by_hour``: each error was held against what its hour lets expect, and
-    ``before`` and ``after`` are of an average hour.
+    ``change_s`` is as likely too early as too late; ``train_from_s``, where retraining begins, is the split of least
+    squares, which is later where errors are rare. ``by_hour``: each error was held against what its hour lets expect,
+    and ``before`` and ``after`` are of an average hour.
     """
 
     detector: str

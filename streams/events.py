@@ -91,8 +91,8 @@ class Drift(msgspec.Struct, omit_defaults=True):
     """The evidence of an alert.
 
     ``change_at`` is the estimated change point in stream time (RFC 3339), as likely too early as too late, and
-    ``train_from`` a time by which the change had happened in all likelihood; ``change_offsets`` maps an input partition
-    to the outcome offset there; ``before`` and ``after`` are mean errors (share of wrong predictions, or mean
+    ``train_from`` where retraining begins, which is later where errors are rare; ``change_offsets`` maps an input
+    partition to the outcome offset there; ``before`` and ``after`` are mean errors (share of wrong predictions, or mean
     absolute error) on either side of it; ``outcomes_since_change`` counts the outcomes after it.
     """
 
