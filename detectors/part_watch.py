@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.acceptable import Allowance
 from detectors.baseline import LARGEST, keep_before
 from detectors.budget import BY_PROOF, Allotted, Watched, allot
 from detectors.dump import FIRST_DAY_S
@@ -210,9 +209,7 @@ class PartWatch:
         reference = self._state.learner.reference(self.scale)
         watched = Watched(self.stream, BY_PROOF, 1.0, reference.rate)
         [self.allotted] = allot(self.budget, self._rate.per_s, [watched])
-        run_length = self.allotted.run_length
-        margin = max(MARGIN, Allowance.of(run_length).margin)
-        self.detector = EDetector(threshold=run_length, margin=margin, reference=reference)
+        self.detector = EDetector(threshold=self.allotted.run_length, margin=MARGIN, reference=reference)
         return self.detector
 
     def _recalibrate(self) -> None:

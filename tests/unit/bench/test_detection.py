@@ -159,7 +159,7 @@ def test_delays_leave_out_streams_that_had_alarmed_and_keep_those_that_never_do(
 
 
 def test_every_case_is_measured_at_every_rate_and_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small run has all cells, with at most twice the largest budget's false alarms where the reference is whole.
+    """A small run has all cells, with the false alarms within reach of the budget where the reference is whole.
 
     What is monitored takes seconds a stream: the next test has one.
     """
@@ -167,7 +167,7 @@ def test_every_case_is_measured_at_every_rate_and_budget(monkeypatch: pytest.Mon
     table = list(cells(Size({1.0: 1, 0.1: 1, 0.01: 1}, 40_000, 2, 1, 0), seed=5))
     assert len(table) == 9 * (len(CASES) - 1)
     whole = [each for each in table if each["case"] == "swing" and each["reference"] == PERIOD]
-    assert sum(float(str(each["realised"])) > 2.0 for each in whole) == 0
+    assert sum(float(str(each["realised"])) > 1.0 for each in whole) == 0
 
 
 def test_the_monitor_learns_a_night_that_the_detector_alone_takes_for_a_drift() -> None:
