@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from native.sums import Folded, folding
 
+Floats = NDArray[np.float64]
+
 FINE = 64  # the newest splits are all kept; the older, the sparser: distances stay below 1/32 of their age
 RECENT = 1_000  # errors; before the evidence, older changes are the less likely, or a long calm would outweigh it
 LEAST_SPREAD = 1e-9  # of errors that are 0 or 1; with less, rounding is all there is
@@ -99,38 +101,33 @@ class ChangePoint:
         if self._n < 2:
             raise ValueError(f"{self._n} errors have no change between them")
         mean = self._total / self._n
-        cut, squared = self._cut(rising_only, _likelihood), self._cut(rising_only, _squares)
-        same_way = (cut.means[1] > cut.means[0]) == (cut.means[1][cut.best] > cut.means[0][cut.best])
-        at = _median(cut.positions, self._n, cut.evidence * cut.spread.certainty, same_way)
+        cut, squared = self._cut(rising_only, _Splits.likelihood), self._cut(rising_only, _Splits.squares)
+        at = cut.median(self._squares)
         return Split(
             n=self._n,
-            window=int(cut.right[at]),
-            before=float(cut.means[0][at]),
-            after=float(cut.means[1][at]),
+            window=int(cut.splits.right[at]),
+            before=float(cut.splits.means[0][at]),
+            after=float(cut.splits.means[1][at]),
             variance=max(0.0, self._squares / self._n - mean * mean),
-            least_squares_window=int(squared.right[squared.best]),
-            least_squares_after=float(squared.means[1][squared.best]),
+            least_squares_window=int(squared.splits.right[squared.best]),
+            least_squares_after=float(squared.splits.means[1][squared.best]),
         )
 
-    def _cut(self, rising_only: bool, measure: "_Measure") -> "_Cut":
+    def _cut(self, rising_only: bool, measure: "Callable[[_Splits], Floats]") -> "_Cut":
         """The candidate splits behind the last fall that has more evidence than any rise behind it."""
         start, before = 0, 0.0
-        spread = _Spread(self._squares)
+        falls: list[tuple[float, float]] = []
         while True:
             inner = (self._positions > start) & (self._positions < self._n)
-            positions, totals = self._positions[inner], self._totals[inner]
-            left, right = (positions - start).astype(np.float64), (self._n - positions).astype(np.float64)
-            means = (totals - before) / left, (self._total - totals) / right
-            evidence = measure(left, right, means, (self._total - before) / (self._n - start))
+            positions, totals = self._positions[inner].astype(np.float64), self._totals[inner]
+            splits = _Splits(positions - start, self._n - positions, totals - before, self._total - totals)
+            evidence = measure(splits)
             best = int(np.argmax(evidence))
             # A fall hides a smaller rise behind it, so it is cut off and the rest looked at (binary segmentation).
-            if not rising_only or means[1][best] > means[0][best] or right[best] < 2:
-                break
-            spread.take(left[best], float(totals[best]) - before)
+            if not rising_only or splits.rises[best] or splits.right[best] < 2:
+                return _Cut(splits, evidence, best, falls)
+            falls.append((float(splits.left[best]), float(splits.left_sums[best])))
             start, before = int(positions[best]), float(totals[best])
-        spread.take(left[best], float(totals[best]) - before)
-        spread.take(right[best], self._total - float(totals[best]))
-        return _Cut(positions, right, means, evidence, best, spread)
 
     def state(self) -> ChangePointState:
         self._fold()
@@ -158,81 +155,80 @@ class ChangePoint:
         self._n += len(values)
 
 
-@dataclass(slots=True)
-class _Spread:
-    """By how much less errors vary within their parts than those that are 0 or 1."""
+@dataclass(frozen=True, slots=True)
+class _Splits:
+    """Places where the same errors may be split: how many lie on each side, and their sums."""
 
-    within: float
-    binary: float = 0.0
-
-    def take(self, n: float, total: float) -> None:
-        """One part of all errors, whose squares `within` begins with."""
-        self.within -= total * total / n
-        self.binary += total * (1.0 - min(1.0, total / n))
+    left: Floats
+    right: Floats
+    left_sums: Floats
+    right_sums: Floats
 
     @property
-    def certainty(self) -> float:
-        """What the evidence of errors that are 0 or 1 is to be multiplied by: 1 for just those."""
-        least = LEAST_SPREAD * self.binary
-        return self.binary / max(self.within, least) if least > 0.0 else 1.0
+    def means(self) -> tuple[Floats, Floats]:
+        return self.left_sums / self.left, self.right_sums / self.right
+
+    @property
+    def rises(self) -> NDArray[np.bool_]:
+        before, after = self.means
+        return after > before
+
+    def squares(self) -> Floats:
+        """By how much the squares around two means are smaller than around one, but for a factor."""
+        before, after = self.means
+        return self.left * self.right * (after - before) ** 2
+
+    def likelihood(self) -> Floats:
+        """By how much two rates make the errors likelier than one does, in nats."""
+        before, after = self.means
+        whole = float((self.left_sums[0] + self.right_sums[0]) / (self.left[0] + self.right[0]))
+        return self.left * _divergence(before, whole) + self.right * _divergence(after, whole)
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Candidate splits, the errors behind each, the means on its sides and what speaks for it; `best` has most."""
+    """What speaks for each split, and the `best` of them, behind `falls`: how many errors each had, and their sum."""
 
-    positions: NDArray[np.int64]
-    right: NDArray[np.float64]
-    means: tuple[NDArray[np.float64], NDArray[np.float64]]
-    evidence: NDArray[np.float64]
+    splits: _Splits
+    evidence: Floats
     best: int
-    spread: _Spread
+    falls: list[tuple[float, float]]
+
+    def median(self, squares: float) -> int:
+        """Index of the split before which half of the likelihood of its kind lies; each is for those up to the next.
+
+        `squares` is the sum of those of all errors.
+        """
+        rises, ages = self.splits.rises, self.splits.right
+        allowed = rises == rises[self.best]
+        evidence = self.evidence * self._certainty(squares)
+        weights = -np.diff(ages, append=0.0) / (ages + RECENT)
+        likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * weights
+        sums = likelihood[::-1].cumsum()
+        return len(ages) - 1 - int(sums.searchsorted(sums[-1] / 2.0))
+
+    def _certainty(self, squares: float) -> float:
+        """By how much less errors vary within the parts than those that are 0 or 1: 1 for just those."""
+        splits, best = self.splits, self.best
+        sides = ((splits.left, splits.left_sums), (splits.right, splits.right_sums))
+        within, binary = squares, 0.0
+        for n, total in (*self.falls, *((float(n[best]), float(sums[best])) for n, sums in sides)):
+            within -= total * total / n
+            binary += total * (1.0 - min(1.0, total / n))
+        least = LEAST_SPREAD * binary
+        return binary / max(within, least) if least > 0.0 else 1.0
 
 
-_Measure = Callable[
-    [NDArray[np.float64], NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]], float],
-    NDArray[np.float64],
-]
-
-
-def _squares(
-    left: NDArray[np.float64],
-    right: NDArray[np.float64],
-    means: tuple[NDArray[np.float64], NDArray[np.float64]],
-    whole: float,
-) -> NDArray[np.float64]:
-    """By how much the squares around two means are smaller than around one, but for a factor."""
-    return left * right * (means[1] - means[0]) ** 2
-
-
-def _likelihood(
-    left: NDArray[np.float64],
-    right: NDArray[np.float64],
-    means: tuple[NDArray[np.float64], NDArray[np.float64]],
-    whole: float,
-) -> NDArray[np.float64]:
-    """By how much two rates make the errors likelier than one does, in nats."""
-    return left * _divergence(means[0], whole) + right * _divergence(means[1], whole)
-
-
-def _divergence(means: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+def _divergence(means: Floats, whole: float) -> Floats:
     """Kullback and Leibler's, in nats an error, of errors with these means from those with the mean of the whole."""
     # Errors of an hour that was expected to have few count for more than one.
     means, whole = np.minimum(means, 1.0), min(whole, 1.0)
     return _relative_entropy(means, whole) + _relative_entropy(1.0 - means, 1.0 - whole)
 
 
-def _relative_entropy(shares: NDArray[np.float64], whole: float) -> NDArray[np.float64]:
+def _relative_entropy(shares: Floats, whole: float) -> Floats:
     some = (shares > 0.0) & (whole > 0.0)
     return np.where(some, shares * np.log(np.where(some, shares, 1.0) / (whole or 1.0)), 0.0)
-
-
-def _median(positions: NDArray[np.int64], n: int, evidence: NDArray[np.float64], allowed: NDArray[np.bool_]) -> int:
-    """Index of the position before which half of the likelihood lies; each stands for those up to the next."""
-    weights = np.diff(positions, append=n) / (n - positions + RECENT)
-    likelihood = np.where(allowed, np.exp(evidence - evidence[allowed].max()), 0.0) * weights
-    sums = likelihood[::-1].cumsum()
-    return len(positions) - 1 - int(sums.searchsorted(sums[-1] / 2.0))
 
 
 def fold_in_numpy(errors: NDArray[np.float64], first: int, fine: int, before: Folded) -> Folded:

@@ -204,21 +204,18 @@ class EDetector:
         split = self._change.split(rising_only=True) if n > 1 else None
         if split is None or n - split.window < LEAST_BEFORE:
             # As good as all that was seen since the last detection is worse: the change lies before it.
-            before, mean = min(1.0, level.state.known.rate), min(1.0, self._change.mean)
-            found = Detection(self.name, index, statistic, self._threshold, before, mean, n, n)
-            reported, worse = n, mean
+            window, before, after = n, level.state.known.rate, self._change.mean
+            reported, worse = window, after
         else:
-            before, after = min(1.0, split.before), min(1.0, split.after)
-            found = Detection(
-                self.name, index, statistic, self._threshold, before, after, split.window, split.least_squares_window
-            )
+            window, before, after = split.window, split.before, split.after
             # A rate that is too low would be exceeded by the same drift, and report it twice.
-            reported, worse = split.least_squares_window, min(1.0, split.least_squares_after)
+            reported, worse = split.least_squares_window, split.least_squares_after
+        before, after, worse = min(1.0, before), min(1.0, after), min(1.0, worse)
         self._change.reset()
         self._detected_at = self.count
         level.detected(reported, worse * reported)
         self._watch(level)
-        return found
+        return Detection(self.name, index, statistic, self._threshold, before, after, window, reported)
 
     def snapshot(self) -> bytes:
         state = EDetectorState(
