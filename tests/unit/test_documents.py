@@ -25,11 +25,6 @@ def text(document: str) -> str:
     return (ROOT / document).read_text()
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """The fenced blocks of a language ("" for those that name none)."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text(document), re.MULTILINE | re.DOTALL)
-
-
 def anchors(document: str) -> set[str]:
     """The anchors of a document's headings, as GitHub makes them."""
     prose = re.sub(r"^```.*?^```", "", text(document), flags=re.MULTILINE | re.DOTALL)
