@@ -1,7 +1,7 @@
 """The error rate that counts as nothing wrong: the reference's, narrowed by the stream, never moved by a drift.
 
-The level is the estimated rate + `margin` of its standard errors + `wander` standard deviations by which the rate
-itself has moved. Three rules keep a drift out of it:
+The level is the estimated rate + so many of its standard errors + so many standard deviations by which the rate itself
+has moved (`Allowance`). Three rules keep a drift out of it:
 
 * a window of errors is learnt from only when four later ones have passed and the detector has nothing on its mind;
 * what is learnt moves the rate within three standard errors of the reference's, no further: the reference decides
@@ -15,9 +15,18 @@ While a drift lasts, the level is the rate since its detection, so that it is re
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
-from detectors.reference import WINDOW, Reference
+from detectors.reference import CHANCE, WINDOW, Reference
 
+CLOSELY = 100_000.0
+"""Run length up to which a drift is watched for as closely as bench/detection.py finds to keep it."""
+MOST_LONGER = 10.0
+MARGIN = 0.4
+UNSEEN = 0.4
+UNSEEN_CHANCE = 0.055
+"""From ten times that run length on, in place of `reference.CHANCE`."""
+WANDER_OUTCOMES = 50.0
 LAG = 4
 """Windows that must have passed since one before it is learnt from: a slow drift is found in 2,000 errors, or
 hardly."""
@@ -43,6 +52,37 @@ CALM = 0.1
 """Share of its threshold below which the detector has nothing on its mind."""
 HIGHEST = 0.95
 """No level is higher, and at this one nothing is detected: there is hardly anything worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How far above the estimated rate the level lies: `margin` standard errors of the estimate, `unseen` that it would
+    have if errors were independent, and `wander` standard deviations of the rate itself, which is seen to move beyond
+    `chance_z` normal deviations of chance.
+    """
+
+    margin: float
+    unseen: float
+    wander: float
+    chance_z: float
+
+    @classmethod
+    def of(cls, run_length: float) -> "Allowance":
+        """The longer the run length, the more of the few false alarms that it allows come from what a reference cannot
+        have shown: a rate that moves by less than chance does.
+
+        The rate may move as far as it comes by chance in 50 of so many outcomes, if it moves normally: 2.6, 3.3 and 3.9
+        standard deviations for 10,000, 100,000 and 1,000,000. From 100,000 to 1,000,000 less and less of the variance is
+        put down to chance, and a margin grows that is of independent errors: where more than that was seen to move, it
+        is allowed for already, and a larger share of it would hide the drifts of errors that come in bursts.
+        """
+        longer = math.log10(min(max(1.0, run_length / CLOSELY), MOST_LONGER)) / math.log10(MOST_LONGER)
+        return cls(
+            margin=MARGIN,
+            unseen=UNSEEN * longer,
+            wander=max(0.0, -NormalDist().inv_cdf(WANDER_OUTCOMES / run_length)),
+            chance_z=-NormalDist().inv_cdf(CHANCE * (UNSEEN_CHANCE / CHANCE) ** longer),
+        )
 
 
 @dataclass(slots=True)
@@ -75,17 +115,16 @@ class LevelState:
 class AcceptableLevel:
     """Moves on by one window at a time."""
 
-    def __init__(self, state: LevelState, margin: float, wander: float) -> None:
+    def __init__(self, state: LevelState, allowance: Allowance) -> None:
         self.state = state
-        self._margin = margin
-        self._wander = wander
-        self._anchor = state.reference.spread
-        self._known = state.known.spread
+        self._allowance = allowance
+        self._anchor = state.reference.spread_beyond(allowance.chance_z)
+        self._known = state.known.spread_beyond(allowance.chance_z)
         self._update()
 
     @classmethod
-    def of(cls, reference: Reference, margin: float, wander: float) -> "AcceptableLevel":
-        return cls(LevelState(reference, reference, []), margin, wander)
+    def of(cls, reference: Reference, allowance: Allowance) -> "AcceptableLevel":
+        return cls(LevelState(reference, reference, []), allowance)
 
     @property
     def drifted(self) -> bool:
@@ -125,10 +164,10 @@ class AcceptableLevel:
                 for window in state.waiting[:-LAG]:
                     self._learn(window)
                     if at_once == 1:
-                        self._known = state.known.spread
+                        self._known = state.known.spread_beyond(self._allowance.chance_z)
                 del state.waiting[:-LAG]
                 if at_once > 1:
-                    self._known = state.known.spread
+                    self._known = state.known.spread_beyond(self._allowance.chance_z)
                 self._update()
                 moved = True
             del state.waiting[:-MOST_WAITING]
@@ -180,7 +219,9 @@ class AcceptableLevel:
         reach = REFERENCE_SE * max(anchor.standard_error, as_known)
         rate = min(max(known.rate, anchor.rate - reach), anchor.rate + reach)
         self.dispersion = known.dispersion
-        self.usual = min(HIGHEST, rate + self._margin * known.standard_error + self._wander * known.wander)
+        allowance = self._allowance
+        allowed = allowance.margin * known.standard_error + allowance.unseen * known.independent_error
+        self.usual = min(HIGHEST, rate + allowed + allowance.wander * known.wander)
         """The level while no drift is open."""
         self.level = self.usual
         if self.drifted:
@@ -188,5 +229,5 @@ class AcceptableLevel:
             standard_error = math.sqrt(known.dispersion * seen * (1.0 - seen) / state.reported_n)
             # The first estimate is of errors chosen for being many; the more follow, the more it is like any other.
             share = min(1.0, math.sqrt(WINDOW / state.reported_n))
-            margin = REPORTED_SE * share + self._margin * (1.0 - share)
+            margin = REPORTED_SE * share + self._allowance.margin * (1.0 - share)
             self.level = min(HIGHEST, max(self.usual, seen + margin * standard_error))

@@ -15,13 +15,12 @@ theorem does not cover is a level below the true rate, from an unlucky reference
 bench/detection.py measures that.
 """
 
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.acceptable import CALM, HIGHEST, AcceptableLevel, LevelState
+from detectors.acceptable import CALM, HIGHEST, AcceptableLevel, Allowance, LevelState
 from detectors.alternatives import ANGLES, bets
 from detectors.change_point import ChangePoint, ChangePointState
 from detectors.contract import Errors, checked
@@ -34,16 +33,6 @@ FORMAT = 1
 LARGEST = 1e300  # a statistic is shown as a finite number
 LEAST_RUN_LENGTH = 100.0
 LEAST_BEFORE = 30  # with fewer errors before a change, it is hardly one
-
-
-WANDER_OUTCOMES = 50.0
-
-
-def wander_of(threshold: float) -> float:
-    """Standard deviations of the rate itself that are acceptable for a run length: as far as it comes by chance in 50
-    of so many outcomes, if it wanders normally. For 10,000, 100,000 and 1,000,000 they are 2.6, 3.3 and 3.9.
-    """
-    return max(0.0, -NormalDist().inv_cdf(WANDER_OUTCOMES / threshold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +56,7 @@ class EDetector:
     `threshold` is the least expected number of errors between false alarms. Without a `reference` it learns one from
     its first `reference_outcomes` errors (or up to 499 more, in whole windows), in which nothing is detected.
     `margin` and `wander` say how far above the estimated rate the acceptable level lies, in standard errors of the
-    estimate and in standard deviations of the rate itself (:func:`wander_of` the threshold, if not given). A
+    estimate and in standard deviations of the rate itself; what is not given is the threshold's :class:`Allowance`. A
     detection's statistic is M. After it the level is the rate that it reported until the errors are back to normal:
     one drift is one detection, and a worse one is another.
 
@@ -86,7 +75,7 @@ class EDetector:
         self,
         threshold: float = 100_000.0,
         reference_outcomes: int = 5_000,
-        margin: float = 0.4,
+        margin: float | None = None,
         wander: float | None = None,
         reference: Reference | None = None,
         known: Reference | None = None,
@@ -97,9 +86,9 @@ class EDetector:
             )
         if reference_outcomes < 1:
             raise ValueError(f"e_detector's reference_outcomes is {reference_outcomes}: give at least 1")
-        if wander is None:
-            wander = wander_of(threshold)
-        for parameter, value in (("margin", margin), ("wander", wander)):
+        allowance = Allowance.of(threshold)
+        given = {name: value for name, value in (("margin", margin), ("wander", wander)) if value is not None}
+        for parameter, value in given.items():
             if not 0.0 <= value < LARGEST:
                 raise ValueError(
                     f"e_detector's {parameter} is {value}: give a number of standard deviations, 0 or more"
@@ -112,8 +101,7 @@ class EDetector:
         self.count = 0
         self._threshold = threshold
         self._reference_windows = -(-reference_outcomes // WINDOW)
-        self._margin = margin
-        self._wander = wander
+        self._allowance = replace(allowance, **given, **({} if margin is None else {"unseen": 0.0}))
         self._change = ChangePoint()
         self._window = FillingWindow()
         self._detected_at = 0
@@ -123,7 +111,7 @@ class EDetector:
         self._wealth = Wealth()
         if reference is not None:
             state = LevelState(reference, reference if known is None else known, [])
-            self._watch(AcceptableLevel(state, margin, wander))
+            self._watch(AcceptableLevel(state, self._allowance))
 
     @property
     def level(self) -> float | None:
@@ -139,7 +127,7 @@ class EDetector:
         """From the next error on, as many times the average error are normal, give or take a standard deviation, of
         which the level has `margin` too. It is no part of a snapshot.
         """
-        accepted = factor + self._margin * unsure
+        accepted = factor + self._allowance.margin * unsure
         if (factor, accepted) != (self._factor, self._accepted):
             self._factor, self._accepted = factor, accepted
             if self._level is not None:
@@ -188,7 +176,7 @@ class EDetector:
         if self._level is None:
             self._reference = self._reference.plus(total, fine_squares)
             if self._reference.windows == self._reference_windows:
-                self._watch(AcceptableLevel.of(self._reference, self._margin, self._wander))
+                self._watch(AcceptableLevel.of(self._reference, self._allowance))
             return
         calm = statistic <= CALM * self._threshold
         if self._level.close(total, fine_squares, calm, self.count - self._detected_at >= WINDOW):
@@ -240,7 +228,7 @@ class EDetector:
             raise SnapshotError("the snapshot's sums are not those of this detector: start it afresh")
         try:
             change = ChangePoint.of(state.change)
-            level = None if state.level is None else AcceptableLevel(state.level, self._margin, self._wander)
+            level = None if state.level is None else AcceptableLevel(state.level, self._allowance)
         except ValueError as error:
             raise SnapshotError(f"the snapshot's state is not one: {error}") from error
         self.count, self._window = state.count, window

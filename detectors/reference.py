@@ -10,6 +10,7 @@ and 0 in all but a few per cent.
 
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ FINE = 100
 PARTS = WINDOW // FINE
 LEAST_OUTCOMES = 30
 """Fewer say too little of a rate."""
-CHANCE_Z = 1.96
-"""How much of the variance is put down to chance: up to the 97.5 % point of its distribution for independent errors."""
+CHANCE = 0.025
+"""How much of the variance is put down to chance: as much as independent errors exceed in so many references."""
+CHANCE_Z = NormalDist().inv_cdf(1.0 - CHANCE)
 
 
 def fill_in_numpy(
@@ -189,19 +191,24 @@ class Reference:
     @property
     def spread(self) -> "Spread":
         """Dispersion and wander."""
+        return self.spread_beyond(CHANCE_Z)
+
+    def spread_beyond(self, chance_z: float) -> "Spread":
+        """The same with so many standard normal deviations of the variance put down to chance."""
         rate = self.rate
         variance = rate * (1.0 - rate)
-        coarse = self._excess(self.squares, self.windows, WINDOW, variance)
-        fine = self._excess(self.fine_squares, self.windows * PARTS, FINE, variance)
+        coarse = self._excess(self.squares, self.windows, WINDOW, variance, chance_z)
+        fine = self._excess(self.fine_squares, self.windows * PARTS, FINE, variance, chance_z)
         wander = max(0.0, coarse - fine) / (WINDOW - FINE)
         return Spread(
             rate=rate,
             dispersion=1.0 + max(0.0, fine - FINE * wander),
             wander=math.sqrt(wander * variance),
             standard_error=math.sqrt((1.0 + max(coarse, fine)) * variance / max(self.n, 1.0)),
+            independent_error=math.sqrt(variance / max(self.n, 1.0)),
         )
 
-    def _excess(self, squares: float, count: float, length: int, variance: float) -> float:
+    def _excess(self, squares: float, count: float, length: int, variance: float, chance_z: float) -> float:
         """Variance of sums over that of independent errors, less what chance explains; 0 if chance explains it all."""
         if count < 2.0:
             return 0.0
@@ -211,14 +218,17 @@ class Reference:
         freedom = (count - 1.0) / (1.0 + 0.5 / (length * variance))
         # Wilson and Hilferty 1931: the cube root of a χ² over its degrees of freedom is about normal.
         third = 2.0 / (9.0 * freedom)
-        return max(0.0, ratio - max(1.0, (1.0 - third + CHANCE_Z * math.sqrt(third)) ** 3))
+        return max(0.0, ratio - max(1.0, (1.0 - third + chance_z * math.sqrt(third)) ** 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The rate of a reference and how it moves: the module's words. `standard_error` is that of `rate`."""
+    """The rate of a reference and how it moves: the module's words. `standard_error` is that of `rate`,
+    `independent_error` what it would be if errors were independent.
+    """
 
     rate: float
     dispersion: float
     wander: float
     standard_error: float
+    independent_error: float

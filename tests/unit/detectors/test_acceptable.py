@@ -1,16 +1,18 @@
 """The acceptable level learns from the stream, but never from a drift."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from detectors.acceptable import LAG, LONGEST_SWING, AcceptableLevel
-from detectors.reference import PARTS, WINDOW, Reference
+from detectors.acceptable import LAG, LONGEST_SWING, AcceptableLevel, Allowance
+from detectors.reference import CHANCE_Z, PARTS, WINDOW, Reference
 
 REFERENCE = Reference.of_rate(5000, 0.1)
 
 
 def level_of(reference: Reference = REFERENCE) -> AcceptableLevel:
-    return AcceptableLevel.of(reference, margin=0.75, wander=4.0)
+    return AcceptableLevel.of(reference, Allowance(margin=0.75, unseen=0.0, wander=4.0, chance_z=CHANCE_Z))
 
 
 def window_of(rate: float) -> tuple[float, float]:
@@ -141,3 +143,38 @@ def test_one_terrible_window_is_clipped() -> None:
     feed(level, 0.1, LAG + 2)
     assert not level.drifted
     assert level.usual < 0.16
+
+
+def test_a_longer_run_length_allows_for_more_that_is_not_seen() -> None:
+    """From 100,000 errors on up to 1,000,000; how far a rate may move grows on."""
+    close, tenfold, far = (Allowance.of(run_length) for run_length in (100_000.0, 1_000_000.0, 10_000_000.0))
+    assert Allowance.of(1_000.0).unseen == close.unseen == 0.0
+    assert close.chance_z == pytest.approx(CHANCE_Z)
+    assert (tenfold.margin, tenfold.unseen, tenfold.chance_z) == (far.margin, far.unseen, far.chance_z)
+    assert tenfold.unseen == close.margin == tenfold.margin
+    assert tenfold.chance_z < close.chance_z
+    assert close.wander < tenfold.wander < far.wander
+
+
+def test_what_a_shorter_run_length_puts_down_to_chance_may_raise_a_longer_ones_level() -> None:
+    """Ten windows that differ by a little more than independent ones: chance in one of thirty references."""
+    rng = np.random.default_rng(5)
+    for _ in range(1_000):
+        reference = Reference.of_errors((rng.random(5_000) < 0.02).astype(np.float64))
+        if reference.spread.wander == 0.0 and reference.spread_beyond(Allowance.of(1e6).chance_z).wander > 0.0:
+            break
+    else:
+        pytest.fail("no reference lies between the two")
+    close, longer = (AcceptableLevel.of(reference, Allowance.of(run_length)) for run_length in (1e5, 1e6))
+    assert longer.usual > close.usual + Allowance.of(1e6).unseen * reference.spread.independent_error
+
+
+def test_what_was_seen_to_move_is_not_allowed_for_twice() -> None:
+    """Errors of 33 times the variance of independent ones: what a longer run length allows besides is of those."""
+    n, rate = 5_000, 0.28
+    independent = (rate * (1.0 - rate) / n) ** 0.5
+    bursts = Reference.of_rate(n, rate, independent * 33**0.5)
+    longer = Allowance.of(1e6)
+    seen = replace(longer, unseen=0.0, chance_z=CHANCE_Z)
+    usual, all_seen = (AcceptableLevel.of(bursts, each).usual for each in (longer, seen))
+    assert 0.0 < usual - all_seen < 0.1 * (all_seen - rate)
