@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.baseline import LARGEST, Baseline, BaselineLearner, Metric, keep_before
-from detectors.budget import Allotted
 from detectors.contract import Detector
 from detectors.dump import FIRST_DAY_S
 from detectors.e_detector import EDetector
 from detectors.four_rates import RATES
 from detectors.hourly import HOUR_S, HourlyProfile, HourlyState
 from detectors.outcome_rate import OutcomeRate, OutcomeRateState
-from detectors.pagers import ALL_OUTCOMES, Pagers
+from detectors.pagers import Pagers
 from detectors.part_watch import PartDetection
 from detectors.reference import LEAST_OUTCOMES, Reference, WindowSums
 from detectors.registry import make_detector
@@ -26,6 +25,7 @@ from detectors.verdict import Detection
 from streams.alerts import Evidence
 from streams.binary_rates import BinaryRates, BinaryRatesState
 from streams.detecting import Detecting, Normal, Paging, hours_told
+from streams.detections import Found, placed
 from streams.marks import Mark, Marks
 from streams.order import Errors, Floats
 from streams.segment_watch import SegmentState, SegmentWatch
@@ -59,23 +59,6 @@ class _State:
     day: WindowSums = field(default_factory=WindowSums)
     dumps_until_s: int = 0
     hours: HourlyState | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A detection at an index of the batch; evidence has nothing allotted. ``change_s`` and ``train_from_s`` are those
-    of a rate or of a segment.
-    """
-
-    index: int
-    rank: int
-    detection: Detection
-    allotted: Allotted | None
-    stream: str = ALL_OUTCOMES
-    change_s: int = -1
-    train_from_s: int = -1
-    segment: str = ""
-    by_hour: bool = False
 
 
 class VersionWatch:
@@ -283,7 +266,7 @@ class VersionWatch:
             return []
         self.changed = True
         values = np.abs(errors.errors) if self.metric == "mae" else errors.errors
-        found: list[_Found] = []
+        found: list[Found] = []
         start = 0
         while start < len(errors):
             end = self._binary.begin_or_end(errors, start)
@@ -295,7 +278,7 @@ class VersionWatch:
             start = end
         of_segments = self._segments.feed(values, errors.seconds, errors.segments, self.count)
         found.extend(self._of_segment(each, place) for place, each in of_segments)
-        evidence = list(self._placed(errors, sorted(found, key=lambda each: (each.index, each.rank))))
+        evidence = list(placed(found, errors, self.metric, self.count, self._marks))
         self.count += len(errors)
         self._last = int(errors.seconds[-1]), int(errors.partitions[-1]), int(errors.offsets[-1])
         self._counted(evidence)
@@ -308,7 +291,7 @@ class VersionWatch:
             return []
         self.changed = True
         place = at_s, *self._last[1:]
-        evidence = [self._evidence(self._of_rate(each, -1), self.count, place) for each in found]
+        evidence = [self._of_rate(each, -1).evidence(self.metric, self.count, place, self._marks) for each in found]
         self._counted(evidence)
         return evidence
 
@@ -316,25 +299,17 @@ class VersionWatch:
         for each in evidence:
             self.detections[each.detector] = self.detections.get(each.detector, 0) + 1
 
-    def _of_rate(self, found: PartDetection, index: int) -> _Found:
+    def _of_rate(self, found: PartDetection, index: int) -> Found:
         rank = 1 + len(self._settings.evidence) + list(RATES).index(found.stream)
-        return _Found(index, rank, found.detection, found.allotted, found.stream, found.change_s, found.train_from_s)
+        return Found.of_part(found, index, rank, stream=found.stream)
 
-    def _of_segment(self, found: PartDetection, place: int) -> _Found:
+    def _of_segment(self, found: PartDetection, place: int) -> Found:
         rank = 1 + len(self._settings.evidence) + len(RATES) + place
-        return _Found(
-            found.index,
-            rank,
-            found.detection,
-            found.allotted,
-            change_s=found.change_s,
-            train_from_s=found.train_from_s,
-            segment=found.stream,
-        )
+        return Found.of_part(found, found.index, rank, segment=found.stream)
 
-    def _feed(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
+    def _feed(self, values: Floats, seconds: Ints, offset: int) -> list[Found]:
         """Feed errors under one budget, the first of them at an index of the batch."""
-        found: list[_Found] = []
+        found: list[Found] = []
         start = 0
         while start < len(values):
             taken, moved = self._rate.take(seconds[start:])
@@ -357,7 +332,7 @@ class VersionWatch:
             self.pagers.restore(pagers.snapshot())
         return int(np.searchsorted(seconds, (first_s // HOUR_S + 1) * HOUR_S))
 
-    def _detect(self, values: Floats, seconds: Ints, offset: int) -> list[_Found]:
+    def _detect(self, values: Floats, seconds: Ints, offset: int) -> list[Found]:
         """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
         if self._hours is not None:
             self._hours.add(np.minimum(values, LARGEST))
@@ -376,60 +351,15 @@ class VersionWatch:
         if self._hours is not None:
             pagers.expect(self._hours.factor, self._hours.unsure)
         found = [
-            _Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
+            Found(offset + each.detection.index, 0, each.detection, each.allotted) for each in pagers.update_many(rest)
         ]
         if self._hours is not None:
             found = [replace(each, by_hour=self._hours.on and _knows_hours(each.detection)) for each in found]
             if any(_knows_hours(each.detection) for each in found):
                 self._hours.spoil()  # others find every swing
         for rank, detector in enumerate(self._beside, 1):
-            found.extend(_Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
+            found.extend(Found(offset + each.index, rank, each, None) for each in detector.update_many(rest))
         return found
-
-    def _placed(self, errors: Errors, found: list[_Found]) -> Iterator[Evidence]:
-        """The evidence of detections in their order, each placed by what was known in its own second."""
-        start = 0
-        for each in found:
-            at = each.index
-            end = int(np.searchsorted(errors.seconds, errors.seconds[at], side="right"))
-            if end > start:
-                self._marks.add(errors.slice(start, end), self.count + start)
-                start = end
-            place = int(errors.seconds[at]), int(errors.partitions[at]), int(errors.offsets[at])
-            yield self._evidence(each, self.count + at + 1, place)
-        if start < len(errors):
-            self._marks.add(errors.slice(start, len(errors)), self.count + start)
-
-    def _evidence(self, found: _Found, number: int, place: tuple[int, int, int]) -> Evidence:
-        """Of a detection at an outcome of the version: its number, second, partition and offset."""
-        detection = found.detection
-        if found.change_s >= 0:
-            change_s, change_offsets = found.change_s, self._marks.offsets_at(found.change_s)
-            train_from_s = found.train_from_s
-        else:
-            change_s, change_offsets = self._marks.locate(max(1, number - detection.window + 1))
-            train_from_s, _ = self._marks.locate(max(1, number - detection.least_squares_window + 1))
-        return Evidence(
-            detector=detection.detector,
-            statistic=detection.statistic,
-            threshold=detection.threshold,
-            metric=found.stream if found.stream in RATES else self.metric,
-            before=detection.before,
-            after=detection.after,
-            change_s=change_s,
-            change_offsets=change_offsets,
-            detected_s=place[0],
-            detected_partition=place[1],
-            detected_offset=place[2],
-            outcomes_seen=number,
-            outcomes_since_change=detection.window,
-            false_alarms_per_week=None if found.allotted is None else found.allotted.false_alarms_a_week,
-            run_length=None if found.allotted is None else found.allotted.run_length,
-            stream=found.stream,
-            segment=found.segment,
-            by_hour=found.by_hour,
-            train_from_s=train_from_s,
-        )
 
     @property
     def reference(self) -> Reference | None:
