@@ -72,9 +72,9 @@ class Allowance:
         have shown: a rate that moves by less than chance does.
 
         The rate may move as far as it comes by chance in 50 of so many outcomes, if it moves normally: 2.6, 3.3 and 3.9
-        standard deviations for 10,000, 100,000 and 1,000,000. From 100,000 to 1,000,000 less and less of the variance is
-        put down to chance, and a margin grows that is of independent errors: where more than that was seen to move, it
-        is allowed for already, and a larger share of it would hide the drifts of errors that come in bursts.
+        standard deviations for 10,000, 100,000 and 1,000,000. From 100,000 to 1,000,000 less and less of the variance
+        is put down to chance, and a margin grows that is of independent errors: where more than that was seen to move,
+        it is allowed for already, and a larger share of it would hide the drifts of errors that come in bursts.
         """
         longer = math.log10(min(max(1.0, run_length / CLOSELY), MOST_LONGER)) / math.log10(MOST_LONGER)
         return cls(
