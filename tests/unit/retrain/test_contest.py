@@ -13,6 +13,7 @@ from retrain.dataset import Dataset
 from retrain.registration import card_of, manifest_of, metrics_of
 from retrain.run import Answers, Stage, challenge, finished
 from retrain.training import Refused, TrainedTask
+from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import SETTINGS
 from tests.unit.retrain.rows import SECOND_MS, START_MS
 from tests.unit.retrain.test_run import PROBLEMS, rows_of
@@ -163,11 +164,16 @@ def test_what_is_exported_is_tested_on_rows_that_it_has_not_seen() -> None:
 
 
 def test_a_new_concept_is_learnt_though_most_test_rows_are_of_the_old_one() -> None:
-    """Nobody has said when it changed: the newest rows tell that the champion is wrong by now."""
-    rows = mixed(2_000)
-    recent = SETTINGS.model_copy(update={"recent_rows": [400]})
-    found = held(rows, fresh=0, settings=recent)
+    """Nobody has said when it changed: the newest rows tell that the champion is wrong by now.
+
+    What is trained on few of them is better than what is trained on those of both concepts.
+    """
+    rows = mixed(600)
+    shipped = SETTINGS.model_copy(update={"recent_rows": RetrainSettings().recent_rows})
+    found = held(rows, fresh=0, settings=shipped)
     assert found.challenger is not None
+    assert found.challenger.source == "the newest 500"
+    assert found.challenger.baseline.value > 0.95
     assert found.rivals[0].comparison.rows < 600
     assert found.challenger.baseline.n == found.rivals[0].comparison.rows
     old = Archived(7, champion("binary", changed=True), 0)
