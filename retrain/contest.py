@@ -237,7 +237,8 @@ class _Ring:
             return [], [f"the outcomes to test on have one class only, {only!r}: does the feed report the others?"]
         made: list[_Candidate] = []
         refused: list[str] = []
-        choices = [each for each in sources(len(dataset), change, settings.recent_rows) if each.start < tested[0][0]]
+        newest = [rows for rows in settings.recent_rows if rows >= settings.minimum_rows]
+        choices = [each for each in sources(len(dataset), change, newest) if each.start < tested[0][0]]
         for source in choices:
             try:
                 made.append(self._rolled(source, tested))

@@ -291,7 +291,8 @@ class RetrainSettings(_Section):
         description="share of labels that look wrong, beyond the champion's own rows', that stops a run; 1: none does",
     )
     recent_rows: list[int] = Field(
-        [200, 500, 1_000, 2_000, 4_000], description="challengers are trained on so many newest rows, one each"
+        [200, 500, 1_000, 2_000, 4_000],
+        description="challengers are trained on so many newest rows, one each, if that is minimum_rows or more",
     )
     archive_rows: int = Field(60, ge=20, description="labelled rows on which archived versions are looked at")
     archive_versions: int = Field(20, ge=0, description="newest archived versions that may come back; 0: none")

@@ -176,6 +176,8 @@ def test_a_new_concept_is_learnt_though_most_test_rows_are_of_the_old_one() -> N
     assert found.challenger.baseline.value > 0.95
     assert found.rivals[0].comparison.rows < 600
     assert found.challenger.baseline.n == found.rivals[0].comparison.rows
+    enough = shipped.model_copy(update={"minimum_rows": 600})
+    assert {rival.name for rival in held(rows, fresh=0, settings=enough).rivals} == {"the newest 1,000", "all"}
     old = Archived(7, champion("binary", changed=True), 0)
     back = held(rows, fresh=0, archive=[old])
     assert back.archived == 7
