@@ -24,8 +24,9 @@ CLOSELY = 100_000.0
 MOST_LONGER = 10.0
 MARGIN = 0.4
 UNSEEN = 0.4
+"""From `MOST_LONGER` times that run length on, none up to it."""
 UNSEEN_CHANCE = 0.055
-"""From ten times that run length on, in place of `reference.CHANCE`."""
+"""From there on in place of `reference.CHANCE`."""
 WANDER_OUTCOMES = 50.0
 LAG = 4
 """Windows that must have passed since one before it is learnt from: a slow drift is found in 2,000 errors, or

@@ -103,11 +103,12 @@ class ChangePoint:
         mean = self._total / self._n
         cut, squared = self._cut(rising_only, _Splits.likelihood), self._cut(rising_only, _Splits.squares)
         at = cut.median(self._squares)
+        before, after = cut.splits.means
         return Split(
             n=self._n,
             window=int(cut.splits.right[at]),
-            before=float(cut.splits.means[0][at]),
-            after=float(cut.splits.means[1][at]),
+            before=float(before[at]),
+            after=float(after[at]),
             variance=max(0.0, self._squares / self._n - mean * mean),
             least_squares_window=int(squared.splits.right[squared.best]),
             least_squares_after=float(squared.splits.means[1][squared.best]),

@@ -56,9 +56,9 @@ class EDetector:
     `threshold` is the least expected number of errors between false alarms. Without a `reference` it learns one from
     its first `reference_outcomes` errors (or up to 499 more, in whole windows), in which nothing is detected.
     `margin` and `wander` say how far above the estimated rate the acceptable level lies, in standard errors of the
-    estimate and in standard deviations of the rate itself; what is not given is the threshold's :class:`Allowance`. A
-    detection's statistic is M. After it the level is the rate that it reported until the errors are back to normal:
-    one drift is one detection, and a worse one is another.
+    estimate and in standard deviations of the rate itself; what is not given is the threshold's :class:`Allowance`; a
+    `margin` takes the place of `unseen` there too. A detection's statistic is M. After it the level is the rate that it
+    reported until the errors are back to normal: one drift is one detection, and a worse one is another.
 
     With `known` the level follows :meth:`expect`: it is that many times what is acceptable of an average error. `known`
     is how errors move that are divided by what was expected of them; from the `reference`, which must be given too,
@@ -101,7 +101,9 @@ class EDetector:
         self.count = 0
         self._threshold = threshold
         self._reference_windows = -(-reference_outcomes // WINDOW)
-        self._allowance = replace(allowance, **given, **({} if margin is None else {"unseen": 0.0}))
+        if margin is not None:
+            given["unseen"] = 0.0
+        self._allowance = replace(allowance, **given)
         self._change = ChangePoint()
         self._window = FillingWindow()
         self._detected_at = 0
