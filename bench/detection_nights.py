@@ -18,6 +18,7 @@ from bench.detection_processes import DUMP_FACTOR, DUMP_SHARE, PERIOD
 from detectors.dump import FIRST_DAY_S
 from detectors.policy import Transition
 from streams.alerts import CONCEPT_DRIFT, Raised
+from streams.events import Baseline, ModelState
 from streams.order import Errors
 from streams.records import Summary, VersionPart
 from streams.settings import MonitorSettings
@@ -31,6 +32,8 @@ LASTS_S = 300
 STEP_S = 3_600
 DAYS_A_WEEK = 7
 CHANGE_DAYS = 3
+BASELINE_OUTCOMES = 5_000
+VERSION = "1"
 
 Ints = NDArray[np.int64]
 
@@ -62,8 +65,16 @@ def nights(rng: np.random.Generator, days: int, rate: float, shift: float = 0.0)
     return Nights(seconds, (rng.random(len(seconds)) < rates).astype(np.uint8))
 
 
-def alarms(found: Nights, settings: MonitorSettings) -> list[int]:
-    """The outcomes at which a drift alert of a model that nobody has registered fires.
+def registered(rng: np.random.Generator, rate: float) -> ModelState:
+    """The catalog of a version whose baseline was measured on rows that know neither days nor nights."""
+    measured = float(rng.binomial(BASELINE_OUTCOMES, rate)) / BASELINE_OUTCOMES
+    error = math.sqrt(rate * (1.0 - rate) / BASELINE_OUTCOMES)
+    baseline = Baseline("accuracy", 1.0 - measured, BASELINE_OUTCOMES, error)
+    return ModelState("loan", 1, "binary", aliases={"champion": VERSION}, baselines={VERSION: baseline})
+
+
+def alarms(found: Nights, settings: MonitorSettings, catalog: ModelState | None) -> list[int]:
+    """The outcomes at which a drift alert fires; without a catalog of a model that nobody has registered.
 
     Only until its first day is over the whole monitor is asked: it takes a millisecond for each minute. What its
     detectors find from then on counts as it is found, though the monitor holds back what it finds in a dump.
@@ -74,7 +85,7 @@ def alarms(found: Nights, settings: MonitorSettings) -> list[int]:
     told: list[int] = []
     for number, from_s in enumerate(range(begin_s, until_s, STEP_S), 1):
         watch.take(_summary(found, number, from_s))
-        for happened in watch.advance(from_s, from_s + STEP_S, None):
+        for happened in watch.advance(from_s, from_s + STEP_S, catalog):
             if isinstance(happened.said, Raised) and _begins(happened.said.transition):
                 told.append(int(np.searchsorted(found.seconds, happened.at_s)))
     rest = np.searchsorted(found.seconds, until_s)
@@ -82,7 +93,7 @@ def alarms(found: Nights, settings: MonitorSettings) -> list[int]:
         return told
     at = np.arange(rest, len(found.seconds))
     errors = Errors(found.seconds[at], np.zeros_like(at), at, found.wrong[at].astype(np.float64))
-    return told + [each.outcomes_seen - 1 for each in watch.versions["1"].feed(errors)]
+    return told + [each.outcomes_seen - 1 for each in watch.versions[VERSION].feed(errors)]
 
 
 def _begins(transition: Transition) -> bool:
@@ -96,7 +107,7 @@ def _summary(found: Nights, number: int, from_s: int) -> Summary:
     first = from_s // 60
     made = np.diff(np.arange(first, first + STEP_S // 60 + 1) * PERIOD // (DAY_S // 60))
     part = VersionPart.of(
-        "1",
+        VERSION,
         "",
         found.seconds[rows],
         rows,
@@ -114,26 +125,36 @@ def shipped(budget: float) -> MonitorSettings:
     )
 
 
-def false_alerts(budget: float, rate: float, streams: int, outcomes: int, seed: int, early: int) -> FalseAlarms:
+def _stream(
+    budget: float, rate: float, days: int, seed: list[int], catalogued: bool, shift: float = 0.0
+) -> tuple[Nights, list[int]]:
+    rng = np.random.default_rng(seed)
+    made = nights(rng, days, rate, shift)
+    return made, alarms(made, shipped(budget), registered(rng, rate) if catalogued else None)
+
+
+def false_alerts(
+    budget: float, rate: float, streams: int, outcomes: int, seed: int, early: int, *, catalogued: bool
+) -> FalseAlarms:
     """Alarms on streams of so many outcomes in which nothing changes but what a night always does."""
     days = max(2, outcomes // PERIOD)
     found = first = total = 0
     for number in range(streams):
-        made = nights(np.random.default_rng([seed, number]), days, rate)
-        each = alarms(made, shipped(budget))
+        made, each = _stream(budget, rate, days, [seed, number], catalogued)
         total += len(made.seconds)
         found += len(each)
         first += sum(at < early for at in each)
     return FalseAlarms(found, total, first, streams * early)
 
 
-def alert_delays(budget: float, rate: float, shift: float, streams: int, seed: int) -> Delays:
+def alert_delays(
+    budget: float, rate: float, shift: float, streams: int, seed: int, *, catalogued: bool
+) -> Delays:
     """Outcomes from a change at the end of the third day until an alarm, within a day."""
     each: list[float] = []
     for number in range(streams):
-        made = nights(np.random.default_rng([seed, number]), CHANGE_DAYS + 1, rate, shift)
+        made, found = _stream(budget, rate, CHANGE_DAYS + 1, [seed, number], catalogued, shift)
         changed = int(np.searchsorted(made.seconds, made.seconds[0] + CHANGE_DAYS * DAY_S))
-        found = alarms(made, shipped(budget))
         if not found or found[0] >= changed:  # a false alarm is counted elsewhere
             each.append(float(found[0] - changed + 1) if found else math.inf)
     return Delays(tuple(each))

@@ -29,7 +29,8 @@ DEFAULT_LAMBDA = 50.0
 @dataclass(frozen=True, slots=True)
 class Case:
     """A process, and how many of its outcomes are the reference. `low`: it says one standard error too little.
-    `monitored`: by what is shipped, which learns from so many and from the time at which they come.
+    `monitored`: by what is shipped, which learns from so many and from the time at which they come; `catalogued`: there,
+    of a version whose baseline is of so many rows of a training set.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     reference: int
     low: bool = False
     monitored: bool = False
+    catalogued: bool = False
 
     def known(self, rate: float) -> Reference | None:
         """What the detector is told, if it is not what the reference shows."""
@@ -53,6 +55,7 @@ CASES = (
     Case("swing", swinging, 5_000),
     Case("overdispersion", overdispersed, 5_000),
     Case("dumps", dumped, 5_000, monitored=True),
+    Case("dumps, registered", dumped, 5_000, monitored=True, catalogued=True),
 )
 """A period of the swing and of the dumps is 10,000 outcomes: half of one is a reference that cannot know the other. Of
 dumps the detector alone would have to be told: the monitor, which knows when outcomes came, tells it.
@@ -134,8 +137,8 @@ def measured(case: Case, rate: float, budget: float, size: Size, seed: int) -> t
     """False alarms, and delays to twice the rate."""
     streams = size.streams[budget]
     if case.monitored:
-        alarms = false_alerts(budget, rate, streams, size.length, seed, EARLY)
-        return alarms, alert_delays(budget, rate, rate, size.nights, seed + 1)
+        alarms = false_alerts(budget, rate, streams, size.length, seed, EARLY, catalogued=case.catalogued)
+        return alarms, alert_delays(budget, rate, rate, size.nights, seed + 1, catalogued=case.catalogued)
     run = e_detector(PER / budget, case.known(rate))
     alarms = false_alarms(run, case.rates, rate, case.reference, streams, size.length, seed, EARLY)
     return alarms, delays(run, case.rates, rate, rate, case.reference, size.delays, seed + 1, after=10_000)

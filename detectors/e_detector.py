@@ -60,9 +60,10 @@ class EDetector:
     `margin` takes the place of `unseen` there too. A detection's statistic is M. After it the level is the rate that it
     reported until the errors are back to normal: one drift is one detection, and a worse one is another.
 
-    With `known` the level follows :meth:`expect`: it is that many times what is acceptable of an average error. `known`
-    is how errors move that are divided by what was expected of them; from the `reference`, which must be given too,
-    their rate may come as far as always. Detections are of errors so divided.
+    `known` are errors from which has been learnt beside the `reference`, which must be given too: they say how errors
+    move, and their rate may come as far from the reference's as always. With `by_hour` the level follows
+    :meth:`expect`: it is that many times what is acceptable of an average error. What is known are errors divided by
+    what was expected of them then, and so are those that detections are of.
 
     >>> detector = EDetector(reference=Reference.of_rate(5000, 0.1))
     >>> [(d.index, d.window) for d in detector.update_many([0.0] * 1000 + [1.0] * 60)]
@@ -79,6 +80,7 @@ class EDetector:
         wander: float | None = None,
         reference: Reference | None = None,
         known: Reference | None = None,
+        by_hour: bool = False,
     ) -> None:
         if not LEAST_RUN_LENGTH <= threshold < LARGEST:
             raise ValueError(
@@ -96,7 +98,7 @@ class EDetector:
         if known is not None and reference is None:
             raise ValueError("e_detector is told what is known beside a reference: give the reference too")
         self.structure = f"e_detector reference_outcomes={reference_outcomes}"
-        if known is not None:
+        if by_hour:
             self.structure += " by hour"
         self.count = 0
         self._threshold = threshold

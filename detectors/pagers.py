@@ -26,8 +26,9 @@ class Pagers:
     """The detectors `names` on all errors of a version, sharing its model's budget.
 
     What is acceptable is the `reference`, of scaled errors if there is a scaling. Thresholds follow the outcomes a
-    second through :meth:`recalibrate`; the detectors keep their statistics. `known` is how such errors move when they
-    are divided by their hours' factors: with it the e-detector follows :meth:`expect`; others do not know the hour.
+    second through :meth:`recalibrate`; the detectors keep their statistics. `known` are errors that say how such ones
+    move, beside the reference. With `by_hour` they are divided by their hours' factors, and the e-detector follows
+    :meth:`expect`; others do not know the hour.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Pagers:
         scaling: Scaling | None,
         outcomes_per_s: float,
         known: Reference | None = None,
+        by_hour: bool = False,
     ) -> None:
         self._names = tuple(names)
         self.budget = false_alarms_a_week
         self._reference = reference
         self._scaling = scaling
         self._known = known
+        self._by_hour = by_hour
         self._expected = (1.0, 0.0)
         self.spread = reference.spread
         """What is normal, in the detectors' unit, from :attr:`reference_outcomes`."""
@@ -61,8 +64,8 @@ class Pagers:
 
     def _made(self, allotted: Allotted) -> Detector:
         name = allotted.watched.detector
-        known = {"reference": self._reference, "known": self._known} if name == EDetector.name else {}
-        detector = make_detector(name, **allotted.parameters, **known)
+        normal = {"reference": self._reference, "known": self._known, "by_hour": self._by_hour}
+        detector = make_detector(name, **allotted.parameters, **(normal if name == EDetector.name else {}))
         if isinstance(detector, EDetector):
             detector.expect(*self._expected)
         return detector if self._scaling is None else ScaledDetector(detector, self._scaling)

@@ -65,7 +65,7 @@ class HeldBack:
         if tainted:
             watch.start_afresh()
             return []
-        held = [each for each in held if not watch.learns(each, each.detected_s)]
+        held = [each for each in held if not watch.drops(each)]
         segments = {each.segment for each in held}
         if before is not None and before.reason in (DUMP, ONE_SIDED):
             minutes = minute - before.since_s // 60 + 1

@@ -67,7 +67,8 @@ class VersionWatch:
     A registered version has a baseline from the catalog and is watched from its first outcome. Any other learns one
     from its first ``baseline_outcomes`` outcomes, which rules compare with from then on; detectors watch it when it is
     ``baseline_hours`` old too, and all that came until then is their reference: what they accept begins with it. If
-    outcomes come all at once in its first day, the reference is that day (:meth:`learn_dumps`).
+    outcomes come all at once in its first day, the reference is that day, and a registered one learns from it how its
+    errors move (:meth:`learn_dumps`).
 
     With ``by_hour`` the errors of all outcomes are watched by what their hour lets expect, once that is known
     (:mod:`detectors.hourly`); the reference that is learnt covers a whole cycle then.
@@ -93,6 +94,8 @@ class VersionWatch:
         self._last = (0, 0, 0)
         self._day = WindowSums()
         self._dumps_until_s = 0
+        self._now_s = 0
+        """The second of the newest outcome that detectors of all outcomes have seen, or see."""
         self._hours: HourlyProfile | None = None
         if settings.by_hour and EDetector.name in settings.detectors:
             self._hours = HourlyProfile(settings.by_hour)
@@ -123,16 +126,17 @@ class VersionWatch:
         """Outcomes come all at once, up to second ``at_s``: in the first day that is how they come, and learnt.
 
         What detectors have seen so far tells of a part of a day only. They begin anew when the day is over, and all of
-        it is normal. A registered version goes on, and its rates and segments learn. Does nothing after that day.
+        it is normal. A registered version's begin anew at once, and once more then: a baseline from elsewhere tells
+        what is normal, but not how far a dump is from the rest. Does nothing after that day.
         """
         until_s = self._rate.state.begun_s + FIRST_DAY_S
         if self._dumps_until_s or not self._rate.state.begun_s or at_s >= until_s:
             return
         self._dumps_until_s, self.changed = until_s, True
+        self._end()
         if self.registered is None:
-            self._end()
             self._learner.join(self._day)
-        self._day = WindowSums()
+            self._day = WindowSums()
         self._binary.learn_until(until_s)
         self._segments.learn_until(until_s)
 
@@ -151,10 +155,15 @@ class VersionWatch:
         if self._hours is not None and other._hours is not None and self.metric == other.metric:
             self.changed |= self._hours.take_over(other._hours)
 
-    def learns(self, found: Evidence, at_s: int) -> bool:
-        """Whether a detection is of outcomes from which is learnt, since they came all at once."""
-        whole = not (found.of_rate or found.segment)
-        return at_s <= self._dumps_until_s and not (whole and self.registered is not None)
+    def drops(self, found: Evidence) -> bool:
+        """Drop a detection if it is of outcomes from which is learnt, since they came all at once; tells whether it
+        is.
+        """
+        if found.detected_s > self._dumps_until_s:
+            return False
+        if not (found.of_rate or found.segment):
+            self._end()
+        return True
 
     @property
     def last_s(self) -> int:
@@ -316,21 +325,30 @@ class VersionWatch:
             if moved and self.pagers is not None:
                 self.pagers.recalibrate(self._rate.per_s)
             while taken:
-                within = self._of_one_hour(seconds[start : start + taken])
+                within = self._alike(seconds[start : start + taken])
                 end = start + within
                 found.extend(self._detect(values[start:end], seconds[start:end], offset + start))
                 start, taken = end, taken - within
         return found
 
-    def _of_one_hour(self, seconds: Ints) -> int:
-        """How many at the front are of the first one's hour, and tells the hour; all of them if hours do not matter."""
+    def _alike(self, seconds: Ints) -> int:
+        """How many at the front are watched like the first one, and begins what begins with it: an hour, or, for a
+        registered version, what follows a day that was learnt for its dumps.
+        """
+        before_s, self._now_s = self._now_s, int(seconds[0])
+        alike = len(seconds)
+        if self.registered is not None and self._dumps_until_s:
+            if before_s < self._dumps_until_s <= self._now_s:
+                self._end()
+            elif self._now_s < self._dumps_until_s:
+                alike = int(np.searchsorted(seconds, self._dumps_until_s))
         if self._hours is None:
-            return len(seconds)
-        first_s, pagers = int(seconds[0]), self.pagers
-        if self._hours.turn(first_s, pagers is not None and pagers.drifted) and pagers is not None:
+            return alike
+        pagers = self.pagers
+        if self._hours.turn(self._now_s, pagers is not None and pagers.drifted) and pagers is not None:
             self.pagers = self._pagers()
             self.pagers.restore(pagers.snapshot())
-        return int(np.searchsorted(seconds, (first_s // HOUR_S + 1) * HOUR_S))
+        return min(alike, int(np.searchsorted(seconds, (self._now_s // HOUR_S + 1) * HOUR_S)))
 
     def _detect(self, values: Floats, seconds: Ints, offset: int) -> list[Found]:
         """Feed errors of one rate of outcomes, the first of them at an index of the batch."""
@@ -345,7 +363,7 @@ class VersionWatch:
         if learnt == len(values):
             return []
         pagers = self._prepared()
-        if self.registered is None and not self._dumps_until_s:
+        if self.registered is not None or not self._dumps_until_s:
             keep_before(self._day, values[learnt:], seconds[learnt:], self._rate.state.begun_s + FIRST_DAY_S)
         rest, offset = values[learnt:], offset + learnt
         if self._hours is not None:
@@ -387,16 +405,25 @@ class VersionWatch:
             self._beside = beside if scaling is None else [ScaledDetector(each, scaling) for each in beside]
         return self.pagers
 
+    @property
+    def _knows_day(self) -> bool:
+        """Whether a registered version's first day, which had a dump, is over and long enough to tell how errors move."""
+        return 0 < self._dumps_until_s <= self._now_s and self._day.windows > 1
+
     def _pagers(self) -> Pagers:
         baseline, reference = self.baseline, self.reference
         if baseline is None or reference is None:
             raise RuntimeError("detectors were asked for before there is a baseline")
         scaling = self._scaling(baseline)
-        known = None if self._hours is None else self._hours.known(1.0 if scaling is None else scaling.scale)
-        if known is not None and self.registered is None:
+        scale = 1.0 if scaling is None else scaling.scale
+        known = None if self._hours is None else self._hours.known(scale)
+        by_hour = known is not None
+        if by_hour and self.registered is None:
             # How far its rate may be off follows from what is left of the swing, not from what it was.
             reference = Reference.of_rate(max(LEAST_OUTCOMES, int(reference.n)), reference.rate)
-        return Pagers(self._settings.detectors, self._budget, reference, scaling, self._rate.per_s, known)
+        if not by_hour and self.registered is not None and self._knows_day:
+            known = self._day.reference(scale)
+        return Pagers(self._settings.detectors, self._budget, reference, scaling, self._rate.per_s, known, by_hour)
 
     def snapshot(self) -> bytes:
         """The whole state."""
@@ -436,6 +463,7 @@ class VersionWatch:
         watch._binary, watch._last = BinaryRates(settings, state.binary), state.last
         watch._segments = SegmentWatch(settings, state.metric, state.segments)
         watch._day, watch._dumps_until_s = state.day, state.dumps_until_s
+        watch._now_s = watch._last[0]
         if watch._hours is not None and state.hours is not None and state.hours.by == settings.by_hour:
             watch._hours = HourlyProfile(state.hours.by, state.hours)
         if state.detectors:

@@ -326,7 +326,7 @@ def test_what_an_hour_is_unsure_of_is_a_margin() -> None:
 def test_a_state_by_the_hour_is_none_of_a_detector_that_knows_no_hours() -> None:
     """Its level is another's; and what is known needs a reference to be known beside."""
     reference = Reference.of_rate(5000, 0.1)
-    hourly = EDetector(reference=reference, known=reference)
+    hourly = EDetector(reference=reference, known=reference, by_hour=True)
     with pytest.raises(SnapshotError):
         EDetector(reference=reference).restore(hourly.snapshot())
     with pytest.raises(ValueError, match="give the reference too"):

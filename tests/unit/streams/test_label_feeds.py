@@ -299,16 +299,25 @@ NIGHTS: dict[str, object] = {
 """Drifts of the error rate only, and a budget of a false alarm a week."""
 
 
-def drifts(found: Traffic, days: float, **monitor: object) -> list[Alert]:
-    """What an unregistered model is told to have: alerts about a drift that fired."""
+def drifts(found: Traffic, days: float, catalog: Catalog | None = None, **monitor: object) -> list[Alert]:
+    """What a model, unregistered without a catalog, is told to have: alerts about a drift that fired."""
     ends_s = MIDNIGHT_S + round((days + 0.25) * DAY_S)
-    got = told(log_of(found, ends_s), settings(**NIGHTS, **monitor), Catalog())
+    got = told(log_of(found, ends_s), settings(**NIGHTS, **monitor), catalog or Catalog())
     return [each for each in got if each.labels["alertname"] == "ConceptDriftDetected" and each.reason == "fired"]
 
 
 def test_a_night_that_a_new_model_has_not_seen_is_learnt_and_pages_nobody() -> None:
     """The detector had learnt from a day without its night; it learns from the whole first day instead."""
     assert drifts(with_nights(3), 3) == []
+
+
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_a_night_that_the_baseline_of_a_registered_model_has_not_seen_pages_nobody(seed: int) -> None:
+    """Neither the first, nor those that follow; a drift behind them is found within hours."""
+    known = registered(champion(accuracy=0.926))
+    assert drifts(with_nights(4, seed=seed), 4, known) == []
+    first, *_ = drifts(with_nights(4, drift=(3 * DAY, (0.25, 0.25)), seed=seed), 4, known)
+    assert 3.25 * DAY <= at_minute(first) <= 3.25 * DAY + 180
 
 
 def test_behind_the_first_night_a_drift_is_found_as_before() -> None:

@@ -416,20 +416,60 @@ def test_after_the_first_day_how_outcomes_come_is_known() -> None:
     assert early.snapshot() == before
 
 
-def test_a_registered_version_goes_on_while_its_rates_learn_the_day() -> None:
-    """A baseline says how good it is, and nothing of its rates."""
+def test_a_registered_version_is_watched_on_the_first_day_and_learns_from_it_how_its_errors_move() -> None:
+    """What the dump holds is dropped, what comes behind it is told; a baseline says nothing of rates, which learn."""
     watch = VersionWatch("accuracy", SETTINGS)
     watch.register(REGISTERED)
     watch.feed(coded(classified(0.8, 9_000), per_s=1))
     watch.learn_dumps(START_S + 9_000)
-    assert watch.pagers is not None
     assert {each.normal for each in watch.detecting.rates} == {None}
+    assert watch.pagers is None, "they begin anew"
     [found] = watch.feed(errors(bernoulli(0.5, 200), START_S + 9_000))[:1]
-    assert not watch.learns(found, found.detected_s)
-    assert watch.learns(msgspec.structs.replace(found, stream="recall"), found.detected_s)
+    assert watch.drops(msgspec.structs.replace(found, stream="recall"))
+    assert watch.pagers is not None, "a rate's own detector is another"
+    assert watch.drops(found)
+    assert watch.pagers is None
+    late = msgspec.structs.replace(found, detected_s=START_S + FIRST_DAY_S + 1)
     watch.feed(coded(classified(0.8, 90_000, 2), START_S + 9_020, per_s=1))
+    assert not watch.drops(late)
     known = {each.rate: each.normal.outcomes for each in watch.detecting.rates if each.normal is not None}
     assert known["specificity"] > 80_000
+
+
+def nightly(days: int) -> Errors:
+    """An error rate of .1 over all, and .2 in the 1,000 outcomes at the end of each 9,000, which last 25 hours."""
+    rng = np.random.default_rng(23)
+    day = [np.r_[rng.random(8_000) < 0.0875, rng.random(1_000) < 0.2] for _ in range(days)]
+    return errors(np.concatenate(day).astype(np.float64), per_s=0.1)
+
+
+def test_a_registered_version_expects_what_its_first_day_had_all_at_once() -> None:
+    """Without that its second night is a drift, and twice the errors of the day are one still."""
+    days = nightly(4)
+    settings = SETTINGS.model_copy(update={"evidence": []})
+    told, untold = VersionWatch("accuracy", settings), VersionWatch("accuracy", settings)
+    for watch, learns in ((told, True), (untold, False)):
+        watch.register(REGISTERED)
+        watch.feed(days.slice(0, 8_000))
+        if learns:
+            watch.learn_dumps(START_S + 79_999)
+        held = watch.feed(days.slice(8_000, 9_000))
+        assert held
+        if learns:
+            assert watch.drops(held[0])
+    assert untold.feed(days.slice(9_000, 36_000))
+    assert told.feed(days.slice(9_000, 36_000)) == []
+    normal = told.detecting.normal
+    assert normal is not None
+    assert normal.outcomes == REGISTERED.n
+    assert normal.wander > 0.02
+    restored = VersionWatch.restored(told.snapshot(), settings)
+    assert restored.detecting.normal == normal, "after a restart too"
+    restored.start_afresh()
+    worse = errors(bernoulli(0.35, 500), START_S + 400_000)
+    assert restored.feed(worse)
+    assert restored.detecting.normal == normal, "and for detectors that begin anew"
+    assert told.feed(worse)
 
 
 def test_a_day_learnt_for_its_dumps_is_the_same_in_any_batches_and_over_restarts() -> None:
