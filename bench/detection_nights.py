@@ -147,9 +147,7 @@ def false_alerts(
     return FalseAlarms(found, total, first, streams * early)
 
 
-def alert_delays(
-    budget: float, rate: float, shift: float, streams: int, seed: int, *, catalogued: bool
-) -> Delays:
+def alert_delays(budget: float, rate: float, shift: float, streams: int, seed: int, *, catalogued: bool) -> Delays:
     """Outcomes from a change at the end of the third day until an alarm, within a day."""
     each: list[float] = []
     for number in range(streams):

@@ -29,8 +29,8 @@ DEFAULT_LAMBDA = 50.0
 @dataclass(frozen=True, slots=True)
 class Case:
     """A process, and how many of its outcomes are the reference. `low`: it says one standard error too little.
-    `monitored`: by what is shipped, which learns from so many and from the time at which they come; `catalogued`: there,
-    of a version whose baseline is of so many rows of a training set.
+    `monitored`: by what is shipped, which learns from so many and from the time at which they come; `catalogued`:
+    there, of a version whose baseline is of so many rows of a training set.
     """
 
     name: str

@@ -407,7 +407,7 @@ class VersionWatch:
 
     @property
     def _knows_day(self) -> bool:
-        """Whether a registered version's first day, which had a dump, is over and long enough to tell how errors move."""
+        """Whether the first day of a registered version, which had a dump, is over, and tells how errors move."""
         return 0 < self._dumps_until_s <= self._now_s and self._day.windows > 1
 
     def _pagers(self) -> Pagers:
