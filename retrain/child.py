@@ -26,10 +26,12 @@ from streams.settings import RetrainSettings
 
 POLL_S = 0.1
 STOP_S = 5.0
-QUICK_ROWS = 100
-"""Enough to train on for a champion that has collapsed."""
+QUICK_ROWS = 30
+"""Enough to train on, or to ask the archive with, for a champion that has collapsed."""
 LEFT = 0.25
 """Of its accuracy, then."""
+TOLD_BY = 50
+"""Rows, the newest, by which it is told at least, if there are so many."""
 PRELOADED = (
     "__main__",
     "retrain.champion",
@@ -83,11 +85,15 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """Do the job in this process. Raises :class:`retrain.training.Refused`.
 
     With fewer rows than ``minimum_rows`` a challenger is trained only for a champion that has collapsed, and what
-    speaks against these rows ends nothing: more of them will come.
+    speaks against these rows ends nothing: more of them will come. With fewer than ``archive_rows`` the archive is
+    asked only for such a one.
     """
     champion = answers_of(job.champion.onnx, job.champion.manifest)
     rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
-    trains = rows >= needed or (rows >= QUICK_ROWS and _collapsed(job, champion))
+    collapsed = rows >= QUICK_ROWS and _collapsed(job, champion)
+    trains = rows >= needed or collapsed
+    if not collapsed and rows < job.settings.archive_rows:
+        job = replace(job, archive=())
     try:
         if trains:
             tolerated = DataPolicy(label_errors=job.settings.label_errors)
@@ -103,14 +109,17 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
 
 
 def _collapsed(job: Job, champion: Answers) -> bool:
-    """Whether the champion has lost three quarters of its accuracy on the newer half of the rows, or errs by four times
-    as much: then a challenger that knows little is worth having until a better one comes. Half is what a bad hour costs
-    where errors come in clusters.
+    """Whether the champion has lost three quarters of its accuracy on the newer half of the rows, and the newest 50, or
+    errs by four times as much: then a challenger that knows little is worth having until a better one comes. Half is
+    what a bad hour costs where errors come in clusters.
     """
     normal = job.champion.manifest.baseline
     if normal is None:
         return False
-    newest = job.fresh + (len(job.dataset) - job.fresh) // 2  # a gradual change begins with rows of the old concept
+    rows = len(job.dataset) - job.fresh
+    newest = len(job.dataset) - max(
+        rows - rows // 2, min(rows, TOLD_BY)
+    )  # a gradual change begins with the old concept
     said = champion(job.dataset.features[newest:])
     error = float(np.mean(absolute_errors(normal.metric, said, job.dataset.target[newest:])))
     return error >= normal.value / LEFT if normal.metric == "mae" else 1.0 - error <= LEFT * normal.value

@@ -86,7 +86,7 @@ class Round:
         elif self._may_wait(rows):
             self._record.move(
                 "collecting",
-                rounds=run.rounds + 1,
+                rounds=run.rounds + bool(found.rivals),
                 trainings=run.trainings + found.trained,
                 tested_rows=rows,
                 attempts=0,
@@ -178,17 +178,15 @@ class Round:
     def _collect(self, problem: Problem, fresh_ms: int, *, archived: bool) -> Dataset:
         """Wait until there are enough new rows, after a contest that nobody won half as many again."""
         tools, run, settings = self._tools, self._record.run, self._settings
-        quick = min(QUICK_ROWS, settings.minimum_rows)
-        first = min(settings.archive_rows, quick) if archived else quick
-        minimum = max(first, next_rows(run.tested_rows))
-        for enough in (quick, settings.minimum_rows):
+        minimum = max(min(QUICK_ROWS, settings.minimum_rows), next_rows(run.tested_rows))
+        for enough in (settings.archive_rows if archived else 0, settings.minimum_rows):
             if run.tested_rows < enough <= next_rows(minimum):
-                minimum = enough  # something can be trained then, on about as many as another look at the archive needs
+                minimum = enough  # whoever may be weighed from then on need not wait for another look
         collector = Collector(tools.log, problem, settings.maximum_rows)
         try:
             return collector.collect(fresh_ms, minimum, self._check, self._pause, self._must_end)
         except Refused as refusal:
-            if run.rounds:
+            if run.tested_rows and run.verdict:
                 raise Refused(f"not better: {run.verdict}") from None
             raise Refused(str(refusal)) from None
 
@@ -217,7 +215,7 @@ class Round:
             self._settings.wait_s * 1000
         ):
             return True
-        if not run.rounds:
+        if not run.tested_rows:
             return False
         since_ms = run.since_ms or 0
         return any((other.since_ms or 0) > since_ms for other in tools.runs.of(run.model) if other.at_work)

@@ -17,7 +17,7 @@ from serving.history import Change
 from streams.errors import Unavailable
 from streams.events import Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
-from tests.unit.retrain.rows import START_MS, concept, features
+from tests.unit.retrain.rows import SECOND_MS, START_MS, concept, features
 from tests.unit.retrain.test_lifecycle import run as a_run
 
 
@@ -275,37 +275,37 @@ def test_a_freeze_in_the_middle_of_a_promotion_wins(loop: Loop, every: bool, mon
 def test_too_few_rows_are_waited_for_and_then_refused(tmp_path: Path) -> None:
     """Without enough labels within wait_s the run ends and says how many there were."""
     loop = new_loop(tmp_path)
-    loop.live(changed=True, rows=50)
+    loop.live(changed=True, rows=20)
     run = loop.finish(loop.alerted())
     assert run.state == "rejected"
-    assert run.reason == "50 labelled rows since the change, 100 are needed"
+    assert run.reason == "20 labelled rows since the change, 30 are needed"
     assert loop.now_ms >= START_MS + 60_000
     assert loop.announcer.events[-1].version is None
 
 
 def test_rows_that_come_while_it_waits_are_used(tmp_path: Path) -> None:
-    """Labels are late: the run goes on as soon as there are enough. For a champion that is always wrong 100 are."""
+    """Labels are late: the run goes on as soon as there are enough. For a champion that is always wrong 30 are."""
     loop = new_loop(tmp_path)
-    loop.live(changed=True, rows=50)
+    loop.live(changed=True, rows=20)
 
     def pause(seconds: float) -> None:
-        loop.live(changed=True, rows=100, seed=len(loop.log.records))
+        loop.live(changed=True, rows=10, seed=len(loop.log.records))
 
     run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
     assert run.state == "promoted"
-    assert run.trained_from["rows"] == 150
+    assert run.trained_from["rows"] == 30
 
 
 def test_a_champion_that_has_not_collapsed_serves_until_there_are_rows_enough(tmp_path: Path) -> None:
     """It is wrong on a third of them: nothing is trained on less than minimum_rows, and nothing ends the run before."""
     loop = new_loop(tmp_path)
-    loop.live(changed=True, rows=50)
+    loop.live(changed=True, rows=20)
     kept: list[tuple[int, int, str]] = []
 
     def pause(seconds: float) -> None:
         run = loop.runs.of("loans")[0]
         kept.append((run.tested_rows, run.trainings, run.verdict or ""))
-        loop.live(changed=len(loop.log.records) > 1, rows=100, seed=len(loop.log.records))
+        loop.live(changed=len(loop.log.records) > 1, rows=130, seed=len(loop.log.records))
 
     run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
     assert kept[:2] == [(0, 0, ""), (150, 0, "150 labelled rows since the change, 200 are needed")]
@@ -322,6 +322,38 @@ def test_a_champion_that_collapsed_slowly_is_challenged_as_soon(tmp_path: Path) 
     assert (run.state, run.tested_rows, run.rounds) == ("promoted", 120, 0)
 
 
+def returned(loop: Loop, *parts: bool) -> Run:
+    """Version 2 has learnt the changed concept; then come 20 rows of each part, of the changed one or the old. The run
+    of an alert about version 2.
+    """
+    assert loop.finish(loop.alerted()).version == 2
+    since_ms = START_MS + len(loop.log.partitions[0]) * SECOND_MS
+    for part, changed in enumerate(parts):
+        loop.live(changed=changed, rows=20, seed=40 + part)
+    return loop.alerted(fingerprint="f2", drift=Drift("adwin", change_at=rfc3339(since_ms), version="2"))
+
+
+def test_a_champion_that_has_collapsed_gives_way_to_the_archive_at_once(loop: Loop) -> None:
+    """The old concept is back, and version 2 always wrong: 40 rows tell that version 1 is right."""
+    run = loop.finish(returned(loop, False, False))
+    assert (run.state, run.version, run.tested_rows, run.trainings) == ("promoted", 1, 40, 0)
+
+
+def test_any_other_champion_is_not_compared_with_the_archive_on_a_few_rows(loop: Loop) -> None:
+    """Version 2 is right on half of 40 rows: the archive is asked on 60, and what was not asked costs it nothing."""
+    kept: list[tuple[int, int, str]] = []
+
+    def pause(seconds: float) -> None:
+        now = loop.runs.of("loans")[-1]
+        kept.append((now.tested_rows, now.rounds, now.verdict or ""))
+        loop.live(changed=len(kept) < 3, rows=20, seed=50 + len(kept))
+
+    run = loop.retrainer().execute(returned(loop, True, False), lambda: None, pause)
+    assert kept[0] == (40, 0, "40 labelled rows since the change, 200 are needed")
+    assert [each[:2] for each in kept[1:3]] == [(60, 1), (60, 1)]
+    assert run.ended or run.state == "promoted"
+
+
 def test_rows_without_features_say_so(tmp_path: Path) -> None:
     """A producer that publishes no features makes retraining impossible; the reason says which rows were dropped."""
     loop = new_loop(tmp_path)
@@ -330,7 +362,7 @@ def test_rows_without_features_say_so(tmp_path: Path) -> None:
         if event is not None:
             event.features = None
     run = loop.finish(loop.alerted())
-    assert run.reason == "0 labelled rows since the change, 100 are needed (dropped: 400 no_features)"
+    assert run.reason == "0 labelled rows since the change, 30 are needed (dropped: 400 no_features)"
 
 
 def test_an_alert_about_a_replaced_champion_is_rejected(loop: Loop) -> None:

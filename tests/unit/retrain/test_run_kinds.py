@@ -140,11 +140,11 @@ def test_a_model_s_own_policy_comes_first(tmp_path: Path) -> None:
 def test_a_command_without_rows_says_so_at_once(tmp_path: Path) -> None:
     """A person waits for the answer; nothing else comes of it."""
     loop = new_loop(tmp_path)
-    loop.live(changed=True, rows=50)
+    loop.live(changed=True, rows=20)
     run = loop.retrainer().start("loans", "command")
     assert run is not None
     ended = loop.finish(run)
-    assert ended.reason == "50 labelled rows since the change, 100 are needed"
+    assert ended.reason == "20 labelled rows since the change, 30 are needed"
     assert loop.now_ms == START_MS
 
 
