@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
 from retrain.champion import answers_of, fresh_ms
+from retrain.collapse import QUICK_ROWS, collapsed
 from retrain.contest import Archived, Contest, contest
 from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
@@ -26,12 +25,6 @@ from streams.settings import RetrainSettings
 
 POLL_S = 0.1
 STOP_S = 5.0
-QUICK_ROWS = 30
-"""Enough to train on, or to ask the archive with, for a champion that has collapsed."""
-LEFT = 0.25
-"""Of its accuracy, then."""
-TOLD_BY = 50
-"""Rows, the newest, by which it is told at least, if there are so many."""
 PRELOADED = (
     "__main__",
     "retrain.champion",
@@ -90,9 +83,9 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """
     champion = answers_of(job.champion.onnx, job.champion.manifest)
     rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
-    collapsed = rows >= QUICK_ROWS and _collapsed(job, champion)
-    trains = rows >= needed or collapsed
-    if not collapsed and rows < job.settings.archive_rows:
+    has_collapsed = rows >= QUICK_ROWS and _has_collapsed(job, champion)
+    trains = rows >= needed or has_collapsed
+    if not has_collapsed and rows < job.settings.archive_rows:
         job = replace(job, archive=())
     try:
         if trains:
@@ -108,21 +101,12 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     return replace(found, trained=trains)
 
 
-def _collapsed(job: Job, champion: Answers) -> bool:
-    """Whether the champion has lost three quarters of its accuracy on the newer half of the rows, and the newest 50, or
-    errs by four times as much: then a challenger that knows little is worth having until a better one comes. Half is
-    what a bad hour costs where errors come in clusters.
-    """
+def _has_collapsed(job: Job, champion: Answers) -> bool:
     normal = job.champion.manifest.baseline
     if normal is None:
         return False
-    rows = len(job.dataset) - job.fresh
-    newest = len(job.dataset) - max(
-        rows - rows // 2, min(rows, TOLD_BY)
-    )  # a gradual change begins with the old concept
-    said = champion(job.dataset.features[newest:])
-    error = float(np.mean(absolute_errors(normal.metric, said, job.dataset.target[newest:])))
-    return error >= normal.value / LEFT if normal.metric == "mae" else 1.0 - error <= LEFT * normal.value
+    said = champion(job.dataset.features[job.fresh :])
+    return collapsed(normal, absolute_errors(normal.metric, said, job.dataset.target[job.fresh :]))
 
 
 def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage], None]) -> Contest:

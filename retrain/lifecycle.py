@@ -77,7 +77,8 @@ class Run(msgspec.Struct, frozen=True):
 
     After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
     what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
-    decided, and ``worse_since_ms`` since when, in stream time, the promoted one did worse if it had done better before.
+    decided, and ``worse_since_ms`` since when, in stream time, the promoted one did worse if it had done better before,
+    or has collapsed.
     ``step`` counts what was persisted of the run: of two processes that persist the same step one succeeds.
     """
 

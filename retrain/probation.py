@@ -10,8 +10,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import structlog
+
+from detectors.change_point import ChangePoint
 from detectors.paired_bets import PairedBets, PairedEvidence, PairedPlan
 from retrain.champion import answers_of, problem_of
+from retrain.collapse import TOLD_BY, collapsed
 from retrain.dataset import Problem
 from retrain.lifecycle import Run
 from retrain.log import LabelledFeed
@@ -21,7 +26,7 @@ from retrain.run import Answers
 from retrain.shadow import ShadowRows, bet_scale, score
 from retrain.training import Refused
 from streams.errors import DriftlineError, RestartMe, Unavailable
-from streams.events import rfc3339
+from streams.events import Baseline, rfc3339
 
 WAIT_S = 5.0
 """Between two looks at the log: each costs a scan of what came."""
@@ -32,12 +37,17 @@ KEEP_EVERY = 1.2
 MAX_SHADOWS = 3
 
 
+log = structlog.get_logger("retrain")
+
+
 @dataclass(frozen=True, slots=True)
 class _Shadows:
     problem: Problem
     promoted: Answers
     others: dict[str, Answers]
     bets: dict[str, PairedBets]
+    normal: Baseline | None
+    """What the promoted version achieved in its test."""
 
 
 class Probation:
@@ -53,6 +63,8 @@ class Probation:
         self._shadows: _Shadows | None = None
         self._complete_ms: list[int] = []
         """Of each compared row."""
+        self._errors: list[float] = []
+        """The promoted version's, of each compared row."""
         self._kept = 0
 
     @property
@@ -138,23 +150,39 @@ class Probation:
         taken = self._rows.take(limit)
         errors = score(taken, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
         self._complete_ms += errors.complete_ms.tolist()
+        self._errors += errors.promoted.tolist()
         found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
         worse = [version for version, evidence in found.items() if evidence.found]
         if not worse:
             if self._compared >= KEEP_EVERY * self._kept:  # for whoever asks how it stands
                 self._record.keep(probation=self._findings())
                 self._kept = self._compared
+            self._note_collapse(shadows.normal)
             return False
         best = min(worse, key=lambda version: found[version].reference_error)
         since_ms = self._turned_ms(found[best])
         self._record.keep(
             back_to=best,
-            worse_since_ms=since_ms,
+            worse_since_ms=self.run.worse_since_ms if since_ms is None else since_ms,
             verdict=self._describe(best, found[best], since_ms),
             probation=self._findings(),
         )
         self._roll_back(best)
         return True
+
+    def _note_collapse(self, normal: Baseline | None) -> None:
+        """Let a run begin soon if the version is hardly ever right, though nothing that served before is better.
+
+        The monitor sees a version's own outcomes only, of which late labels bring none for as long as they are late.
+        """
+        newest = np.asarray(self._errors[-TOLD_BY:])
+        if self.run.worse_since_ms is not None or len(newest) < TOLD_BY or not collapsed(normal, newest):
+            return
+        change = ChangePoint()
+        change.extend(self._errors)
+        since_ms = self._complete_ms[-change.split(rising_only=True).least_squares_window]
+        self._record.keep(worse_since_ms=since_ms)
+        log.warning("collapsed on probation", model=self.run.model, version=self.run.version, since=rfc3339(since_ms))
 
     def _roll_back(self, to: str) -> None:
         run = self.run
@@ -200,7 +228,8 @@ class Probation:
         scale = bet_scale(problem, manifest.baseline)
         plan = PairedPlan(settings.probation_significance / len(others), settings.probation_rows)
         answers = answers_of(repository.load(run.model, int(run.version or 0)), manifest)
-        return _Shadows(problem, answers, others, {version: PairedBets(plan, scale) for version in others})
+        bets = {version: PairedBets(plan, scale) for version in others}
+        return _Shadows(problem, answers, others, bets, manifest.baseline)
 
     def _over(self) -> bool:
         began_ms = self.run.promoted_ms or self.run.updated_ms

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from retrain.champion import problem_of
-from retrain.child import QUICK_ROWS, ChildFailed, Job, Kept
+from retrain.child import ChildFailed, Job, Kept
+from retrain.collapse import QUICK_ROWS
 from retrain.collecting import Collector
 from retrain.dataset import Dataset, Problem
 from retrain.promotion import rigour

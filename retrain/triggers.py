@@ -101,13 +101,17 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
 
     After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first, and
     what was not proven on them may be on half as many again. One that was rolled back has left a version to serve that
-    is not good either: the next comes as soon as the archive can be asked.
+    is not good either, and neither is one that has collapsed on probation: the next comes as soon as the archive can be
+    asked.
     """
     if not settings.labels:
         return 0
     rollback_ms = max((run.updated_ms for run in runs if run.state == "rolled_back"), default=None)
     tested = [run for run in runs if run.tested_rows]
-    if rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested):
+    worse = [run.worse_since_ms for run in runs if run.on_probation and run.worse_since_ms is not None]
+    missed = rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested)
+    unlearnt = bool(worse) and not any((run.since_ms or 0) >= max(worse) for run in tested)
+    if missed or unlearnt:
         return min(settings.labels, settings.archive_rows, settings.minimum_rows)
     last = max(tested, key=lambda run: run.updated_ms, default=None)
     if last is None or last.tested_rows >= settings.labels:
