@@ -184,8 +184,8 @@ def alerts_until(driftline: Driftline, last_ms: int) -> dict[str, Alert]:
 def require_same(live: dict[str, Alert], replayed: dict[str, Alert], ends_ms: tuple[int, int]) -> None:
     """The alerts of two deployments whose monitors had come so far when they were stopped.
 
-    Only one may have come to the end of a minute behind the log, at which the four rates are looked at and what was
-    held is told: that makes updates of an episode that fires, which carry the time of its first detection.
+    Only one may have come to the end of a minute behind the log, at which severity may rise, the four rates are looked
+    at and what was held is told: updates of an episode that fires, which carry the time of its first detection.
     """
     further = [live, replayed][ends_ms[1] > ends_ms[0]]
     minutes = {end_ms // MINUTE_MS for end_ms in ends_ms}
