@@ -107,7 +107,11 @@ class Supervisor:
         return worker.terminate()
 
     def end(self) -> list[int]:
-        """SIGTERM all of them at once → their exit codes."""
+        """SIGTERM all of them at once, once all have started → their exit codes.
+
+        One that is restarted just then and has not come to its handlers yet would be ended by the signal itself.
+        """
+        self.started()
         with self._lock:
             workers = [each for each in self._running if each.is_running]
             self._running.clear()
