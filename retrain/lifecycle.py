@@ -78,7 +78,7 @@ class Run(msgspec.Struct, frozen=True):
     After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
     what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
     decided, and ``worse_since_ms`` since when, in stream time, the promoted one did worse if it had done better before,
-    or has collapsed.
+    or has collapsed; ``worse_seen_ms`` is the stream time of the newest row that decided for the way back.
     ``step`` counts what was persisted of the run: of two processes that persist the same step one succeeds.
     """
 
@@ -113,9 +113,15 @@ class Run(msgspec.Struct, frozen=True):
     probation: dict[str, Any] = {}
     back_to: str | None = None
     worse_since_ms: int | None = None
+    worse_seen_ms: int | None = None
     step: int = 0
     kind: TriggerKind = "alert"
     format: int = FORMAT
+
+    @property
+    def took_back(self) -> bool:
+        """Whether its winner is a version of the archive, which its rows had no part in."""
+        return bool(self.better) and "trained_on" not in self.trained_from
 
     @property
     def ended(self) -> bool:

@@ -164,6 +164,7 @@ class Probation:
         self._record.keep(
             back_to=best,
             worse_since_ms=self.run.worse_since_ms if since_ms is None else since_ms,
+            worse_seen_ms=self._complete_ms[-1],
             verdict=self._describe(best, found[best], since_ms),
             probation=self._findings(),
         )

@@ -105,16 +105,21 @@ class Retrainer:
         return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
 
     def _turned_ms(self, run: Run) -> int | None:
-        """What a rollback has shown of when the concept changed, in the pause behind it.
+        """What a rollback has shown of when the concept changed; None for an alert that need not be about that change.
 
-        An alert in that pause is of the same incident, but the detectors of the version that serves again began with
-        the rollback: they cannot date a change that came before.
+        The detectors of the version that serves again began with the rollback, or with the first labels of what it
+        answered since: they cannot date a change that came before. So an alert in the pause behind it is of the same
+        incident, and so is one that names a change sooner after the rollback than the rollback came after its own.
         """
         runs = self.runs.of(run.model)
-        if self.cooldown(run.model) is None:
+        rollback = next(reversed(rollbacks_in_a_row(runs)), None)
+        if rollback is None or rollback.worse_since_ms is None or rollback.back_to != run.champion:
             return None
-        rollback = rollbacks_in_a_row(runs)[-1]
-        return rollback.worse_since_ms if rollback.back_to == run.champion else None
+        if any((each.promoted_ms or 0) > rollback.updated_ms for each in runs):
+            return None  # what was promoted since has learnt it
+        seen_ms = rollback.worse_since_ms if rollback.worse_seen_ms is None else rollback.worse_seen_ms
+        soon = run.since_ms is not None and run.since_ms - seen_ms <= seen_ms - rollback.worse_since_ms
+        return rollback.worse_since_ms if soon or self.cooldown(run.model) is not None else None
 
     def _known_change(self, run: Run) -> int | None:
         """An accuracy rule knows no change point; a detector's alert about the same version may have said one, or about

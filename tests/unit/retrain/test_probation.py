@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -107,7 +108,7 @@ def test_what_comes_after_a_rollback_knows_since_when_the_version_was_worse(pois
 
 def test_an_alert_behind_a_rollback_is_of_the_change_that_it_has_shown(poisoned: tuple[Loop, Run]) -> None:
     """The detectors of the version that serves again began with the rollback: what they date is too late, for as long
-    as the pause lasts.
+    as the pause lasts, or as soon behind the rollback as that was behind its change: labels may come later.
     """
     loop, run = poisoned
     loop.serve(300, wrong_labels=True)
@@ -119,6 +120,25 @@ def test_an_alert_behind_a_rollback_is_of_the_change_that_it_has_shown(poisoned:
     loop.now_ms = change_ms
     later = Drift("adwin", change_at=rfc3339(change_ms), version="1")
     assert loop.alerted(fingerprint="f9", drift=later).since_ms == change_ms + 1_000
+    assert ended.worse_since_ms is not None and ended.worse_seen_ms is not None
+    took_ms = ended.worse_seen_ms - ended.worse_since_ms
+    soon = Drift("adwin", change_at=rfc3339(ended.worse_seen_ms + took_ms - 1_000), version="1")
+    assert took_ms > 2_000
+    assert loop.alerted(fingerprint="f10", drift=soon).since_ms == ended.worse_since_ms
+
+
+def test_an_alert_behind_what_has_learnt_the_change_is_of_another(poisoned: tuple[Loop, Run]) -> None:
+    """A version was promoted since the rollback, and taken back by a person: nothing is known of when it changed."""
+    loop, run = poisoned
+    loop.serve(300, wrong_labels=True)
+    loop.serve(200, seed=12)
+    ended = loop.watch(run)
+    assert ended.worse_since_ms is not None and ended.worse_seen_ms is not None
+    learnt = msgspec.structs.replace(run, episode="e9", state="released", promoted_ms=ended.updated_ms + 1)
+    assert loop.runs.create(learnt)
+    soon = Drift("adwin", change_at=rfc3339(ended.worse_seen_ms + 1_500), version="1")
+    since_ms = loop.alerted(fingerprint="f10", drift=soon).since_ms
+    assert since_ms is not None and since_ms > ended.worse_seen_ms
 
 
 def test_a_version_that_was_never_better_dates_no_change(poisoned: tuple[Loop, Run]) -> None:
