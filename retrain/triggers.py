@@ -102,7 +102,7 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first, and
     what was not proven on them may be on half as many again. One that was rolled back has left a version to serve that
     is not good either, and neither is one that has collapsed on probation: the next comes as soon as the archive can be
-    asked.
+    asked. The rows on which the archive won count towards the next run: nobody has learnt them.
     """
     if not settings.labels:
         return 0
@@ -116,7 +116,8 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     last = max(tested, key=lambda run: run.updated_ms, default=None)
     if last is None or last.tested_rows >= settings.labels:
         return settings.labels
-    had = 0 if last.better else last.tested_rows  # the rows of one that won are no test of what comes next
+    learnt = last.better and not last.took_back  # what it was made of is no test of what comes next
+    had = 0 if learnt else last.tested_rows
     more = next_rows(last.tested_rows) - last.tested_rows
     return min(settings.labels, max(settings.minimum_rows - had, more, settings.archive_rows))
 

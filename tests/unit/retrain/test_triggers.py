@@ -65,7 +65,15 @@ def test_after_a_run_of_few_rows_the_next_one_comes_sooner(tested: int, needed: 
 @pytest.mark.parametrize(("tested", "needed"), [(60, 200), (300, 200), (460, 230), (500, 500)])
 def test_a_quick_challenger_is_improved_soon(tested: int, needed: int) -> None:
     """The rows that it was chosen by are no test of the next one: as many must come as something can be trained on."""
-    assert labels_needed([run(state="watching", better=True, tested_rows=tested)], SETTINGS) == needed
+    won = run(state="watching", better=True, tested_rows=tested, trained_from={"trained_on": "all"})
+    assert labels_needed([won], SETTINGS) == needed
+
+
+@pytest.mark.parametrize(("tested", "needed"), [(30, 170), (62, 138), (190, 95), (500, 500)])
+def test_rows_on_which_the_archive_won_count_for_the_next_run(tested: int, needed: int) -> None:
+    """Nobody has learnt them: with those that come they are enough to train on."""
+    won = run(state="watching", better=True, tested_rows=tested, trained_from={"to_ms": START_MS})
+    assert labels_needed([won], SETTINGS) == needed
 
 
 def test_after_a_rollback_the_archive_is_asked_soon() -> None:
