@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from retrain.champion import answers_of, fresh_ms
-from retrain.collapse import QUICK_ROWS, collapsed
+from retrain.collapse import needs_help
+from retrain.comparison import MetricName
 from retrain.contest import Archived, Contest, contest
 from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
@@ -77,15 +78,15 @@ class Job:
 def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """Do the job in this process. Raises :class:`retrain.training.Refused`.
 
-    With fewer rows than ``minimum_rows`` a challenger is trained only for a champion that has collapsed, and what
-    speaks against these rows ends nothing: more of them will come. With fewer than ``archive_rows`` the archive is
-    asked only for such a one.
+    With fewer rows than ``minimum_rows`` a challenger is trained only for a champion that has collapsed or knows
+    nothing, and what speaks against these rows ends nothing: more of them will come. With fewer than ``archive_rows``
+    the archive is asked only for such a one.
     """
     champion = answers_of(job.champion.onnx, job.champion.manifest)
     rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
-    has_collapsed = rows >= QUICK_ROWS and _has_collapsed(job, champion)
-    trains = rows >= needed or has_collapsed
-    if not has_collapsed and rows < job.settings.archive_rows:
+    urgent = _needs_help(job, champion)
+    trains = rows >= needed or urgent
+    if not urgent and rows < job.settings.archive_rows:
         job = replace(job, archive=())
     try:
         if trains:
@@ -101,12 +102,12 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     return replace(found, trained=trains)
 
 
-def _has_collapsed(job: Job, champion: Answers) -> bool:
-    normal = job.champion.manifest.baseline
-    if normal is None:
+def _needs_help(job: Job, champion: Answers) -> bool:
+    rows, outcomes = job.dataset.features[job.fresh :], job.dataset.target[job.fresh :]
+    if not len(rows):
         return False
-    said = champion(job.dataset.features[job.fresh :])
-    return collapsed(normal, absolute_errors(normal.metric, said, job.dataset.target[job.fresh :]))
+    metric: MetricName = "mae" if job.problem.task == "regression" else "accuracy"
+    return needs_help(job.champion.manifest.baseline, absolute_errors(metric, champion(rows), outcomes), outcomes)
 
 
 def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage], None]) -> Contest:

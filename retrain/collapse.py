@@ -1,4 +1,6 @@
-"""A champion that is hardly ever right any more: one that knows little is worth having until a better one comes."""
+"""A champion that is hardly ever right any more, or no better than whoever always says the same: one that knows little
+is worth having until a better one comes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,34 @@ LEFT = 0.25
 """Of its accuracy, then. Half is what a bad hour costs where errors come in clusters."""
 TOLD_BY = 50
 """Rows, the newest, by which it is told at least, if there are so many."""
+LOST_ROWS = 90
+"""Enough to train on for a champion that knows nothing: so much of a bad hour is no hour any more."""
+LOST = 0.75
+"""Of its accuracy, what is left at most: one that was hardly better than that has lost nothing."""
+
+
+def needs_help(normal: Baseline | None, errors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
+    """Whether a champion with these errors on these rows, oldest first, is to be challenged at once."""
+    rows = len(errors)
+    if rows >= QUICK_ROWS and collapsed(normal, errors):
+        return True
+    return rows >= LOST_ROWS and knows_nothing(normal, errors, outcomes)
+
+
+def knows_nothing(normal: Baseline | None, errors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
+    """Whether it is no better, on the newer half of the rows, than an answer that is always the same would have been
+    (the commonest class, the median), and lost a quarter of its accuracy, or has a third more of error.
+
+    Errors are absolute ones, outcomes class indices or numbers, oldest first; without a baseline nobody knows.
+    """
+    if normal is None or not len(errors):
+        return False
+    newer = slice(len(errors) // 2, None)
+    error, said = float(np.mean(errors[newer])), outcomes[newer]
+    if normal.metric == "mae":
+        return error >= float(np.mean(np.abs(said - np.median(said)))) and error >= normal.value / LOST
+    commonest = float(np.unique(said, return_counts=True)[1].max()) / len(said)
+    return 1.0 - error <= commonest and 1.0 - error <= LOST * normal.value
 
 
 def collapsed(normal: Baseline | None, errors: npt.NDArray[np.float64]) -> bool:

@@ -17,7 +17,7 @@ from serving.history import Change
 from streams.errors import Unavailable
 from streams.events import Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
-from tests.unit.retrain.rows import SECOND_MS, START_MS, concept, features
+from tests.unit.retrain.rows import SECOND_MS, START_MS, concept, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
 
 
@@ -320,6 +320,22 @@ def test_a_champion_that_collapsed_slowly_is_challenged_as_soon(tmp_path: Path) 
     loop.live(changed=True, rows=80, seed=8)
     run = loop.finish(loop.alerted())
     assert (run.state, run.tested_rows, run.rounds) == ("promoted", 120, 0)
+
+
+def test_a_champion_that_knows_nothing_any_more_is_challenged_on_ninety_rows(tmp_path: Path) -> None:
+    """Another feature decides now: it is right about half of the rows, as anybody would be who always says the same."""
+    loop = new_loop(tmp_path)
+
+    def pause(seconds: float) -> None:
+        seed = 1 + len(loop.log.records)
+        loop.live(changed=False, rows=30, seed=seed)
+        rows = loop.log.records.pop().rows()
+        for row, values in zip(rows, features(30, seed), strict=True):
+            row.outcome = int(values[1] > 0.5)
+        loop.log.records.append(labelled(rows))
+
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
+    assert (run.state, run.tested_rows, run.trainings) == ("promoted", 90, 0)
 
 
 def returned(loop: Loop, *parts: bool) -> Run:
