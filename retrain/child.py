@@ -15,11 +15,10 @@ from typing import Any
 
 from retrain.champion import answers_of, fresh_ms
 from retrain.collapse import needs_help
-from retrain.comparison import MetricName
 from retrain.contest import Archived, Contest, contest
 from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
-from retrain.run import Answers, Stage, absolute_errors
+from retrain.run import Answers, Stage, absolute_errors, metric_of
 from retrain.training import Refused
 from serving.manifest import Manifest
 from streams.settings import RetrainSettings
@@ -106,8 +105,8 @@ def _needs_help(job: Job, champion: Answers) -> bool:
     rows, outcomes = job.dataset.features[job.fresh :], job.dataset.target[job.fresh :]
     if not len(rows):
         return False
-    metric: MetricName = "mae" if job.problem.task == "regression" else "accuracy"
-    return needs_help(job.champion.manifest.baseline, absolute_errors(metric, champion(rows), outcomes), outcomes)
+    errors = absolute_errors(metric_of(job.problem), champion(rows), outcomes)
+    return needs_help(job.champion.manifest.baseline, errors, outcomes)
 
 
 def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage], None]) -> Contest:

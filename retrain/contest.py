@@ -4,9 +4,8 @@ What a round may spend of the run's significance on archived versions, and on tr
 of them (Hommel), on all test rows and on newest stretches of them (`retrain/lately.py`): it promotes something that is
 no better with at most the probability that it was given, however many it weighs.
 
-Trained challengers are tested by rolling origin: the test rows come in blocks, each half as long as the one before,
-and for each block a challenger is trained on what came before it. The one that is exported is that of the newest
-block. Its predecessors show, on more rows than it could spare itself, what this way of training is worth now.
+Trained challengers are tested by rolling origin (`retrain/rolling.py`); the test rows come in blocks, each half as long
+as the one before.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from retrain.comparison import Comparison, MetricName
+from retrain.comparison import Comparison
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
 from retrain.lately import judged, require_no_worse_lately
-from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, recipe
+from retrain.rolling import BLOCKS, Rolled, rolled
+from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipe
 from retrain.segments import Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
-from retrain.training import Refused, Trained, train
+from retrain.training import Refused
 from serving.manifest import Slice
 from streams.settings import RetrainSettings
 
-BLOCKS = 4
 Errors = npt.NDArray[np.float64]
 
 
@@ -127,11 +126,11 @@ def contest(
             challenger = finished(
                 dataset,
                 problem,
-                candidate.model,
+                candidate.rolled.model,
                 version=version,
                 settings=settings,
                 start=candidate.source.start,
-                end=candidate.end,
+                end=candidate.rolled.end,
                 errors=errors,
                 comparison=best.comparison,
                 stage=stage,
@@ -139,7 +138,7 @@ def contest(
                 change=candidate.source.change,
             )
             require_cheap(challenger.onnx, dataset.features, settings)
-            groups = ring.require_fair(candidate.answers[-len(errors) :])
+            groups = ring.require_fair(candidate.rolled.answers[-len(errors) :])
         except Refused as refusal:  # by a gate: the next best may convert
             refused.append(f"{best.name}: {refusal}")
             rivals.remove(best)
@@ -155,11 +154,9 @@ def contest(
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     source: Source
-    model: Trained
-    end: int
-    answers: Errors
-    """Class indices, or numbers, of the test rows: each block's by the model that was trained on what came before."""
+    rolled: Rolled
     errors: Errors
+    """Of the test rows."""
 
 
 class _Ring:
@@ -172,7 +169,7 @@ class _Ring:
         self._problem = problem
         self._settings = settings
         self._fresh = fresh
-        self._metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+        self._metric = metric_of(problem)
         self._answers = champion
         self._champion = self._errors(champion, fresh)
 
@@ -250,24 +247,9 @@ class _Ring:
         ], refused
 
     def _rolled(self, source: Source, tested: Sequence[tuple[int, int]]) -> _Candidate:
-        dataset, problem, task = self._dataset, self._problem, self._problem.task
-        target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
-        blocks_said: list[Errors] = []
-        for start, end in tested:
-            trained_on = slice(source.start, start)
-            model = train(
-                task,
-                len(problem.classes),
-                dataset.features[trained_on],
-                target[trained_on],
-                recipe(self._settings),
-                source.weights(start),
-            )
-            said = model.predict(dataset.features[start:end])
-            blocks_said.append(said.reshape(end - start) if task == "regression" else np.argmax(said, axis=1))
-        answers = np.concatenate(blocks_said)
-        errors = absolute_errors(self._metric, answers, dataset.target[tested[0][0] :])
-        return _Candidate(source, model, tested[-1][0], answers, errors)
+        found = rolled(self._dataset, self._problem, recipe(self._settings), source, tested)
+        errors = absolute_errors(self._metric, found.answers, self._dataset.target[tested[0][0] :])
+        return _Candidate(source, found, errors)
 
 
 def _compared_on(rival: Rival, errors: Errors) -> Errors:

@@ -15,12 +15,11 @@ import numpy.typing as npt
 
 from detectors.paired_bets import PairedBets, PairedPlan
 from retrain.champion import problem_of
-from retrain.comparison import MetricName
 from retrain.dataset import PredictionScan, Problem, Reference
 from retrain.lifecycle import Run
 from retrain.log import LabelledFeed
 from retrain.record import RunRecord
-from retrain.run import absolute_errors
+from retrain.run import absolute_errors, metric_of
 from retrain.shadow import ShadowRows, bet_scale
 from retrain.training import Refused
 from streams.events import FullPrediction, ShadowAnswer
@@ -52,7 +51,7 @@ def live_errors(
             if found is not None:
                 answered[partition, offset] = found
     table = np.asarray([answered[key] for key in wanted if key in answered], dtype=np.float64).reshape(-1, 3)
-    metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+    metric = metric_of(problem)
     return absolute_errors(metric, table[:, 0], table[:, 2]), absolute_errors(metric, table[:, 1], table[:, 2])
 
 

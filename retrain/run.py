@@ -16,8 +16,9 @@ from retrain.export import export, outputs
 from retrain.parity import Parity
 from retrain.parity import check as check_parity
 from retrain.profile import reference_profile
-from retrain.scoring import decide
-from retrain.training import Algorithm, Floats, Recipe, Refused, Trained, train
+from retrain.rolling import BLOCKS, rolled
+from retrain.sources import Source, blocks
+from retrain.training import Algorithm, Floats, Recipe, Refused, Trained
 from serving.manifest import ReferenceProfile, Slice
 from streams.events import Baseline
 from streams.settings import RetrainSettings
@@ -62,17 +63,6 @@ def recipe(settings: RetrainSettings) -> Recipe:
     return Recipe(algorithm, settings.trees, settings.depth, settings.seed, settings.estimator)
 
 
-def split(rows: int, test_share: float) -> int:
-    """Rows are in time order: those before the returned index train, the newest ones from it on test.
-
-    Raises :class:`Refused` when either side would be empty.
-    """
-    at = rows - round(rows * test_share)
-    if not 0 < at < rows:
-        raise Refused(f"{rows} rows cannot be split into training and test rows")
-    return at
-
-
 def challenge(
     dataset: Dataset,
     problem: Problem,
@@ -81,18 +71,29 @@ def challenge(
     settings: RetrainSettings,
     stage: Callable[[Stage], None] = lambda _: None,
 ) -> Challenger:
-    """A first version, which has nobody to beat: trained on the oldest rows, measured on the newest ones.
+    """A first version, which has nobody to beat: trained on all rows but the newest, by rolling origin.
 
     Raises :class:`Refused` when no challenger comes of it. What is returned was not fitted again: what was verified
     is what is promoted.
     """
-    at = split(len(dataset), settings.test_share)
+    tested = blocks(0, len(dataset), settings.test_share, BLOCKS)
+    if not tested:
+        raise Refused(f"{len(dataset)} rows cannot be split into training and test rows")
     stage("training")
-    task = problem.task
-    target = dataset.target if task == "regression" else dataset.target.astype(np.int64)
-    trained = train(task, len(problem.classes), dataset.features[:at], target[:at], recipe(settings))
+    found = rolled(dataset, problem, recipe(settings), Source("all", 0, 0), tested)
     stage("exporting")
-    return finished(dataset, problem, trained, version=version, settings=settings, start=0, end=at, stage=stage)
+    return finished(
+        dataset,
+        problem,
+        found.model,
+        version=version,
+        settings=settings,
+        start=0,
+        end=found.end,
+        errors=absolute_errors(metric_of(problem), found.answers, dataset.target[tested[0][0] :]),
+        stage=stage,
+        source="all",
+    )
 
 
 def finished(
@@ -104,7 +105,7 @@ def finished(
     settings: RetrainSettings,
     start: int,
     end: int,
-    errors: npt.NDArray[np.float64] | None = None,
+    errors: npt.NDArray[np.float64],
     comparison: Comparison | None = None,
     stage: Callable[[Stage], None] = lambda _: None,
     source: str = "",
@@ -112,22 +113,18 @@ def finished(
 ) -> Challenger:
     """What was trained on rows ``start`` to ``end``, exported and through the parity gate.
 
-    ``errors`` are those of held-out rows, as ``comparison`` used them; without them the rows from ``end`` on are
-    asked. Raises :class:`Refused`.
+    ``errors`` are those of held-out rows, as ``comparison`` used them. Raises :class:`Refused`.
     """
     onnx = export(trained, model=problem.model, version=version, data_sha256=dataset.sha256)
     stage("verifying")
     parity = check_parity(trained, onnx, dataset.features, minimum_rows=settings.parity_rows, seed=settings.seed)
     if not parity.passed:
         raise Refused(f"the exported model is not the trained one: {parity.describe()}")
-    metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
-    if errors is None:
-        errors = absolute_errors(metric, decide(onnx, dataset.features[end:]), dataset.target[end:])
     rows = dataset.features[start:end]
     return Challenger(
         onnx=onnx,
         parity=parity,
-        baseline=baseline(metric, errors),
+        baseline=baseline(metric_of(problem), errors),
         comparison=comparison,
         train_rows=end - start,
         test_rows=len(errors),
@@ -146,6 +143,11 @@ def finished(
 
 def _suspected(rows: Floats, target: npt.NDArray[np.float64], problem: Problem) -> float | None:
     return None if problem.task == "regression" else suspected_share(rows, target.astype(np.int64))
+
+
+def metric_of(problem: Problem) -> MetricName:
+    """What its errors are measured by."""
+    return "mae" if problem.task == "regression" else "accuracy"
 
 
 def absolute_errors(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from retrain.training import Doubles, Floats, Indices, Refused
 
@@ -30,11 +29,3 @@ def run_session(session: Any, rows: Floats) -> tuple[Indices | None, Doubles]:
     results = session.run(None, {session.get_inputs()[0].name: rows})
     answers = np.asarray(results[-1], dtype=np.float64)
     return (np.asarray(results[0]) if len(results) == 2 else None), answers
-
-
-def decide(onnx: bytes, rows: Floats) -> npt.NDArray[np.float64]:
-    """What an exported model says: a class index or a number a row."""
-    labels, answers = run_session(open_session(onnx), rows)
-    if labels is None:
-        return answers.reshape(len(rows))
-    return np.asarray(np.argmax(answers, axis=1), dtype=np.float64)

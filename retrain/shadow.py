@@ -15,7 +15,7 @@ import numpy.typing as npt
 from retrain.comparison import MetricName
 from retrain.dataset import Dataset, PredictionScan, Problem, Reference, gather
 from retrain.log import LabelledFeed
-from retrain.run import Answers, absolute_errors
+from retrain.run import Answers, absolute_errors, metric_of
 from streams.events import Baseline
 from streams.records import Labelled
 
@@ -109,7 +109,7 @@ def score(
 
     What the promoted version answered counts as it was published; to what another predicted it is asked now.
     """
-    metric: MetricName = "mae" if problem.task == "regression" else "accuracy"
+    metric = metric_of(problem)
     parts = [gather(references, problem, scan, check) for references in rows]
     complete_ms = np.concatenate([part.complete_ms for part in parts])
     order = np.argsort(complete_ms, kind="stable")

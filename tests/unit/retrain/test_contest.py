@@ -116,7 +116,7 @@ def test_an_archived_version_wins_before_anything_is_trained(monkeypatch: pytest
         raise AssertionError("something was trained")
 
     old = Archived(7, champion("binary", changed=True), 0)
-    monkeypatch.setattr(contests, "train", must_not)
+    monkeypatch.setattr(contests, "rolled", must_not)
     found = held(mixed(600), fresh=600, change=600, archive=[old, replace(old, version=8)])
     assert (found.archived, found.challenger) == (7, None)
     assert found.rivals[0].name == "version 7"

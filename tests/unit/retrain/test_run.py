@@ -8,7 +8,9 @@ import pytest
 from retrain.champion import answers_of, problem_of
 from retrain.dataset import Dataset, Problem
 from retrain.registration import card_of, manifest_of
-from retrain.run import Challenger, challenge, split
+from retrain.rolling import rolled
+from retrain.run import Challenger, challenge, recipe
+from retrain.sources import Source
 from retrain.training import Refused, TrainedTask
 from serving.engine import LoadedModel
 from serving.manifest import Feature, Manifest
@@ -47,16 +49,14 @@ def first(task: TrainedTask) -> tuple[Challenger, Manifest]:
 
 @pytest.mark.parametrize("task", PROBLEMS)
 def test_the_serving_engine_answers_as_the_comparison_assumed(task: TrainedTask) -> None:
-    """What was measured is what serves: the engine's answers have the baseline's error on the held-out rows."""
+    """What was measured is what serves: the engine says of the newest block what the trained model did."""
     made, manifest = first(task)
-    data = rows_of(task, changed=False, seed=0)
-    held_out = slice(made.train_rows, None)
-    said = LoadedModel(made.onnx, manifest).predict(data.features[held_out]).predictions
-    encoded = np.asarray([PROBLEMS[task].encode(value) for value in said], dtype=np.float64)
-    if task == "regression":
-        assert np.mean(np.abs(encoded - data.target[held_out])) == pytest.approx(made.baseline.value, rel=1e-3)
-    else:
-        assert np.mean(encoded == data.target[held_out]) == pytest.approx(made.baseline.value)
+    data, problem = rows_of(task, changed=False, seed=0), PROBLEMS[task]
+    newest = (made.train_rows, len(data))
+    measured = rolled(data, problem, recipe(SETTINGS), Source("all", 0, 0), [newest]).answers
+    said = LoadedModel(made.onnx, manifest).predict(data.features[slice(*newest)]).predictions
+    encoded = np.asarray([problem.encode(value) for value in said], dtype=np.float64)
+    assert encoded == pytest.approx(measured, rel=1e-5)
     assert problem_of(manifest) == PROBLEMS[task]
 
 
@@ -64,10 +64,10 @@ def test_the_serving_engine_answers_as_the_comparison_assumed(task: TrainedTask)
 def test_the_profile_is_of_the_training_rows(task: TrainedTask) -> None:
     """Quantiles of each feature and of the scores; how often each class was predicted."""
     made, _ = first(task)
-    assert made.profile.rows == 420
+    assert made.profile.rows == 578
     assert [feature.name for feature in made.profile.features] == ["a", "b", "c"]
     assert len(made.profile.score_quantiles) == len(made.profile.levels)
-    assert sum(made.profile.predicted.values()) == (0 if task == "regression" else 420)
+    assert sum(made.profile.predicted.values()) == (0 if task == "regression" else 578)
 
 
 @pytest.mark.parametrize("task", PROBLEMS)
@@ -94,21 +94,32 @@ def test_the_manifest_tells_how_many_labels_are_probably_wrong(task: TrainedTask
 
 
 def test_training_never_sees_the_newest_rows() -> None:
-    """Garbage in the held-out rows changes the verdict, not the model."""
+    """Garbage in the newest block changes the verdict, not the model."""
     data = rows_of("binary", changed=True, seed=1)
     shuffled = data.target.copy()
-    shuffled[420:] = 1 - shuffled[420:]
+    shuffled[578:] = 1 - shuffled[578:]
     other = Dataset(data.features, shuffled, data.served, data.complete_ms, {}, {})
     one, two = (challenge(d, PROBLEMS["binary"], version=1, settings=SETTINGS) for d in (data, other))
-    assert one.baseline.value > 0.9 > 0.1 > two.baseline.value
+    assert one.baseline.value > 0.9 > two.baseline.value
     assert one.profile == two.profile
 
 
 @pytest.mark.parametrize(("rows", "share"), [(1, 0.3), (2, 0.01), (0, 0.5)])
-def test_a_split_needs_both_sides(rows: int, share: float) -> None:
+def test_training_and_testing_need_rows(rows: int, share: float) -> None:
     """Nothing to train on, or nothing to test on, is a refusal."""
+    data = dataset(features(rows), np.zeros(rows))
     with pytest.raises(Refused, match="cannot be split"):
-        split(rows, share)
+        challenge(data, PROBLEMS["binary"], version=1, settings=SETTINGS.model_copy(update={"test_share": share}))
+
+
+def test_a_first_version_is_measured_by_models_that_did_not_see_the_rows() -> None:
+    """Labels by chance in all test rows, of which later blocks' models have seen some: none can know the answers."""
+    data = rows_of("binary", changed=False, seed=1)
+    chance = np.random.default_rng(2).integers(0, 2, 180)
+    other = Dataset(data.features, np.concatenate([data.target[:420], chance]), data.served, data.complete_ms, {}, {})
+    made = challenge(other, PROBLEMS["binary"], version=1, settings=SETTINGS)
+    assert (made.train_rows, made.test_rows) == (578, 180)
+    assert made.baseline.value == pytest.approx(0.5, abs=0.12)
 
 
 def test_a_champion_that_does_not_load_is_refused() -> None:
