@@ -17,8 +17,19 @@ TOLD_BY = 50
 """Rows, the newest, by which it is told at least, if there are so many."""
 LOST_ROWS = 90
 """Enough to train on for a champion that knows nothing: so much of a bad hour is no hour any more."""
-LOST = 0.75
-"""Of its accuracy, what is left at most: one that was hardly better than that has lost nothing."""
+LOST = 0.6
+"""Of its accuracy, what is left at most: a bad hour where errors come in clusters leaves more."""
+
+
+def is_stopgap(normal: Baseline | None, achieved: Baseline) -> bool:
+    """Whether what won is far from what the champion that it beat once achieved: better than one that has collapsed is
+    easily said.
+    """
+    if normal is None or normal.metric != achieved.metric:
+        return False
+    if normal.metric == "mae":
+        return achieved.value >= normal.value / LOST
+    return achieved.value <= LOST * normal.value
 
 
 def needs_help(normal: Baseline | None, errors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
@@ -31,7 +42,7 @@ def needs_help(normal: Baseline | None, errors: npt.NDArray[np.float64], outcome
 
 def knows_nothing(normal: Baseline | None, errors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
     """Whether it is no better, on the newer half of the rows, than an answer that is always the same would have been
-    (the commonest class, the median), and lost a quarter of its accuracy, or has a third more of error.
+    (the commonest class, the median), and lost two fifths of its accuracy, or has two thirds more of error.
 
     Errors are absolute ones, outcomes class indices or numbers, oldest first; without a baseline nobody knows.
     """

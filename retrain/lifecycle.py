@@ -70,7 +70,8 @@ class Run(msgspec.Struct, frozen=True):
     without an answer; ``rounds`` how many contests nobody won, ``trainings`` in how many of them something was trained,
     and ``tested_rows`` the new rows of the last of them. It was at work from ``begun_ms`` on, and waited before.
     ``metrics``, ``parity``, ``trained_from`` and ``better`` are known once the challenger is in the repository;
-    ``offered`` says that it was made the challenger and that everybody was told.
+    ``offered`` says that it was made the challenger and that everybody was told, ``stopgap`` that it won and is far
+    from what the champion once achieved.
 
     A live shadow began at ``shadow_ms``; ``shadowed`` says that its answers were better, and ``shadow_evidence`` what
     the comparison said when it was last persisted, that it is better and that it is worse.
@@ -100,6 +101,7 @@ class Run(msgspec.Struct, frozen=True):
     begun_ms: int | None = None
     better: bool | None = None
     offered: bool = False
+    stopgap: bool = False
     verdict: str | None = None
     metrics: dict[str, float] = {}
     parity: dict[str, Any] = {}

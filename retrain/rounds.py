@@ -10,7 +10,7 @@ import structlog
 
 from retrain.champion import problem_of
 from retrain.child import ChildFailed, Job, Kept
-from retrain.collapse import QUICK_ROWS
+from retrain.collapse import QUICK_ROWS, is_stopgap
 from retrain.collecting import Collector
 from retrain.dataset import Dataset, Problem
 from retrain.promotion import rigour
@@ -83,7 +83,7 @@ class Round:
         if found.archived is not None:
             self._take_back(found.archived, found.verdict, trained_from, rows)
         elif found.challenger is not None:
-            self._write(found.challenger, problem, found.verdict, trained_from, rows)
+            self._write(found.challenger, champion, problem, found.verdict, trained_from, rows)
         elif self._may_wait(rows):
             self._record.move(
                 "collecting",
@@ -112,7 +112,13 @@ class Round:
         return self._record.run.kind == "alert"
 
     def _write(
-        self, challenger: Challenger, problem: Problem, verdict: str, trained_from: dict[str, Any], rows: int
+        self,
+        challenger: Challenger,
+        champion: Kept,
+        problem: Problem,
+        verdict: str,
+        trained_from: dict[str, Any],
+        rows: int,
     ) -> None:
         """Put a challenger that won into the repository."""
         tools, run = self._tools, self._record.run
@@ -138,6 +144,7 @@ class Round:
             metrics=metrics_of(challenger),
             parity=parity_of(challenger),
             trained_from=trained_from,
+            stopgap=is_stopgap(champion.manifest.baseline, challenger.baseline),
         )
 
     def _take_back(self, version: int, verdict: str, tested_on: dict[str, Any], rows: int) -> None:

@@ -102,7 +102,8 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first, and
     what was not proven on them may be on half as many again. One that was rolled back has left a version to serve that
     is not good either, and neither is one that has collapsed on probation: the next comes as soon as the archive can be
-    asked. The rows on which the archive won count towards the next run: nobody has learnt them.
+    asked, and as soon behind a version that is no more than a stopgap. The rows on which the archive won count towards
+    the next run: nobody has learnt them.
     """
     if not settings.labels:
         return 0
@@ -111,9 +112,9 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     worse = [run.worse_since_ms for run in runs if run.on_probation and run.worse_since_ms is not None]
     missed = rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested)
     unlearnt = bool(worse) and not any((run.since_ms or 0) >= max(worse) for run in tested)
-    if missed or unlearnt:
-        return min(settings.labels, settings.archive_rows, settings.minimum_rows)
     last = max(tested, key=lambda run: run.updated_ms, default=None)
+    if missed or unlearnt or (last is not None and last.stopgap):
+        return min(settings.labels, settings.archive_rows, settings.minimum_rows)
     if last is None or last.tested_rows >= settings.labels:
         return settings.labels
     learnt = last.better and not last.took_back  # what it was made of is no test of what comes next

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrain.collapse import collapsed, knows_nothing, needs_help
+from retrain.collapse import collapsed, is_stopgap, knows_nothing, needs_help
 from streams.events import Baseline
 
 ACCURATE = Baseline("accuracy", 0.95, 1_000, 0.007)
@@ -39,11 +39,16 @@ def test_the_newer_half_tells() -> None:
 
 
 def test_what_the_commonest_answer_is_right_about_counts() -> None:
-    """Right on seven of ten rows is nothing where seven of ten have one class, and much where each has a third."""
-    rare = np.resize([0.0] * 8 + [1.0] * 2, 100)
+    """Right on half of the rows is nothing where six of ten have one class, and much where each has a third."""
+    uneven = np.resize([0.0] * 6 + [1.0] * 4, 100)
     thirds = np.resize([0.0, 1.0, 2.0], 100)
-    assert knows_nothing(ACCURATE, wrong((100, 0.3)), rare)
-    assert not knows_nothing(ACCURATE, wrong((100, 0.3)), thirds)
+    assert knows_nothing(ACCURATE, wrong((100, 0.5)), uneven)
+    assert not knows_nothing(ACCURATE, wrong((100, 0.5)), thirds)
+
+
+def test_a_bad_hour_is_none_of_its_business() -> None:
+    """Where errors come in clusters one that is right about four of five is nearly as bad for a while."""
+    assert not knows_nothing(Baseline("accuracy", 0.8, 1_000, 0.013), wrong((90, 0.48)), HALVES)
 
 
 def test_one_that_never_was_better_has_lost_nothing() -> None:
@@ -65,3 +70,14 @@ def test_without_a_baseline_nobody_knows() -> None:
     assert not collapsed(None, errors)
     assert not knows_nothing(None, errors, HALVES)
     assert not knows_nothing(ACCURATE, np.zeros(0), np.zeros(0))
+
+
+def test_a_winner_far_from_what_the_champion_once_achieved_is_a_stopgap() -> None:
+    """Better than one that has collapsed is easily said. Without a baseline of the same kind nobody says it."""
+    normal = Baseline("mae", 1.0, 1_000, 0.1)
+    assert is_stopgap(ACCURATE, Baseline("accuracy", 0.5, 60, 0.06))
+    assert not is_stopgap(ACCURATE, Baseline("accuracy", 0.7, 60, 0.06))
+    assert is_stopgap(normal, Baseline("mae", 1.8, 60, 0.1))
+    assert not is_stopgap(normal, Baseline("mae", 1.5, 60, 0.1))
+    assert not is_stopgap(None, Baseline("mae", 9.0, 60, 0.1))
+    assert not is_stopgap(normal, Baseline("accuracy", 0.1, 60, 0.06))

@@ -1,5 +1,6 @@
 """Runs from their alert to their end, with a real repository: modes, freezes, refusals, crashes at every step."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from retrain.run import Stage
 from serving.engine import LoadedModel
 from serving.history import Change
 from streams.errors import Unavailable
-from streams.events import Drift, ModelEvent, ModelState, rfc3339
+from streams.events import Baseline, Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
 from tests.unit.retrain.rows import SECOND_MS, START_MS, concept, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
@@ -336,6 +337,20 @@ def test_a_champion_that_knows_nothing_any_more_is_challenged_on_ninety_rows(tmp
 
     run = loop.retrainer().execute(loop.alerted(), lambda: None, pause)
     assert (run.state, run.tested_rows, run.trainings) == ("promoted", 90, 0)
+
+
+@pytest.mark.parametrize(("achieves", "stopgap"), [(0.5, True), (0.9, False)])
+def test_a_run_says_whether_its_winner_is_more_than_a_stopgap(loop: Loop, achieves: float, stopgap: bool) -> None:
+    """The champion was right about nearly all of its own test rows, and is wrong about all of these."""
+
+    def poor(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
+        found = perform(job, stage)
+        assert found.challenger is not None
+        achieved = Baseline("accuracy", achieves, 60, 0.05)
+        return dataclasses.replace(found, challenger=dataclasses.replace(found.challenger, baseline=achieved))
+
+    run = loop.retrainer(perform=poor).execute(loop.alerted(), lambda: None, lambda _: None)
+    assert (run.state, run.stopgap) == ("promoted", stopgap)
 
 
 def returned(loop: Loop, *parts: bool) -> Run:

@@ -76,6 +76,14 @@ def test_rows_on_which_the_archive_won_count_for_the_next_run(tested: int, neede
     assert labels_needed([won], SETTINGS) == needed
 
 
+def test_behind_a_stopgap_the_archive_is_asked_soon() -> None:
+    """It won against a champion that had collapsed, and nothing will page about it: it is as bad as it says."""
+    won = run(state="watching", better=True, stopgap=True, tested_rows=90, trained_from={"trained_on": "all"})
+    assert labels_needed([won], SETTINGS) == SETTINGS.archive_rows
+    looked = run(triggered_ms=START_MS + 1, updated_ms=START_MS + 2, tested_rows=60)
+    assert labels_needed([won, looked], SETTINGS) == 140
+
+
 def test_after_a_rollback_the_archive_is_asked_soon() -> None:
     """What serves again was not good enough once; until a run has had rows since."""
     back = run(state="rolled_back", tested_rows=900, updated_ms=START_MS + 5)
