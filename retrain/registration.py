@@ -102,6 +102,11 @@ def _recipe(settings: RetrainSettings) -> str:
 
 def _trained(challenger: Challenger) -> str:
     trained, tested = challenger.train_rows, challenger.test_rows
+    if not challenger.source:
+        return (
+            f"Trained on the oldest {trained} rows, measured on the newest {tested}, which it was not trained on.\n"
+            "It was not fitted again afterwards: what was measured is what serves."
+        )
     return (
         f"Trained on {trained} rows ({challenger.source}). Measured on the newest {tested} in blocks:\n"
         "each block by a model that was trained in the same way on what came before it. The last of these models,\n"

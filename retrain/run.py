@@ -16,7 +16,7 @@ from retrain.export import export, outputs
 from retrain.parity import Parity
 from retrain.parity import check as check_parity
 from retrain.profile import reference_profile
-from retrain.rolling import BLOCKS, rolled
+from retrain.rolling import rolled
 from retrain.sources import Source, blocks
 from retrain.training import Algorithm, Floats, Recipe, Refused, Trained
 from serving.manifest import ReferenceProfile, Slice
@@ -71,12 +71,12 @@ def challenge(
     settings: RetrainSettings,
     stage: Callable[[Stage], None] = lambda _: None,
 ) -> Challenger:
-    """A first version, which has nobody to beat: trained on all rows but the newest, by rolling origin.
+    """A first version, which has nobody to beat: trained on the oldest rows, measured on the newest ones.
 
     Raises :class:`Refused` when no challenger comes of it. What is returned was not fitted again: what was verified
     is what is promoted.
     """
-    tested = blocks(0, len(dataset), settings.test_share, BLOCKS)
+    tested = blocks(0, len(dataset), settings.test_share, 1)
     if not tested:
         raise Refused(f"{len(dataset)} rows cannot be split into training and test rows")
     stage("training")
@@ -92,7 +92,6 @@ def challenge(
         end=found.end,
         errors=absolute_errors(metric_of(problem), found.answers, dataset.target[tested[0][0] :]),
         stage=stage,
-        source="all",
     )
 
 
