@@ -34,6 +34,8 @@ RETRAIN: dict[str, str | int | float] = {
     "minimum_rows": 1_000,
     "algorithm": "random_forest",
     "rollback_cooldown_s": 2,
+    "labels": 1_000,
+    "cooldown_s": 3,
 }
 """The classes come in runs, so ADWIN alarms often and dates a change to the last few hundred rows: 500 rows boosted 60
 times are learnt by heart, and a challenger that wins on their newest 150 is good at the last hours only. In a
@@ -41,8 +43,9 @@ simulation of the loop in which a run took 1,000 to 1,800 rows, forests of 1,000
 boosted trees of the same number and depth 0.699 to 0.727, and the static champion 0.701.
 
 The pause after a rollback is 600 rows. With six hours of it, made for days of labels, one bad promotion on a busy
-machine, rolled back at once, was the last run of the stream: 0.695. Runs by labels keep their pause of a minute:
-without it the loop promotes what is good for some hours only, 0.712.
+machine, rolled back at once, was the last run of the stream: 0.695. Runs by labels come each 1,000 rows, as a clock
+would have it: with a pause of a minute, 18,000 rows, what came of an alert by chance served for half of the stream, and
+three runs made 0.700 to 0.702.
 """
 
 
