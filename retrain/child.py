@@ -83,7 +83,7 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """
     champion = answers_of(job.champion.onnx, job.champion.manifest)
     rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
-    urgent = _needs_help(job, champion)
+    urgent = rows < max(needed, job.settings.archive_rows) and _needs_help(job, champion)
     trains = rows >= needed or urgent
     if not urgent and rows < job.settings.archive_rows:
         job = replace(job, archive=())

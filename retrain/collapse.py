@@ -27,9 +27,7 @@ def is_stopgap(normal: Baseline | None, achieved: Baseline) -> bool:
     """
     if normal is None or normal.metric != achieved.metric:
         return False
-    if normal.metric == "mae":
-        return achieved.value >= normal.value / LOST
-    return achieved.value <= LOST * normal.value
+    return _down_to(LOST, normal, achieved.value)
 
 
 def needs_help(normal: Baseline | None, errors: npt.NDArray[np.float64], outcomes: npt.NDArray[np.float64]) -> bool:
@@ -51,9 +49,9 @@ def knows_nothing(normal: Baseline | None, errors: npt.NDArray[np.float64], outc
     newer = slice(len(errors) // 2, None)
     error, said = float(np.mean(errors[newer])), outcomes[newer]
     if normal.metric == "mae":
-        return error >= float(np.mean(np.abs(said - np.median(said)))) and error >= normal.value / LOST
+        return error >= float(np.mean(np.abs(said - np.median(said)))) and _down_to(LOST, normal, error)
     commonest = float(np.unique(said, return_counts=True)[1].max()) / len(said)
-    return 1.0 - error <= commonest and 1.0 - error <= LOST * normal.value
+    return 1.0 - error <= commonest and _down_to(LOST, normal, 1.0 - error)
 
 
 def collapsed(normal: Baseline | None, errors: npt.NDArray[np.float64]) -> bool:
@@ -65,4 +63,9 @@ def collapsed(normal: Baseline | None, errors: npt.NDArray[np.float64]) -> bool:
         return False
     told_by = max(len(errors) - len(errors) // 2, min(len(errors), TOLD_BY))
     error = float(np.mean(errors[-told_by:]))
-    return error >= normal.value / LEFT if normal.metric == "mae" else 1.0 - error <= LEFT * normal.value
+    return _down_to(LEFT, normal, error if normal.metric == "mae" else 1.0 - error)
+
+
+def _down_to(share: float, normal: Baseline, achieved: float) -> bool:
+    """Whether so much of the normal accuracy is left at most, or of the inverse of the normal error."""
+    return achieved >= normal.value / share if normal.metric == "mae" else achieved <= share * normal.value

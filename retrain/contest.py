@@ -20,7 +20,7 @@ from retrain.comparison import Comparison
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
 from retrain.lately import judged, require_no_worse_lately
-from retrain.rolling import BLOCKS, Rolled, rolled
+from retrain.rolling import Rolled, rolled
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipe
 from retrain.segments import Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
@@ -28,6 +28,7 @@ from retrain.training import Refused
 from serving.manifest import Slice
 from streams.settings import RetrainSettings
 
+BLOCKS = 4
 Errors = npt.NDArray[np.float64]
 
 

@@ -57,6 +57,10 @@ def test_the_serving_engine_answers_as_the_comparison_assumed(task: TrainedTask)
     said = LoadedModel(made.onnx, manifest).predict(data.features[slice(*newest)]).predictions
     encoded = np.asarray([problem.encode(value) for value in said], dtype=np.float64)
     assert encoded == pytest.approx(measured, rel=1e-5)
+    if task == "regression":
+        assert np.mean(np.abs(encoded - data.target[newest[0] :])) == pytest.approx(made.baseline.value, rel=1e-3)
+    else:
+        assert np.mean(encoded == data.target[newest[0] :]) == pytest.approx(made.baseline.value)
     assert problem_of(manifest) == PROBLEMS[task]
 
 
