@@ -25,7 +25,7 @@ from rich.table import Table
 from bench.loop_streams import CASES, FIRST_ROWS, Case, RecordedStream, streams
 from bench.loop_world import Served, as_plain, serve
 from bench.loop_yardsticks import Concepts, Yardsticks, concepts, excess, yardsticks
-from retrain.run import recipe
+from retrain.run import recipes
 from streams.settings import RetrainSettings, Settings
 
 QUICK_ROWS = 11_000
@@ -44,7 +44,7 @@ def say(text: str) -> None:
 def measured(stream: RecordedStream, case: Case, found: Concepts, settings: Settings) -> dict[str, Any]:
     """One stream in one case."""
     started = time.monotonic()
-    known = yardsticks(stream, case, recipe(settings.retrain))
+    known = yardsticks(stream, case, recipes(settings.retrain)[0])
     served = serve(stream, case, settings)
     ours = excess(found, served.errors)
     oracle = excess(found, known.oracle) if known.oracle is not None else []
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     found: dict[Case, dict[str, Any]] = {case: {} for case in cases}
     for stream in streams(Path(folder), set(options.only) if options.only else None):
         played = stream if rows is None else stream.first(rows)
-        known = concepts(played, recipe(settings.retrain))
+        known = concepts(played, recipes(settings.retrain)[0])
         for case in cases:
             found[case][stream.name] = measured(played, case, known, settings)
     if options.json:

@@ -58,7 +58,7 @@ class Administration:
             challenger = challenge(table.rows, table.problem, version=version, settings=settings, stage=stage)
         except Refused as error:
             raise WrongSetting(f"no model comes of these rows: {error}", "check the table and --task") from None
-        manifest = self._write(table, challenger, version, settings, trained_from)
+        manifest = self._write(table, challenger, version, trained_from)
         return manifest, self._enter(manifest, mode)
 
     def _require_alike(self, table: Table) -> None:
@@ -73,9 +73,7 @@ class Administration:
                 "choose another --model, or --task and --label",
             )
 
-    def _write(
-        self, table: Table, challenger: Challenger, version: int, settings: RetrainSettings, source: dict[str, Any]
-    ) -> Manifest:
+    def _write(self, table: Table, challenger: Challenger, version: int, source: dict[str, Any]) -> Manifest:
         manifest = manifest_of(
             challenger,
             table.problem,
@@ -84,9 +82,8 @@ class Administration:
             trained_from={**source, "rows": len(table.rows), "data_sha256": challenger.data_sha256},
             trigger={},
             parent=None,
-            settings=settings,
         )
-        card = card_of(manifest, challenger, settings)
+        card = card_of(manifest, challenger)
         self.repository.write_version(table.problem.model, version, challenger.onnx, manifest, card)
         return manifest
 

@@ -115,7 +115,7 @@ def train(
 
     settings = session(ctx).settings.retrain_of(model)
     if algorithm is not None:
-        settings = settings.model_copy(update={"algorithm": algorithm, "estimator": ""})
+        settings = settings.model_copy(update={"algorithms": [algorithm], "estimator": ""})
     if estimator is not None:
         settings = settings.model_copy(update={"estimator": estimator})
     console = stderr()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +21,14 @@ from retrain.comparison import Comparison
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
 from retrain.lately import judged, require_no_worse_lately
-from retrain.rolling import Rolled, rolled
-from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipe
+from retrain.rolling import BLOCKS, Rolled, rolled
+from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipes
 from retrain.segments import Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
-from retrain.training import Refused
+from retrain.training import Recipe, Refused
 from serving.manifest import Slice
 from streams.settings import RetrainSettings
 
-BLOCKS = 4
 Errors = npt.NDArray[np.float64]
 
 
@@ -127,6 +127,7 @@ def contest(
             challenger = finished(
                 dataset,
                 problem,
+                candidate.recipe,
                 candidate.rolled.model,
                 version=version,
                 settings=settings,
@@ -154,6 +155,8 @@ def contest(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
+    name: str
+    recipe: Recipe
     source: Source
     rolled: Rolled
     errors: Errors
@@ -225,7 +228,7 @@ class _Ring:
         ]
 
     def trained(self, change: int | None, significance: float) -> tuple[list[tuple[Rival, _Candidate]], list[str]]:
-        """A challenger of each source, and why others cannot be trained."""
+        """A challenger of each source by each algorithm, and why others cannot be trained."""
         dataset, settings = self._dataset, self._settings
         tested = blocks(self._fresh, len(dataset), settings.test_share, BLOCKS)
         if not tested:
@@ -237,20 +240,20 @@ class _Ring:
         refused: list[str] = []
         newest = [rows for rows in settings.recent_rows if rows >= settings.minimum_rows]
         choices = [each for each in sources(len(dataset), change, newest) if each.start < tested[0][0]]
-        for source in choices:
+        ways = recipes(settings)
+        for source, recipe in product(choices, ways):
+            name = source.name if len(ways) == 1 else f"{source.name}, {recipe}"
             try:
-                made.append(self._rolled(source, tested))
+                made.append(self._rolled(name, recipe, source, tested))
             except Refused as refusal:
-                refused.append(f"{source.name}: {refusal}")
+                refused.append(f"{name}: {refusal}")
         compared = self._judged([each.errors for each in made], significance)
-        return [
-            (Rival(each.source.name, comparison), each) for each, comparison in zip(made, compared, strict=True)
-        ], refused
+        return [(Rival(each.name, comparison), each) for each, comparison in zip(made, compared, strict=True)], refused
 
-    def _rolled(self, source: Source, tested: Sequence[tuple[int, int]]) -> _Candidate:
-        found = rolled(self._dataset, self._problem, recipe(self._settings), source, tested)
+    def _rolled(self, name: str, recipe: Recipe, source: Source, tested: Sequence[tuple[int, int]]) -> _Candidate:
+        found = rolled(self._dataset, self._problem, recipe, source, tested)
         errors = absolute_errors(self._metric, found.answers, self._dataset.target[tested[0][0] :])
-        return _Candidate(source, found, errors)
+        return _Candidate(name, recipe, source, found, errors)
 
 
 def _compared_on(rival: Rival, errors: Errors) -> Errors:

@@ -12,9 +12,9 @@ from retrain.dataset import Problem
 from retrain.estimators import packages
 from retrain.export import INPUT
 from retrain.reproduction import parameters_of, versions_here
-from retrain.run import Challenger, recipe
+from retrain.run import Challenger
+from retrain.training import Recipe
 from serving.manifest import Manifest, Signature
-from streams.settings import RetrainSettings
 
 
 def metrics_of(challenger: Challenger) -> dict[str, float]:
@@ -49,7 +49,6 @@ def manifest_of(
     trained_from: dict[str, Any],
     trigger: dict[str, str],
     parent: int | None,
-    settings: RetrainSettings,
 ) -> Manifest:
     """The manifest of a challenger."""
     end = challenger.first_row + challenger.train_rows
@@ -79,8 +78,8 @@ def manifest_of(
         segments=dict(challenger.segments),
         groups=dict(challenger.groups),
         parity=parity_of(challenger),
-        parameters=parameters_of(recipe(settings), challenger.first_row, end, challenger.change_row),
-        libraries=versions_here(settings.estimator),
+        parameters=parameters_of(challenger.recipe, challenger.first_row, end, challenger.change_row),
+        libraries=versions_here(challenger.recipe.estimator),
         trigger=trigger,
         parent=parent,
     )
@@ -94,19 +93,14 @@ def _source(trigger: dict[str, str]) -> str:
     return {"labels": "new labels", "schedule": "the schedule"}.get(trigger.get("kind", ""), "a person's command")
 
 
-def _recipe(settings: RetrainSettings) -> str:
-    if settings.estimator:
-        return f"The estimator {settings.estimator} of {' '.join(next(iter(packages(settings.estimator).items()), ()))}"
-    return f"{settings.algorithm}, {settings.trees} trees of depth {settings.depth}"
+def _recipe(recipe: Recipe) -> str:
+    if recipe.estimator:
+        return f"The estimator {recipe.estimator} of {' '.join(next(iter(packages(recipe.estimator).items()), ()))}"
+    return f"{recipe}, {recipe.trees} trees of depth {recipe.depth}"
 
 
 def _trained(challenger: Challenger) -> str:
     trained, tested = challenger.train_rows, challenger.test_rows
-    if not challenger.source:
-        return (
-            f"Trained on the oldest {trained} rows, measured on the newest {tested}, which it was not trained on.\n"
-            "It was not fitted again afterwards: what was measured is what serves."
-        )
     return (
         f"Trained on {trained} rows ({challenger.source}). Measured on the newest {tested} in blocks:\n"
         "each block by a model that was trained in the same way on what came before it. The last of these models,\n"
@@ -133,7 +127,7 @@ def _for_whom(challenger: Challenger) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card_of(manifest: Manifest, challenger: Challenger, settings: RetrainSettings) -> str:
+def card_of(manifest: Manifest, challenger: Challenger) -> str:
     """The model card: for a person who asks where this version came from and whether to trust it."""
     measured = challenger.baseline
     source = _source(manifest.trigger)
@@ -157,7 +151,7 @@ Made {manifest.created_at}.
 {source}; its parent is {f"version {manifest.parent}" if manifest.parent else "none"}.
 
 ## How it was made
-{_recipe(settings)}, seed {settings.seed}.
+{_recipe(challenger.recipe)}, seed {challenger.recipe.seed}.
 {_trained(challenger)}
 
 {data}

@@ -16,6 +16,8 @@ from retrain.dataset import Dataset, Problem
 from retrain.sources import Source
 from retrain.training import Recipe, Trained, train
 
+BLOCKS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Rolled:

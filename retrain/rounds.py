@@ -132,9 +132,8 @@ class Round:
             trained_from=trained_from,
             trigger=run.trigger,
             parent=int(run.champion),
-            settings=self._settings,
         )
-        card = card_of(written, challenger, self._settings)
+        card = card_of(written, challenger)
         self._check()
         tools.repository.write_version(run.model, version, challenger.onnx, written, card)
         self._record.keep(

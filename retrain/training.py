@@ -40,6 +40,10 @@ class Recipe:
     seed: int
     estimator: str = ""
 
+    def __str__(self) -> str:
+        """What a person calls it."""
+        return self.estimator or self.algorithm.replace("_", " ")
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:

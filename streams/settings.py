@@ -252,9 +252,13 @@ class RetrainSettings(_Section):
 
     http: str = Field("127.0.0.1:9465", description="host:port of /metrics; port 0 picks one")
     group: str = Field("driftline-retrain", min_length=1, description="consumer group of the alerts")
-    algorithm: Literal["xgboost", "random_forest"] = Field("xgboost", description="what a challenger is")
+    algorithms: list[Literal["xgboost", "random_forest"]] = Field(
+        ["xgboost", "random_forest"],
+        min_length=1,
+        description="what versions are: of each run's rows one of each is trained, and the better one may win",
+    )
     estimator: str = Field(
-        "", description="instead of an algorithm: your own, a name in the entry point group driftline.estimators"
+        "", description="instead of the algorithms: your own, a name in the entry point group driftline.estimators"
     )
     training_s: float = Field(1_800, gt=0, description="a run whose training takes longer is ended")
     trees: int = Field(60, ge=1, le=5_000, description="trees of a challenger")
@@ -336,7 +340,7 @@ class ModelRetrainSettings(_Section):
     schedule_s: float | None = Field(None, ge=0)
     cooldown_s: float | None = Field(None, ge=0)
     quiet_hours: str | None = Field(None, pattern=QUIET_HOURS)
-    algorithm: Literal["xgboost", "random_forest"] | None = None
+    algorithms: list[Literal["xgboost", "random_forest"]] | None = Field(None, min_length=1)
     estimator: str | None = None
     training_s: float | None = Field(None, gt=0)
     minimum_rows: int | None = Field(None, ge=50)

@@ -32,7 +32,6 @@ DELAY_ROWS = 48
 PLAY_BOUND_S = 600.0
 RETRAIN: dict[str, str | int | float] = {
     "minimum_rows": 1_000,
-    "algorithm": "random_forest",
     "rollback_cooldown_s": 2,
     "labels": 1_000,
     "cooldown_s": 3,

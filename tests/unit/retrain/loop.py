@@ -33,6 +33,7 @@ from tests.unit.retrain.rows import (
 )
 
 SETTINGS = RetrainSettings(
+    algorithms=["xgboost"],
     trees=10,
     depth=3,
     labels=0,

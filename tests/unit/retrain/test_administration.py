@@ -129,7 +129,7 @@ def test_other_tasks_register_too(tmp_path: Path, task: str) -> None:
     assert manifest.baseline is not None
     assert manifest.baseline.metric == ("mae" if task == "regression" else "accuracy")
     assert manifest.profile is not None
-    assert manifest.profile.rows == 210
+    assert manifest.profile.rows == 278
     assert bool(manifest.profile.predicted) == (task == "multiclass")
 
 

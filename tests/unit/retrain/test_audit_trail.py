@@ -218,7 +218,7 @@ def test_a_rejection_needs_the_challenger_that_was_looked_at(tmp_path: Path) -> 
 def test_a_difference_names_what_is_not_alike(loop: Loop) -> None:
     """Metrics, data and hash differ; what is alike, and the hundreds of numbers of the profile, are left out."""
     rows = features(300, seed=5)
-    forest = SETTINGS.model_copy(update={"algorithm": "random_forest"})
+    forest = SETTINGS.model_copy(update={"algorithms": ["random_forest"]})
     made = Table(PROBLEM, dataset(rows, concept(rows, changed=True)))
     loop.administration.register(made, forest, trained_from={"file": "other.csv"})
     found = {d.name: (d.first, d.second) for d in differences(*(loop.repository.manifest("loans", v) for v in (1, 2)))}

@@ -11,8 +11,10 @@ from retrain.champion import answers_of
 from retrain.contest import Archived, Contest, contest
 from retrain.dataset import Dataset
 from retrain.registration import card_of, manifest_of, metrics_of
+from retrain.reproduction import reproduce
+from retrain.rolling import Rolled, rolled
 from retrain.run import Answers, Stage, challenge, finished
-from retrain.training import Refused, TrainedTask
+from retrain.training import Recipe, Refused, TrainedTask
 from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import SETTINGS
 from tests.unit.retrain.rows import SECOND_MS, START_MS
@@ -23,9 +25,7 @@ def champion(task: TrainedTask, *, changed: bool = False, seed: int = 0) -> Answ
     """A version that knows the old concept, or the changed one."""
     made = challenge(rows_of(task, changed=changed, seed=seed), PROBLEMS[task], version=1, settings=SETTINGS)
     created_at = "2023-11-14T22:13:20Z"
-    manifest = manifest_of(
-        made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None, settings=SETTINGS
-    )
+    manifest = manifest_of(made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None)
     return answers_of(made.onnx, manifest)
 
 
@@ -92,6 +92,46 @@ def test_the_best_source_wins_and_every_source_costs() -> None:
     assert alone.p_value <= min(rival.comparison.p_value for rival in found.rivals)
 
 
+BOTH = SETTINGS.model_copy(update={"algorithms": ["xgboost", "random_forest"]})
+
+
+@pytest.mark.parametrize("best", ["xgboost", "random_forest"])
+def test_a_run_weighs_every_algorithm_on_every_choice_of_rows(best: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The better one wins, and its version says how it was trained, whatever the settings name first."""
+
+    def worse(dataset: Dataset, problem: Any, recipe: Recipe, *more: Any) -> Rolled:
+        found = rolled(dataset, problem, recipe, *more)
+        return found if recipe.algorithm == best else replace(found, answers=1.0 - found.answers)
+
+    monkeypatch.setattr(contests, "rolled", worse)
+    found = held(mixed(600), fresh=600, change=600, settings=BOTH)
+    choices = ("since the change", "widened", "all")
+    assert {r.name for r in found.rivals} == {f"{c}, {a}" for c in choices for a in ("xgboost", "random forest")}
+    made = found.challenger
+    assert made is not None
+    assert made.source == f"since the change, {best.replace('_', ' ')}"
+    known: dict[str, Any] = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": 1}
+    manifest = manifest_of(made, PROBLEMS["binary"], 2, trigger={"kind": "labels"}, **known)
+    assert manifest.parameters["algorithm"] == best
+    assert f"{best.replace('_', ' ')}, 10 trees of depth 3, seed 0" in card_of(manifest, made)
+    assert reproduce(manifest, mixed(600)).same
+
+
+def test_an_algorithm_that_cannot_learn_the_rows_leaves_the_others() -> None:
+    """A forest trained with missing values converts wrongly; boosted trees may have them."""
+    rows = mixed(600)
+    rows.features[5, 0] = np.nan
+    found = held(rows, fresh=600, change=600, settings=BOTH)
+    assert found.challenger is not None
+    assert found.challenger.recipe.algorithm in ("xgboost", "random_forest")
+    assert "widened, random forest" not in {rival.name for rival in found.rivals}
+    alone = BOTH.model_copy(update={"algorithms": ["random_forest"]})
+    with pytest.raises(Refused, match="since the change: a random forest trained with missing values"):
+        missing = mixed(600)
+        missing.features[605, 0] = np.nan
+        held(missing, fresh=600, change=600, settings=alone)
+
+
 def test_the_card_says_how_it_was_measured() -> None:
     """Not that all of the test rows were unseen by this very model, which is true of the newest block only."""
     found = held(mixed(600), fresh=600, change=600)
@@ -100,10 +140,9 @@ def test_the_card_says_how_it_was_measured() -> None:
         "created_at": "2023-11-14T22:13:20Z",
         "trained_from": {},
         "parent": 1,
-        "settings": SETTINGS,
     }
     manifest = manifest_of(found.challenger, PROBLEMS["binary"], 2, trigger={"kind": "labels"}, **known)
-    card = card_of(manifest, found.challenger, SETTINGS)
+    card = card_of(manifest, found.challenger)
     assert "rows (since the change)" in card
     assert "has not seen the newest block" in card
     assert "new labels" in card

@@ -113,7 +113,7 @@ def test_a_worse_shadow_is_rejected_with_its_evidence(tmp_path: Path) -> None:
     ended = finish(loop, run)
     assert ended.state == "rejected"
     assert "worse in shadow: share wrong" in (ended.reason or "")
-    assert "on 200 live rows, better on 0 and worse on 199 of them" in (ended.reason or "")
+    assert "on 200 live rows, better on 0 and worse on 200 of them" in (ended.reason or "")
     assert loop.state.aliases == {"champion": "1"}
     assert (loop.announcer.events[-1].kind, loop.announcer.events[-1].reason) == ("rejected", ended.reason)
 

@@ -122,7 +122,7 @@ def test_manifest_and_card_have_the_metrics_of_each() -> None:
     settings = SETTINGS.model_copy(update={"segment_loss": 1.0, "group_loss": 1.0, "groups": ["c"], "test_share": 0.9})
     made = held(rows, settings=settings).challenger
     assert made is not None
-    known = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": 1, "settings": settings}
+    known = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": 1}
     manifest = manifest_of(made, PROBLEMS["binary"], 2, trigger={"kind": "labels"}, **known)  # type: ignore[arg-type]
     south = manifest.segments["south"]
     assert south.champion_error == 0.0
@@ -130,11 +130,11 @@ def test_manifest_and_card_have_the_metrics_of_each() -> None:
     assert sum(each.rows for each in manifest.segments.values()) == made.test_rows
     assert manifest.groups.keys() == {"c = 0", "c = 1"}
     assert manifests.decode(manifests.encode(manifest)) == manifest
-    card = card_of(manifest, made, settings)
+    card = card_of(manifest, made)
     assert f"| segment | south | {south.rows} | {south.error:.4f} | 0.0000 | – | – |" in card
     assert "| group | c = 1 | " in card
     plain = replace(made, segments={"a|b": Slice(60, 0.1)}, groups={})
-    assert "| segment | a/b | 60 | 0.1000 | – | – | – |" in card_of(manifest, plain, settings)
+    assert "| segment | a/b | 60 | 0.1000 | – | – | – |" in card_of(manifest, plain)
 
 
 def test_segments_come_from_the_predictions(tmp_path: Path) -> None:
