@@ -161,6 +161,18 @@ def test_a_forest_refuses_missing_values() -> None:
         train("binary", 2, rows, target_of("binary", rows), Recipe("random_forest", 5, 3, 0))
 
 
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_tree_of_a_forest_draws_as_many_rows_as_its_leaves_can_tell_apart(task: TrainedTask) -> None:
+    """64 for each leaf, however many there are; all of them where there are fewer."""
+
+    def drawn(rows: int, depth: int) -> int:
+        table = features(rows)
+        forest = train(task, 2, table, target_of(task, table), Recipe("random_forest", 3, depth, 0)).native
+        return int(max(tree.tree_.weighted_n_node_samples[0] for tree in forest.estimators_))
+
+    assert (drawn(2_000, 3), drawn(2_000, 4), drawn(2_000, 8)) == (512, 1_024, 2_000)
+
+
 def test_a_forest_needs_every_class() -> None:
     """A forest without rows of a class answers with fewer columns than the model has classes."""
     rows = features(100)
