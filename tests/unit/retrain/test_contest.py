@@ -12,13 +12,12 @@ from retrain.contest import Archived, Contest, contest
 from retrain.dataset import Dataset
 from retrain.registration import card_of, manifest_of, metrics_of
 from retrain.reproduction import reproduce
-from retrain.rolling import Rolled, rolled
 from retrain.run import Answers, Stage, challenge, finished
-from retrain.training import Recipe, Refused, TrainedTask
+from retrain.training import Refused, TrainedTask
 from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import SETTINGS
 from tests.unit.retrain.rows import SECOND_MS, START_MS
-from tests.unit.retrain.test_run import PROBLEMS, rows_of
+from tests.unit.retrain.test_run import PROBLEMS, rows_of, wrong_unless
 
 
 def champion(task: TrainedTask, *, changed: bool = False, seed: int = 0) -> Answers:
@@ -98,12 +97,7 @@ BOTH = SETTINGS.model_copy(update={"algorithms": ["xgboost", "random_forest"]})
 @pytest.mark.parametrize("best", ["xgboost", "random_forest"])
 def test_a_run_weighs_every_algorithm_on_every_choice_of_rows(best: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The better one wins, and its version says how it was trained, whatever the settings name first."""
-
-    def worse(dataset: Dataset, problem: Any, recipe: Recipe, *more: Any) -> Rolled:
-        found = rolled(dataset, problem, recipe, *more)
-        return found if recipe.algorithm == best else replace(found, answers=1.0 - found.answers)
-
-    monkeypatch.setattr(contests, "rolled", worse)
+    monkeypatch.setattr(contests, "rolled", wrong_unless(best))
     found = held(mixed(600), fresh=600, change=600, settings=BOTH)
     choices = ("since the change", "widened", "all")
     assert {r.name for r in found.rivals} == {f"{c}, {a}" for c in choices for a in ("xgboost", "random forest")}
