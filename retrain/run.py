@@ -46,11 +46,11 @@ class Challenger:
     outputs: tuple[str, ...]
     profile: ReferenceProfile
     data_sha256: str
+    source: str
+    """Which rows it was trained on, of several choices, and by what where there are several algorithms."""
     first_row: int = 0
     change_row: int = 0
     """It was trained on ``train_rows`` rows from ``first_row`` on, those before ``change_row`` with less weight."""
-    source: str = ""
-    """Which rows it was trained on, of several choices."""
     suspected: float | None = None
     """Of its rows, the share of labels that are probably wrong; None where that is not told."""
     segments: Mapping[str, Slice] = field(default_factory=dict)
@@ -127,9 +127,9 @@ def finished(
     start: int,
     end: int,
     errors: npt.NDArray[np.float64],
+    source: str,
     comparison: Comparison | None = None,
     stage: Callable[[Stage], None] = lambda _: None,
-    source: str = "",
     change: int = 0,
 ) -> Challenger:
     """What was trained by ``recipe`` on rows ``start`` to ``end``, exported and through the parity gate.

@@ -165,19 +165,22 @@ def test_a_first_version_that_does_not_convert_is_followed_by_the_next_best(monk
     """The parity gate refuses the best: the other is the version. If it refuses both, each reason is told."""
     data, problem = rows_of("binary", changed=False, seed=1), PROBLEMS["binary"]
     best = challenge(data, problem, version=1, settings=BOTH).recipe.algorithm
-    convert = export
 
     def gate(trained: Trained, **named: Any) -> bytes:
-        if trained.algorithm in gated:
-            raise Refused(f"{len(gated)} of them may not")
-        return convert(trained, **named)
+        if (reason := reasons.get(trained.algorithm)) is not None:
+            raise Refused(reason)
+        return export(trained, **named)
 
     monkeypatch.setattr(run, "export", gate)
-    gated = {best}
-    assert challenge(data, problem, version=1, settings=BOTH).recipe.algorithm not in gated
-    gated = {"xgboost", "random_forest"}
-    with pytest.raises(Refused, match=r"^2 of them may not$"):
+    reasons: dict[str, str] = {best: "may not"}
+    assert challenge(data, problem, version=1, settings=BOTH).recipe.algorithm != best
+    reasons = {"xgboost": "may not", "random_forest": "may not"}
+    with pytest.raises(Refused, match=r"^may not$"):
         challenge(data, problem, version=1, settings=BOTH)
+    reasons = {"xgboost": "is too deep", "random_forest": "may not"}
+    with pytest.raises(Refused) as refusal:
+        challenge(data, problem, version=1, settings=BOTH)
+    assert set(str(refusal.value).split("; ")) == {"xgboost: is too deep", "random forest: may not"}
 
 
 def test_a_champion_that_does_not_load_is_refused() -> None:
