@@ -305,17 +305,24 @@ class Engine:
         What keeps it from being taken is kept in :attr:`unfinished`: the group must be left all the same, and soon.
         """
         self.stopping = True
-        impatient = asyncio.create_task(give_up(self._store.waited_s, self._lifeline.cut))
+        impatient = asyncio.create_task(give_up(self._store.waited_s, self._give_up_the_store))
         try:
             async with self._lock:
                 await self._drain()
         finally:
             impatient.cancel()
 
+    def _give_up_the_store(self) -> None:
+        # Said here, not only by the call that is cut: a rebalance may have cancelled the taking whose call it was, and
+        # nobody waits for its error any more.
+        self.unfinished = RestartMe("the store did not answer while stopping", "")
+        self._lifeline.cut()
+
     async def _drain(self) -> None:
         try:
             if self.unfinished is None:  # a checkpoint that failed half-way must not be followed by the next one
                 await to_its_end(self._last)
+                self.unfinished = None  # it was only on the broker that the last checkpoint waited for too long
         except DriftlineError as error:
             self.unfinished = error
         finally:
