@@ -59,7 +59,8 @@ class Kept:
 class Job:
     """What the process needs: rows, what they answer, the champion to beat, and the versions that may come back.
 
-    ``fresh`` is the first row to compare on, ``change`` that of the estimated change.
+    ``fresh`` is the first row to compare on, ``change`` that of the estimated change, ``minimum`` how many rows from
+    ``fresh`` on are enough to train a challenger.
     """
 
     dataset: Dataset
@@ -71,18 +72,19 @@ class Job:
     champion: Kept
     fresh: int
     change: int | None
+    minimum: int
     archive: tuple[Kept, ...] = ()
 
 
 def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     """Do the job in this process. Raises :class:`retrain.training.Refused`.
 
-    With fewer rows than ``minimum_rows`` a challenger is trained only for a champion that has collapsed or knows
+    With fewer rows than ``job.minimum`` a challenger is trained only for a champion that has collapsed or knows
     nothing, and what speaks against these rows ends nothing: more of them will come. With fewer than ``archive_rows``
     the archive is asked only for such a one.
     """
     champion = answers_of(job.champion.onnx, job.champion.manifest)
-    rows, needed = len(job.dataset) - job.fresh, job.settings.minimum_rows
+    rows, needed = len(job.dataset) - job.fresh, job.minimum
     urgent = rows < max(needed, job.settings.archive_rows) and _needs_help(job, champion)
     trains = rows >= needed or urgent
     if not urgent and rows < job.settings.archive_rows:

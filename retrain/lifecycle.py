@@ -126,6 +126,11 @@ class Run(msgspec.Struct, frozen=True):
         return bool(self.better) and "trained_on" not in self.trained_from
 
     @property
+    def known_rows(self) -> int:
+        """The labelled rows of its last contest, old and new; 0 before."""
+        return int(self.trained_from.get("rows", 0))
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return not TRANSITIONS[self.state]

@@ -136,7 +136,8 @@ class Retrainer:
             runs = self.runs.of(model)
             since_ms = labels.fresh_ms(model, champion, self.repository)
             labels.forget(model, _counted_from_ms(runs, since_ms))
-            kind = due(runs, labels.count(model), since_ms, self.settings_of(model), self.now_ms())
+            counted, settings = labels.count(model), self.settings_of(model)
+            kind = due(runs, str(champion), counted, since_ms, settings, self.now_ms())
             if kind is not None and (run := self.start(model, kind)) is not None:
                 started.append(run)
         return started

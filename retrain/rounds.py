@@ -18,7 +18,7 @@ from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
 from retrain.training import Refused
-from retrain.triggers import next_rows
+from retrain.triggers import next_rows, regular_labels, rows_needed
 from serving.repository import CorruptVersion
 from streams.events import rfc3339
 
@@ -50,7 +50,8 @@ class Round:
         problem = problem_of(champion.manifest)
         archive = self._archive(problem)
         fresh_ms = max(run.since_ms or 0, champion.fresh_ms)
-        dataset = self._collect(problem, fresh_ms, archived=bool(archive))
+        needed = rows_needed(tools.runs.of(run.model), run.champion, settings)
+        dataset = self._collect(problem, fresh_ms, needed, archived=bool(archive))
         self._record.require_champion(self._record.state())
         if run.attempts >= MAX_ATTEMPTS:
             raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
@@ -68,6 +69,7 @@ class Round:
             champion=champion,
             fresh=fresh,
             change=None if run.since_ms is None else dataset.row_after(run.since_ms - 1),
+            minimum=needed,
             archive=archive,
         )
         trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
@@ -84,7 +86,7 @@ class Round:
             self._take_back(found.archived, found.verdict, trained_from, rows)
         elif found.challenger is not None:
             self._write(found.challenger, champion, problem, found.verdict, trained_from, rows)
-        elif self._may_wait(rows):
+        elif self._may_wait(rows, len(dataset)):
             self._record.move(
                 "collecting",
                 rounds=run.rounds + bool(found.rivals),
@@ -182,11 +184,11 @@ class Round:
                 found.append(kept)
         return tuple(found)
 
-    def _collect(self, problem: Problem, fresh_ms: int, *, archived: bool) -> Dataset:
+    def _collect(self, problem: Problem, fresh_ms: int, needed: int, *, archived: bool) -> Dataset:
         """Wait until there are enough new rows, after a contest that nobody won half as many again."""
         tools, run, settings = self._tools, self._record.run, self._settings
-        minimum = max(min(QUICK_ROWS, settings.minimum_rows), next_rows(run.tested_rows))
-        for enough in (settings.archive_rows if archived else 0, settings.minimum_rows):
+        minimum = max(min(QUICK_ROWS, needed), next_rows(run.tested_rows))
+        for enough in (settings.archive_rows if archived else 0, needed):
             if run.tested_rows < enough <= next_rows(minimum):
                 minimum = enough  # whoever may be weighed from then on need not wait for another look
         collector = Collector(tools.log, problem, settings.maximum_rows)
@@ -209,11 +211,13 @@ class Round:
         unused = [r.version for r in self._tools.runs.of(run.model) if not r.at_work and r.better is None and r.version]
         return max(set(unused) - set(written), default=0) or repository.reserve_version(run.model)
 
-    def _may_wait(self, rows: int) -> bool:
-        """Whether half as many rows again are worth waiting for; runs by number of labels do no less from there on."""
+    def _may_wait(self, rows: int, known: int) -> bool:
+        """Whether half as many new rows again are worth waiting for, of which ``known`` are there with the older ones;
+        runs by number of labels do no less from there on.
+        """
         settings = self._settings
-        most = min(settings.maximum_rows, max(settings.labels, settings.minimum_rows) if settings.labels else math.inf)
-        return next_rows(rows) <= most and not self._must_end()
+        regular = max(regular_labels(known, settings), settings.minimum_rows) if settings.labels else math.inf
+        return next_rows(rows) <= min(settings.maximum_rows, regular) and not self._must_end()
 
     def _must_end(self) -> bool:
         """Whether the time is over, or a run that knows a newer change of the model waits for its turn."""

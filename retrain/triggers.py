@@ -6,6 +6,7 @@ import datetime as dt
 import math
 from collections.abc import Iterable, Sequence
 
+from retrain.collapse import LOST_ROWS
 from retrain.lifecycle import Run, TriggerKind, episode_key
 from streams.events import Alert, ModelState, rfc3339
 from streams.settings import RetrainSettings
@@ -96,7 +97,25 @@ def next_rows(tested: int) -> int:
     return math.ceil(tested * GROWTH)
 
 
-def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
+def regular_labels(rows: int, settings: RetrainSettings) -> int:
+    """New labels from one run to the next while nothing calls for haste, where ``rows`` labelled ones are there.
+
+    Few, because a model ages with every label; a share of all, because a run reads and learns all of them.
+    """
+    return max(settings.labels, math.ceil(settings.labels_share * rows))
+
+
+def rows_needed(runs: Sequence[Run], champion: str, settings: RetrainSettings) -> int:
+    """New rows from which on a challenger of the champion is trained: as many as it was chosen by itself, if those were
+    few. Who won soon after a change was good enough until a better one could be made.
+    """
+    made = [run for run in runs if run.promoted_ms is not None and str(run.version) == champion]
+    last = max(made, key=lambda run: run.promoted_ms or 0, default=None)
+    chosen_by = settings.minimum_rows if last is None else max(last.tested_rows, LOST_ROWS)
+    return min(settings.minimum_rows, chosen_by)
+
+
+def labels_needed(runs: Sequence[Run], champion: str, settings: RetrainSettings) -> int:
     """New labels since the last run after which the next one is due; 0 for never.
 
     After a run that had few rows to go by the next one comes sooner: what was learnt of few rows is improved first, and
@@ -113,17 +132,22 @@ def labels_needed(runs: Sequence[Run], settings: RetrainSettings) -> int:
     missed = rollback_ms is not None and not any(run.triggered_ms >= rollback_ms for run in tested)
     unlearnt = bool(worse) and not any((run.since_ms or 0) >= max(worse) for run in tested)
     last = max(tested, key=lambda run: run.updated_ms, default=None)
+    regular = regular_labels(0 if last is None else last.known_rows, settings)
+    minimum = rows_needed(runs, champion, settings)
     if missed or unlearnt or (last is not None and last.stopgap):
-        return min(settings.labels, settings.archive_rows, settings.minimum_rows)
-    if last is None or last.tested_rows >= settings.labels:
-        return settings.labels
+        return min(regular, settings.archive_rows, minimum)
+    if last is None:
+        return max(regular, minimum)
     learnt = last.better and not last.took_back  # what it was made of is no test of what comes next
     had = 0 if learnt else last.tested_rows
     more = next_rows(last.tested_rows) - last.tested_rows
-    return min(settings.labels, max(settings.minimum_rows - had, more, settings.archive_rows))
+    soon = regular if last.tested_rows >= regular else min(regular, max(more, settings.archive_rows))
+    return max(minimum - had, soon)  # with fewer nothing could be trained
 
 
-def due(runs: Sequence[Run], labels: int, since_ms: int, settings: RetrainSettings, now_ms: int) -> TriggerKind | None:
+def due(
+    runs: Sequence[Run], champion: str, labels: int, since_ms: int, settings: RetrainSettings, now_ms: int
+) -> TriggerKind | None:
     """What starts a run of its own accord now: ``labels`` new ones have come since the last run or the first version.
 
     ``since_ms`` is when the model got its first version, for a schedule that no run has begun yet.
@@ -133,7 +157,7 @@ def due(runs: Sequence[Run], labels: int, since_ms: int, settings: RetrainSettin
     ended_ms = max((run.updated_ms for run in runs), default=None)
     if ended_ms is not None and now_ms < ended_ms + settings.cooldown_s * SECOND_MS:
         return None
-    needed = labels_needed(runs, settings)
+    needed = labels_needed(runs, champion, settings)
     if needed and labels >= needed:
         return "labels"
     last_ms = since_ms if ended_ms is None else ended_ms

@@ -270,7 +270,10 @@ class RetrainSettings(_Section):
         ["warning", "critical"], description="severities that start a run"
     )
     segment_alerts: bool = Field(True, description="alerts about a segment of monitor.segments start a run too")
-    labels: int = Field(500, ge=0, description="a run after so many new labels, sooner after one of few rows; 0: never")
+    labels: int = Field(100, ge=0, description="a run after so many new labels, sooner after one of few rows; 0: never")
+    labels_share: float = Field(
+        0.02, ge=0, le=1, description="and after this share of the rows that the last run had, if that is more"
+    )
     schedule_s: float = Field(0.0, ge=0, description="a run so long after the last one ended; 0: never")
     cooldown_s: float = Field(60.0, ge=0, description="no run by labels or schedule so soon after another run")
     quiet_hours: str = Field(
@@ -337,6 +340,7 @@ class ModelRetrainSettings(_Section):
     severities: list[Literal["info", "warning", "critical"]] | None = None
     segment_alerts: bool | None = None
     labels: int | None = Field(None, ge=0)
+    labels_share: float | None = Field(None, ge=0, le=1)
     schedule_s: float | None = Field(None, ge=0)
     cooldown_s: float | None = Field(None, ge=0)
     quiet_hours: str | None = Field(None, pattern=QUIET_HOURS)

@@ -668,14 +668,14 @@ def test_a_collapse_that_the_monitor_cannot_see_yet_makes_a_run_due(tmp_path: Pa
     assert kept.state == "watching"
     assert kept.worse_since_ms is not None
     assert abs(kept.worse_since_ms - turned_ms) <= 5_000
-    assert labels_needed(loop.runs.of("loans"), PATIENT) == PATIENT.archive_rows
+    assert labels_needed(loop.runs.of("loans"), "1", PATIENT) == PATIENT.archive_rows
     by_labels = loop.retrainer().start("loans", "labels")
     assert by_labels is not None
     assert by_labels.since_ms == kept.worse_since_ms
     learnt = loop.finish(by_labels)
     assert (learnt.state, learnt.champion) == ("promoted", "2")
     runs = [each for each in loop.runs.of("loans") if each.episode != learnt.episode]
-    assert labels_needed([*runs, learnt], PATIENT) > PATIENT.archive_rows, "it is learnt now"
+    assert labels_needed([*runs, learnt], "1", PATIENT) > PATIENT.archive_rows, "it is learnt now"
 
 
 def test_a_version_that_is_right_now_and_then_has_not_collapsed(tmp_path: Path) -> None:

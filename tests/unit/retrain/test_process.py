@@ -41,6 +41,7 @@ def job(loop: Loop, **settings: Any) -> Job:
         champion=Kept(loop.repository.load("loans", 1), manifest),
         fresh=0,
         change=None,
+        minimum=200,
     )
 
 

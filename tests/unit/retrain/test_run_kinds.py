@@ -14,6 +14,9 @@ from streams.events import Drift, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
 from tests.unit.retrain.rows import SECOND_MS, START_MS
 
+ALONE = SETTINGS.model_copy(update={"archive_versions": 0, "wait_s": 1.0})
+"""No archive, and no wait for more rows."""
+
 
 def by_labels(loop: Loop, **changed: Any) -> Retrainer:
     """A retrainer that begins a run after 300 labels."""
@@ -110,6 +113,24 @@ def test_a_concept_that_comes_back_is_answered_by_the_version_that_knows_it(tmp_
     assert loop.repository.versions("loans") == [1, 2]
     assert loop.announcer.kinds[-2:] == ["candidate", "promoted"]
     assert loop.announcer.events[-1].version == "1"
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"), [(99, "99 labelled rows since the change, 100 are needed"), (100, "not better: since the change")]
+)
+def test_who_won_on_few_rows_is_challenged_on_as_few(tmp_path: Path, rows: int, why: str) -> None:
+    """A first version waits for `minimum_rows` (200), one that was chosen by 100 rows for 100 of its own."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    assert loop.finish(loop.alerted()).state == "promoted"
+    loop.live(changed=False, rows=100, seed=11)
+    back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
+    assert loop.finish(loop.alerted(fingerprint="f2", drift=back)).version == 1
+    loop.live(changed=False, rows=rows, seed=12)
+    again = Drift("adwin", change_at=rfc3339(START_MS + 500 * SECOND_MS), version="1")
+    ended = loop.finish(loop.alerted(fingerprint="f3", drift=again), settings=ALONE)
+    assert ended.state == "rejected"
+    assert why in (ended.reason or "")
 
 
 def test_quiet_hours_hold_a_run_back_and_not_a_person(tmp_path: Path) -> None:

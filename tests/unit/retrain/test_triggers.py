@@ -6,7 +6,7 @@ import pytest
 
 from retrain.labels import LabelCounts
 from retrain.lifecycle import Run
-from retrain.triggers import concerns, due, labels_needed, quiet, run_by
+from retrain.triggers import concerns, due, labels_needed, quiet, rows_needed, run_by
 from streams.events import Mode, ModelState
 from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import alert
@@ -48,66 +48,104 @@ def test_an_alert_about_a_segment_starts_a_run_unless_told_otherwise(segment: st
 
 def test_new_labels_start_a_run_once_there_are_enough() -> None:
     """Counted from the last run, or from the first version."""
-    assert due([], 499, 0, SETTINGS, START_MS) is None
-    assert due([], 500, 0, SETTINGS, START_MS) == "labels"
-    assert due([], 10_000, 0, SETTINGS.model_copy(update={"labels": 0}), START_MS) is None
+    assert due([], "1", 499, 0, SETTINGS, START_MS) is None
+    assert due([], "1", 500, 0, SETTINGS, START_MS) == "labels"
+    assert due([], "1", 10_000, 0, SETTINGS.model_copy(update={"labels": 0}), START_MS) is None
 
 
 @pytest.mark.parametrize(("tested", "needed"), [(60, 140), (160, 80), (300, 150), (499, 250), (500, 500), (5_000, 500)])
 def test_after_a_run_of_few_rows_the_next_one_comes_sooner(tested: int, needed: int) -> None:
     """What was not proven on few rows is looked at again on half as many more, as soon as something can be trained."""
-    assert labels_needed([run(tested_rows=tested), run(updated_ms=0, tested_rows=9)], SETTINGS) == needed
+    assert labels_needed([run(tested_rows=tested), run(updated_ms=0, tested_rows=9)], "1", SETTINGS) == needed
     dropped = run(updated_ms=START_MS + 1)
-    assert labels_needed([run(tested_rows=tested), dropped], SETTINGS) == needed, "it had looked at no row"
-    assert labels_needed([dropped], SETTINGS) == 500
+    assert labels_needed([run(tested_rows=tested), dropped], "1", SETTINGS) == needed, "it had looked at no row"
+    assert labels_needed([dropped], "1", SETTINGS) == 500
+
+
+@pytest.mark.parametrize(
+    ("known", "share", "needed"),
+    [(0, 0.02, 100), (5_000, 0.02, 100), (5_001, 0.02, 101), (20_000, 0.02, 400), (20_000, 0.0, 100)],
+)
+def test_the_more_rows_a_run_reads_the_more_new_ones_it_waits_for(known: int, share: float, needed: int) -> None:
+    """What a label costs is bounded, however many there are."""
+    often = SETTINGS.model_copy(update={"labels": 100, "labels_share": share})
+    assert labels_needed([run(tested_rows=2_000, trained_from={"rows": known})], "1", often) == needed
+    stopgap = run(tested_rows=90, trained_from={"rows": known, "trained_on": "all"}, stopgap=True)
+    assert labels_needed([stopgap], "1", often) == often.archive_rows, "the share holds no haste up"
 
 
 @pytest.mark.parametrize(("tested", "needed"), [(60, 200), (300, 200), (460, 230), (500, 500)])
 def test_a_quick_challenger_is_improved_soon(tested: int, needed: int) -> None:
     """The rows that it was chosen by are no test of the next one: as many must come as something can be trained on."""
     won = run(state="watching", better=True, tested_rows=tested, trained_from={"trained_on": "all"})
-    assert labels_needed([won], SETTINGS) == needed
+    assert labels_needed([won], "1", SETTINGS) == needed
+
+
+def test_no_run_by_labels_comes_before_something_can_be_trained() -> None:
+    """However few are asked for: it would only ask the archive, and move the next one on."""
+    often = SETTINGS.model_copy(update={"labels": 100})
+    assert labels_needed([], "1", often) == often.minimum_rows
+    learnt = run(state="watching", better=True, tested_rows=700, trained_from={"trained_on": "all"})
+    assert labels_needed([learnt], "1", often) == often.minimum_rows
+    returned = run(state="watching", better=True, tested_rows=62, trained_from={"to_ms": START_MS})
+    assert labels_needed([returned], "1", often) == 138
+    assert labels_needed([run(tested_rows=260)], "1", often) == 100
 
 
 @pytest.mark.parametrize(("tested", "needed"), [(30, 170), (62, 138), (190, 95), (500, 500)])
 def test_rows_on_which_the_archive_won_count_for_the_next_run(tested: int, needed: int) -> None:
     """Nobody has learnt them: with those that come they are enough to train on."""
     won = run(state="watching", better=True, tested_rows=tested, trained_from={"to_ms": START_MS})
-    assert labels_needed([won], SETTINGS) == needed
+    assert labels_needed([won], "1", SETTINGS) == needed
+
+
+@pytest.mark.parametrize(("chosen_by", "needed"), [(9, 90), (111, 111), (200, 200), (5_000, 200)])
+def test_who_was_chosen_by_few_rows_is_challenged_on_as_few(chosen_by: int, needed: int) -> None:
+    """The newest promotion of the version counts; one that no run promoted is as good as any."""
+    before = run(episode="b", version=2, promoted_ms=START_MS, tested_rows=4_000)
+    other = run(episode="o", version=3, promoted_ms=START_MS + 9, tested_rows=100)
+    won = run(
+        version=2, promoted_ms=START_MS + 5, tested_rows=chosen_by, better=True, trained_from={"trained_on": "all"}
+    )
+    assert rows_needed([other, won, before], "2", SETTINGS) == needed
+    assert rows_needed([won], "1", SETTINGS) == SETTINGS.minimum_rows
+    often = SETTINGS.model_copy(update={"labels": 60})
+    assert labels_needed([won], "2", often) == needed
 
 
 def test_behind_a_stopgap_the_archive_is_asked_soon() -> None:
     """It won against a champion that had collapsed, and nothing will page about it: it is as bad as it says."""
     won = run(state="watching", better=True, stopgap=True, tested_rows=90, trained_from={"trained_on": "all"})
-    assert labels_needed([won], SETTINGS) == SETTINGS.archive_rows
+    assert labels_needed([won], "1", SETTINGS) == SETTINGS.archive_rows
     looked = run(triggered_ms=START_MS + 1, updated_ms=START_MS + 2, tested_rows=60)
-    assert labels_needed([won, looked], SETTINGS) == 140
+    assert labels_needed([won, looked], "1", SETTINGS) == 140
 
 
 def test_after_a_rollback_the_archive_is_asked_soon() -> None:
     """What serves again was not good enough once; until a run has had rows since."""
     back = run(state="rolled_back", tested_rows=900, updated_ms=START_MS + 5)
     dropped = run(triggered_ms=START_MS + 1, updated_ms=START_MS + 6, tested_rows=90)
-    assert labels_needed([back, dropped], SETTINGS) == SETTINGS.archive_rows
+    assert labels_needed([back, dropped], "1", SETTINGS) == SETTINGS.archive_rows
     assert (
-        labels_needed([back, run(triggered_ms=START_MS + 7, updated_ms=START_MS + 8, tested_rows=90)], SETTINGS) == 110
+        labels_needed([back, run(triggered_ms=START_MS + 7, updated_ms=START_MS + 8, tested_rows=90)], "1", SETTINGS)
+        == 110
     )
 
 
 def test_a_run_under_way_and_a_recent_one_hold_the_next_one_back() -> None:
     """One at a time; none so soon after another."""
-    assert due([run(state="collecting")], 1_000, 0, SETTINGS, START_MS + 10**9) is None
-    assert due([run()], 1_000, 0, SETTINGS, START_MS + 59 * SECOND_MS) is None
-    assert due([run()], 1_000, 0, SETTINGS, START_MS + 60 * SECOND_MS) == "labels"
+    assert due([run(state="collecting")], "1", 1_000, 0, SETTINGS, START_MS + 10**9) is None
+    assert due([run()], "1", 1_000, 0, SETTINGS, START_MS + 59 * SECOND_MS) is None
+    assert due([run()], "1", 1_000, 0, SETTINGS, START_MS + 60 * SECOND_MS) == "labels"
 
 
 def test_a_schedule_starts_a_run_so_long_after_the_last_one() -> None:
     """Or after the first version was made, without one."""
     daily = SETTINGS.model_copy(update={"schedule_s": 86_400.0})
-    assert due([], 0, START_MS, daily, START_MS + 86_399 * SECOND_MS) is None
-    assert due([], 0, START_MS, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
-    assert due([run()], 0, 0, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
-    assert due([run()], 0, 0, daily, START_MS + 86_399 * SECOND_MS) is None
+    assert due([], "1", 0, START_MS, daily, START_MS + 86_399 * SECOND_MS) is None
+    assert due([], "1", 0, START_MS, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
+    assert due([run()], "1", 0, 0, daily, START_MS + 86_400 * SECOND_MS) == "schedule"
+    assert due([run()], "1", 0, 0, daily, START_MS + 86_399 * SECOND_MS) is None
 
 
 @pytest.mark.parametrize(
