@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -155,6 +156,12 @@ class Run(msgspec.Struct, frozen=True):
         """What led to it, as model events and manifests carry it."""
         named = {"fingerprint": self.fingerprint, "startsAt": self.starts_at}
         return {**named, "alertname": self.alertname} if self.kind == "alert" else {**named, "kind": self.kind}
+
+
+def promotions(runs: Iterable[Run]) -> dict[str, Run]:
+    """Version → the run that promoted it last."""
+    ordered = sorted(runs, key=lambda run: run.promoted_ms or 0)
+    return {str(run.version): run for run in ordered if run.promoted_ms is not None}
 
 
 def episode_key(fingerprint: str, starts_at: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from retrain.lifecycle import Run
+from retrain.lifecycle import Run, promotions
 from streams.events import Baseline, ModelState, Profile, rfc3339
 
 WEEK_MS = 7 * 86_400_000
@@ -165,9 +165,7 @@ def shadows_of(run: Run, runs: Iterable[Run], limit: int) -> list[str]:
     A bad stretch of labels can promote one version after the other, each better than the one before: only the version
     from before the stretch shows what that did.
     """
-    by_version = {
-        str(r.version): r for r in sorted(runs, key=lambda r: r.promoted_ms or 0) if r.promoted_ms is not None
-    }
+    by_version = promotions(runs)
     found: list[str] = []
     at: Run | None = run
     while at is not None and len(found) < limit:

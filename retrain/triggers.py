@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from retrain.collapse import LOST_ROWS
-from retrain.lifecycle import Run, TriggerKind, episode_key
+from retrain.lifecycle import Run, TriggerKind, episode_key, promotions
 from streams.events import Alert, ModelState, rfc3339
 from streams.settings import RetrainSettings
 
@@ -109,10 +109,10 @@ def rows_needed(runs: Sequence[Run], champion: str, settings: RetrainSettings) -
     """New rows from which on a challenger of the champion is trained: as many as it was chosen by itself, if those were
     few. Who won soon after a change was good enough until a better one could be made.
     """
-    made = [run for run in runs if run.promoted_ms is not None and str(run.version) == champion]
-    last = max(made, key=lambda run: run.promoted_ms or 0, default=None)
-    chosen_by = settings.minimum_rows if last is None else max(last.tested_rows, LOST_ROWS)
-    return min(settings.minimum_rows, chosen_by)
+    promotion = promotions(runs).get(champion)
+    if promotion is None:
+        return settings.minimum_rows
+    return min(settings.minimum_rows, max(promotion.tested_rows, LOST_ROWS))
 
 
 def labels_needed(runs: Sequence[Run], champion: str, settings: RetrainSettings) -> int:

@@ -14,9 +14,6 @@ from streams.events import Drift, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
 from tests.unit.retrain.rows import SECOND_MS, START_MS
 
-ALONE = SETTINGS.model_copy(update={"archive_versions": 0, "wait_s": 1.0})
-"""No archive, and no wait for more rows."""
-
 
 def by_labels(loop: Loop, **changed: Any) -> Retrainer:
     """A retrainer that begins a run after 300 labels."""
@@ -99,14 +96,19 @@ def test_runs_that_lose_leave_nothing_behind_and_share_a_number(tmp_path: Path) 
     assert (promoted.state, promoted.version) == ("promoted", 2)
 
 
-def test_a_concept_that_comes_back_is_answered_by_the_version_that_knows_it(tmp_path: Path) -> None:
-    """A hundred rows are too few to train on, and enough to take an archived version back as it is."""
-    loop = new_loop(tmp_path)
+def returned(loop: Loop) -> Run:
+    """The run that takes version 1 back: its concept returns after version 2 has learnt another one."""
     loop.live(changed=True)
     assert loop.finish(loop.alerted()).state == "promoted"
     loop.live(changed=False, rows=100, seed=11)
     back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
-    run = loop.finish(loop.alerted(fingerprint="f2", drift=back))
+    return loop.finish(loop.alerted(fingerprint="f2", drift=back))
+
+
+def test_a_concept_that_comes_back_is_answered_by_the_version_that_knows_it(tmp_path: Path) -> None:
+    """A hundred rows are too few to train on, and enough to take an archived version back as it is."""
+    loop = new_loop(tmp_path)
+    run = returned(loop)
     assert (run.state, run.version, run.tested_rows) == ("promoted", 1, 100)
     assert "version 1: accuracy" in (run.verdict or "")
     assert loop.state.aliases == {"champion": "1", "previous": "2"}
@@ -121,14 +123,11 @@ def test_a_concept_that_comes_back_is_answered_by_the_version_that_knows_it(tmp_
 def test_who_won_on_few_rows_is_challenged_on_as_few(tmp_path: Path, rows: int, why: str) -> None:
     """A first version waits for `minimum_rows` (200), one that was chosen by 100 rows for 100 of its own."""
     loop = new_loop(tmp_path)
-    loop.live(changed=True)
-    assert loop.finish(loop.alerted()).state == "promoted"
-    loop.live(changed=False, rows=100, seed=11)
-    back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
-    assert loop.finish(loop.alerted(fingerprint="f2", drift=back)).version == 1
+    assert returned(loop).version == 1
     loop.live(changed=False, rows=rows, seed=12)
     again = Drift("adwin", change_at=rfc3339(START_MS + 500 * SECOND_MS), version="1")
-    ended = loop.finish(loop.alerted(fingerprint="f3", drift=again), settings=ALONE)
+    alone = SETTINGS.model_copy(update={"archive_versions": 0, "wait_s": 1.0})
+    ended = loop.finish(loop.alerted(fingerprint="f3", drift=again), settings=alone)
     assert ended.state == "rejected"
     assert why in (ended.reason or "")
 
