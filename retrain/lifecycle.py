@@ -132,6 +132,12 @@ class Run(msgspec.Struct, frozen=True):
         return int(self.trained_from.get("rows", 0))
 
     @property
+    def seen_ms(self) -> int:
+        """The stream time of the newest row that its version was made of, or chosen by."""
+        known = self.trained_from.get("to_ms")
+        return int(known) if known is not None else self.promoted_ms or self.shadow_ms or self.updated_ms
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return not TRANSITIONS[self.state]

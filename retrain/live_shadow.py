@@ -16,19 +16,15 @@ import numpy.typing as npt
 from detectors.paired_bets import PairedBets, PairedPlan
 from retrain.champion import problem_of
 from retrain.dataset import PredictionScan, Problem, Reference
-from retrain.lifecycle import Run
-from retrain.log import LabelledFeed
 from retrain.record import RunRecord
 from retrain.run import absolute_errors, metric_of
-from retrain.shadow import ShadowRows, bet_scale
+from retrain.shadow import Batch, ShadowRows, bet_scale
 from retrain.training import Refused
 from streams.events import FullPrediction, ShadowAnswer
 
 if TYPE_CHECKING:
     from retrain.retrainer import Retrainer
 
-BATCH_ROWS = 500
-"""Rows that are compared before the log is read further."""
 KEEP_EVERY = 1.2
 """The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 
@@ -83,8 +79,7 @@ class LiveShadow:
         scale = bet_scale(self._problem, manifest.baseline)
         plan = PairedPlan(settings.shadow_significance, settings.shadow_rows)
         self._better, self._worse = PairedBets(plan, scale), PairedBets(plan, scale)
-        self._rows = ShadowRows(run.model, run.champion, _seen_ms(run))
-        self._feed: LabelledFeed | None = None
+        self._rows = ShadowRows(tools.log, run.model, run.champion, run.seen_ms)
         self._compared = 0
         self._kept = 0
 
@@ -99,21 +94,16 @@ class LiveShadow:
         Raises :class:`Refused` with the numbers when it is worse, when its rows or its time are over, or when a run
         waits that knows of a change behind the challenger's own rows.
         """
-        if self._feed is None:
-            self._feed = self._tools.log.labelled(_seen_ms(self._record.run))
-        while self._compared < self._settings.shadow_rows:
-            self._check()
-            ended = self._rows.read(self._feed)
-            if len(self._rows) >= BATCH_ROWS or (ended and len(self._rows)):
-                if (found := self._compare()) is not None:
-                    return found
-            elif ended:
+        for rows in self._rows.batches(self._check):
+            if (found := self._compare(rows)) is not None:
+                return found
+            if self._compared >= self._settings.shadow_rows:
                 break
         self._require_time()
         return None
 
-    def _compare(self) -> str | None:
-        ours, _ = self._rows.take(BATCH_ROWS)  # what another version predicted has no answer of both
+    def _compare(self, rows: Batch) -> str | None:
+        ours, _ = rows  # what another version predicted has no answer of both
         version = str(self._record.run.version)
         champion, shadow = live_errors(ours, self._problem, version, self._tools.log.predictions, self._check)
         left = self._settings.shadow_rows - self._compared
@@ -146,7 +136,7 @@ class LiveShadow:
     def _newer_change(self) -> bool:
         run = self._record.run
         others = (r for r in self._tools.runs.of(run.model) if r.at_work and r.kind == "alert")
-        return any((other.since_ms or 0) > _seen_ms(run) for other in others if other.episode != run.episode)
+        return any((other.since_ms or 0) > run.seen_ms for other in others if other.episode != run.episode)
 
     def _refuse(self, reason: str) -> None:
         self._record.keep(shadow_evidence=self.findings, reason=reason)
@@ -164,12 +154,4 @@ class LiveShadow:
 
     def close(self) -> None:
         """Leave the log."""
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
-
-
-def _seen_ms(run: Run) -> int:
-    """The stream time of the newest row that the challenger was made of, or chosen by."""
-    seen = run.trained_from.get("to_ms")
-    return int(seen) if seen is not None else int(run.shadow_ms or run.updated_ms)
+        self._rows.close()

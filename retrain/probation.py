@@ -19,19 +19,16 @@ from retrain.champion import answers_of, problem_of
 from retrain.collapse import TOLD_BY, collapsed
 from retrain.dataset import Problem
 from retrain.lifecycle import Run
-from retrain.log import LabelledFeed
 from retrain.promotion import Blocked, rolled_back, shadows_of
 from retrain.retrainer import Pause, Retrainer
 from retrain.run import Answers
-from retrain.shadow import ShadowRows, bet_scale, score
+from retrain.shadow import Batch, ShadowRows, bet_scale, score
 from retrain.training import Refused
 from streams.errors import DriftlineError, RestartMe, Unavailable
 from streams.events import Baseline, rfc3339
 
 WAIT_S = 5.0
 """Between two looks at the log: each costs a scan of what came."""
-BATCH_ROWS = 500
-"""Rows that are scored before the log is read further."""
 KEEP_EVERY = 1.2
 """The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 MAX_SHADOWS = 3
@@ -58,8 +55,7 @@ class Probation:
         self._settings = tools.settings_of(run.model)
         self._record = tools.record(run, check)
         self._check = check
-        self._rows = ShadowRows(run.model, str(run.version), _seen_ms(run))
-        self._feed: LabelledFeed | None = None
+        self._rows = ShadowRows(tools.log, run.model, str(run.version), run.seen_ms)
         self._shadows: _Shadows | None = None
         self._complete_ms: list[int] = []
         """Of each compared row."""
@@ -103,9 +99,7 @@ class Probation:
 
     def close(self) -> None:
         """Leave the log."""
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+        self._rows.close()
 
     # Steps ------------------------------------------------------------------------------------------------------
 
@@ -132,23 +126,17 @@ class Probation:
 
     def _look(self) -> bool:
         """Read to the end of the log as it is → whether the version was found worse."""
-        if self._feed is None:
-            self._feed = self._tools.log.labelled(_seen_ms(self.run))
-        while self._compared < self._settings.probation_rows:
-            self._check()
-            ended = self._rows.read(self._feed)
-            if len(self._rows) >= BATCH_ROWS or (ended and len(self._rows)):
-                if self._compare():
-                    return True
-            elif ended:
-                return False
+        for rows in self._rows.batches(self._check):
+            if self._compare(rows):
+                return True
+            if self._compared >= self._settings.probation_rows:
+                break
         return False
 
-    def _compare(self) -> bool:
+    def _compare(self, rows: Batch) -> bool:
         tools, shadows = self._tools, self._opened()
-        limit = min(BATCH_ROWS, self._settings.probation_rows - self._compared)
-        taken = self._rows.take(limit)
-        errors = score(taken, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
+        scored = score(rows, shadows.problem, shadows.promoted, shadows.others, tools.log.predictions, self._check)
+        errors = scored.first(self._settings.probation_rows - self._compared)
         self._complete_ms += errors.complete_ms.tolist()
         self._errors += errors.promoted.tolist()
         found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
@@ -256,12 +244,6 @@ class Probation:
             f" (e-value {evidence.highest:.3g}, needed {evidence.needed:g})"
             + ("" if since_ms is None else f"; it did better until {rfc3339(since_ms)}")
         )
-
-
-def _seen_ms(run: Run) -> int:
-    """The stream time of the newest row that the promoted version was made of, or chosen by."""
-    seen = run.trained_from.get("to_ms")
-    return int(seen) if seen is not None else int(run.promoted_ms or run.updated_ms)
 
 
 def probation(tools: Retrainer, run: Run, check: Callable[[], None], pause: Pause) -> Run:

@@ -6,7 +6,7 @@ labels the first of them are of its predecessor, and the promoted version is sco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,18 @@ import numpy.typing as npt
 
 from retrain.comparison import MetricName
 from retrain.dataset import Dataset, PredictionScan, Problem, Reference, gather
-from retrain.log import LabelledFeed
+from retrain.log import LabelledFeed, Log
 from retrain.run import Answers, absolute_errors, metric_of
 from streams.events import Baseline
 from streams.records import Labelled
 
 Errors = npt.NDArray[np.float64]
+Batch = tuple[list[Reference], list[Reference]]
+"""Rows in time order: those that the watched version predicted, and the others."""
 SCALE = 4.0
 """Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
+BATCH_ROWS = 500
+"""Rows that are compared before the log is read further."""
 
 
 def bet_scale(problem: Problem, baseline: Baseline | None) -> float:
@@ -42,8 +46,10 @@ class ShadowErrors:
     shadows: Mapping[str, Errors]
     complete_ms: npt.NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.promoted)
+    def first(self, rows: int) -> ShadowErrors:
+        """Those of the oldest ``rows``."""
+        shadows = {version: errors[:rows] for version, errors in self.shadows.items()}
+        return ShadowErrors(self.promoted[:rows], shadows, self.complete_ms[:rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +62,39 @@ class _Waiting:
 class ShadowRows:
     """The labelled pairs of one model, in the order in which they come, each once: its first outcome counts.
 
-    ``after_ms`` is the stream time of the newest row that the promoted version has seen.
+    ``after_ms`` is the stream time of the newest row that the watched version has seen. Who is done with them
+    calls :meth:`close`.
     """
 
-    def __init__(self, model: str, version: str, after_ms: int) -> None:
+    def __init__(self, log: Log, model: str, version: str, after_ms: int) -> None:
+        self._log = log
         self._model = model
         self._version = version
         self._after_ms = after_ms
+        self._feed: LabelledFeed | None = None
         self._seen: set[tuple[int, int]] = set()
         self._waiting: list[_Waiting] = []
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def batches(self, check: Callable[[], None]) -> Iterator[Batch]:
+        """Up to ``BATCH_ROWS`` at a time, as :meth:`take` gives them, until the log ends as it is now."""
+        if self._feed is None:
+            self._feed = self._log.labelled(self._after_ms)
+        while True:
+            check()
+            records = self._feed.poll()
+            for record in records:
+                self.add(record)
+            ended = not records and self._feed.at_end()
+            if len(self._waiting) >= BATCH_ROWS or (ended and self._waiting):
+                yield self.take(BATCH_ROWS)
+            elif ended:
+                return
+
+    def close(self) -> None:
+        """Leave the log."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
 
     def add(self, record: Labelled) -> None:
         """Take the rows of the model in ``record``."""
@@ -83,14 +110,7 @@ class ShadowRows:
             reference = Reference(record.partition, row.prediction_offset, row.outcome_offset, complete_ms, row.outcome)
             self._waiting.append(_Waiting(reference, record.versions[row.version] == self._version))
 
-    def read(self, feed: LabelledFeed) -> bool:
-        """Take the rows that a poll gives → whether the log has ended, as it is now."""
-        records = feed.poll()
-        for record in records:
-            self.add(record)
-        return not records and feed.at_end()
-
-    def take(self, limit: int) -> tuple[list[Reference], list[Reference]]:
+    def take(self, limit: int) -> Batch:
         """The oldest ``limit`` rows that wait: those that the promoted version predicted, and the others."""
         self._waiting.sort(key=lambda w: w.reference.order)
         taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
@@ -98,7 +118,7 @@ class ShadowRows:
 
 
 def score(
-    rows: tuple[Sequence[Reference], Sequence[Reference]],
+    rows: Batch,
     problem: Problem,
     promoted: Answers,
     shadows: Mapping[str, Answers],

@@ -288,12 +288,22 @@ def test_only_rows_with_both_answers_and_an_outcome_count() -> None:
         events[i].shadow = ShadowAnswer("2", answer)
     events[4].shadow = ShadowAnswer("3", 0)
     record = labelled(pairs([1, 0, 1, 1, 1]))
-    rows = ShadowRows("loans", "1", 0)
+    rows = ShadowRows(log, "loans", "1", 0)
     rows.add(record)
     ours, _ = rows.take(10)
     champion, shadow = live_errors(ours, PROBLEM, "2", log.predictions, lambda: None)
     assert champion.tolist() == [0.0, 1.0]
     assert shadow.tolist() == [1.0, 1.0]
+
+
+def test_the_rows_that_wait_are_compared_in_batches_and_later_ones_when_they_come() -> None:
+    log = MemoryLog([labelled(pairs([1] * 1_200))])
+    rows = ShadowRows(log, "loans", "1", 0)
+    taken = [[reference.prediction_offset for reference in ours] for ours, _ in rows.batches(lambda: None)]
+    assert taken == [list(range(500)), list(range(500, 1_000)), list(range(1_000, 1_200))]
+    log.records.append(labelled(pairs([1] * 1_300)[1_100:]))
+    (later,) = rows.batches(lambda: None)
+    assert [reference.prediction_offset for reference in later[0]] == list(range(1_200, 1_300))
 
 
 # Crashes ----------------------------------------------------------------------------------------------------------

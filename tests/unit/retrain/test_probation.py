@@ -50,7 +50,7 @@ def test_a_version_that_does_no_worse_is_confirmed(tmp_path: Path) -> None:
     loop = new_loop(tmp_path)
     loop.live(changed=True)
     run = loop.finish(loop.alerted())
-    loop.serve(SETTINGS.probation_rows, wrong_labels=True)
+    loop.serve(SETTINGS.probation_rows + 100, wrong_labels=True)
     ended = loop.watch(run)
     assert (ended.state, ended.reason) == ("confirmed", "no worse on 600 rows")
     assert ended.shadows == ["1"]
