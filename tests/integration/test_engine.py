@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -43,35 +43,51 @@ class Assigned:
     highwaters = earliest_offsets
 
 
-async def stopped(driftline: Driftline, *, store_stands_still: bool) -> str | None:
-    """Stop an engine whose taking of partition 0 a rebalance cancels → what it says was not done."""
-    engine = Engine(driftline.settings, WorkerMetrics(CollectorRegistry()), fatal)
-    engine.consumer = Assigned()  # type: ignore[assignment]
+@pytest.fixture
+def engine(driftline: Driftline) -> Iterator[Engine]:
+    made = Engine(driftline.settings, WorkerMetrics(CollectorRegistry()), fatal)
+    made.consumer = Assigned()  # type: ignore[assignment]
+    yield made
+    made.close()
+
+
+async def take(engine: Engine) -> None:
+    """What Faust asks for when partition 0 is assigned."""
     topics = engine.topics.predictions, engine.topics.outcomes, engine.topics.summaries
-    if store_stands_still:
-        driftline.store.pause()
-    try:
-        taking = asyncio.create_task(engine.take({TP(topic, 0) for topic in topics}, 1))
-        if store_stands_still:
-            await asyncio.to_thread(eventually, engine._store.waited_s, "the taking asks the store", poll_s=0.01)
-            taking.cancel()
-        else:
-            await taking
+    await engine.take({TP(topic, 0) for topic in topics}, 1)
+
+
+def finish(scenario: Coroutine[None, None, None]) -> None:
+    """Run it to its end, but not for ever."""
+    asyncio.run(asyncio.wait_for(scenario, BOUND_S))
+
+
+def test_a_store_that_was_given_up_is_told_although_a_rebalance_cancelled_the_taking(
+    driftline: Driftline, engine: Engine
+) -> None:
+    """The cut-off call's error ends with the cancelled taking; the exit code must not say that all is done."""
+
+    async def scenario() -> None:
+        taking = asyncio.create_task(take(engine))
+        await asyncio.to_thread(eventually, engine._store.waited_s, "the taking asks the store", poll_s=0.01)
+        taking.cancel()
         await engine.drain()
         with contextlib.suppress(asyncio.CancelledError):
             await taking
+
+    driftline.store.pause()
+    try:
+        finish(scenario())
     finally:
-        if store_stands_still:
-            driftline.store.resume()
-        engine.close()
-    return None if engine.unfinished is None else engine.unfinished.message
+        driftline.store.resume()
+    assert engine.unfinished is not None
+    assert engine.unfinished.message == "the store did not answer while stopping"
 
 
-def test_a_store_that_was_given_up_is_told_although_a_rebalance_cancelled_the_taking(driftline: Driftline) -> None:
-    """The cut-off call's error ends with the cancelled taking; the exit code must not say that all is done."""
-    said = asyncio.run(asyncio.wait_for(stopped(driftline, store_stands_still=True), BOUND_S))
-    assert said == "the store did not answer while stopping"
+def test_a_store_that_answers_leaves_nothing_to_tell(engine: Engine) -> None:
+    async def scenario() -> None:
+        await take(engine)
+        await engine.drain()
 
-
-def test_a_store_that_answers_leaves_nothing_to_tell(driftline: Driftline) -> None:
-    assert asyncio.run(asyncio.wait_for(stopped(driftline, store_stands_still=False), BOUND_S)) is None
+    finish(scenario())
+    assert engine.unfinished is None
