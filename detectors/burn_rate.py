@@ -15,6 +15,8 @@ from detectors.tally import Tally
 
 MAE_ALLOWED = 1.25
 """A regression's budget: so many times its baseline's mean absolute error."""
+KNOWN = 3.0
+"""Standard errors of a baseline: it must be missed by so many at least."""
 MINIMUM_ERRORS = 20
 """Errors in the long window of a fast pair before it speaks. A version at half its budget has so many by chance, at the
 rate that is asked for, in 2 of 10⁸ windows at rate 2.4 and in 1 of 10⁵ at 1.6 (Poisson)."""
@@ -62,11 +64,13 @@ class ErrorBudget:
     def of(cls, baseline: Baseline, minimum: float, drop: float) -> "ErrorBudget":
         """The tighter one of a minimum accuracy and a drop below the baseline.
 
-        A minimum above the baseline is left out: the version never achieved it, and the drop watches.
+        A minimum above the baseline is left out: the version never achieved it, and the drop watches. What is told by
+        few rows is not known to the point: nothing within three standard errors of it is a drop.
         """
+        unknown = KNOWN * baseline.standard_error
         if baseline.metric == "mae":
-            return cls("baseline", "mae", baseline.value, MAE_ALLOWED * baseline.value)
-        healthy = 1.0 - baseline.value
+            return cls("baseline", "mae", baseline.value, max(MAE_ALLOWED * baseline.value, baseline.value + unknown))
+        healthy, drop = 1.0 - baseline.value, max(drop, unknown)
         if baseline.value - drop < minimum <= baseline.value:
             return cls("minimum", "accuracy", healthy, 1.0 - minimum)
         return cls("baseline", "accuracy", healthy, healthy + drop)

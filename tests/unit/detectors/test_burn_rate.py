@@ -45,6 +45,14 @@ def test_the_budget_is_what_a_minimum_leaves() -> None:
     assert ErrorBudget.of(Baseline(5000, "mae", 4.0, 0.1), 0.90, 0.05).allowed == 5.0
 
 
+def test_what_few_rows_tell_is_not_known_to_the_point() -> None:
+    """A drop within three standard errors of the baseline is none."""
+    of_few, of_many = (Baseline(n, "accuracy", 0.80, (0.16 / n) ** 0.5) for n in (100, 1_000))
+    assert ErrorBudget.of(of_few, 0.90, 0.05).allowed == pytest.approx(0.20 + 3 * 0.04)
+    assert ErrorBudget.of(of_many, 0.90, 0.05).allowed == pytest.approx(0.25)
+    assert ErrorBudget.of(Baseline(100, "mae", 4.0, 0.5), 0.90, 0.05).allowed == 5.5
+
+
 @pytest.mark.parametrize(("error", "minutes"), [(1.0, 2), (0.53, 3), (0.3, 4), (0.25, 5)])
 def test_a_collapse_burns_in_the_fast_pair_within_minutes(error: float, minutes: int) -> None:
     """The sooner the worse it is, and without being held."""
