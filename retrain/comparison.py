@@ -44,11 +44,6 @@ class Comparison(msgspec.Struct, frozen=True):
         """Whether the challenger may replace the champion."""
         return self.gain > self.needed_gain and self.p_value < self.significance
 
-    @property
-    def baseline(self) -> Baseline:
-        """What the challenger achieves when nothing is wrong."""
-        return Baseline(self.metric, self.challenger, self.rows, self.standard_error)
-
     def describe(self) -> str:
         """One line for a person."""
         gain = f", gain {self.gain:.4g}, needed > {self.needed_gain:.4g}" if self.needed_gain else ""

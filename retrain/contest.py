@@ -20,7 +20,7 @@ import numpy.typing as npt
 from retrain.comparison import Comparison
 from retrain.dataset import Dataset, Problem
 from retrain.gates import Group, groups_of, require_cheap, require_fair
-from retrain.lately import judged, require_no_worse_lately
+from retrain.lately import judged, require_no_worse_lately, telling
 from retrain.rolling import BLOCKS, Rolled, rolled
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipes
 from retrain.segments import Segment, require_no_loser, segments_of
@@ -133,7 +133,7 @@ def contest(
                 settings=settings,
                 start=candidate.source.start,
                 end=candidate.rolled.end,
-                errors=errors,
+                errors=telling(candidate.errors, best.comparison.rows),
                 comparison=best.comparison,
                 stage=stage,
                 source=best.name,

@@ -18,6 +18,8 @@ from retrain.training import Refused
 Errors = npt.NDArray[np.float64]
 SHORTEST = 100
 """Rows. Errors come in clusters: on 50 rows of Elec2 whoever is better on 500 may be four times as often wrong."""
+ALIKE = 3.0
+"""Standard errors by which the error on a stretch may differ from that on the rows before it."""
 SIGNIFICANCE = 0.01
 """Of all stretches together (Bonferroni)."""
 
@@ -48,6 +50,19 @@ def judged(
     for (number, _), each in zip(tried, weighed, strict=True):
         found[number].append(each)
     return [min(some, key=lambda each: (not each.better, each.p_value, -each.rows)) for some in found]
+
+
+def telling(errors: Errors, chosen_by: int) -> Errors:
+    """Those of a rival's errors, oldest first, that tell what it achieves: all, or the newest ``chosen_by`` only if it
+    does otherwise there than before.
+
+    It was chosen because it did well on that stretch, so the stretch flatters it: of 100 rows by two standard errors.
+    """
+    newest, before = errors[-chosen_by:], errors[:-chosen_by]
+    if not len(before):
+        return errors
+    spread = float(np.sqrt(np.var(newest) / len(newest) + np.var(before) / len(before)))
+    return errors if abs(float(np.mean(newest) - np.mean(before))) <= ALIKE * spread else newest
 
 
 def require_no_worse_lately(champion: Errors, challenger: Errors, metric: MetricName) -> None:

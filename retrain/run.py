@@ -134,7 +134,7 @@ def finished(
 ) -> Challenger:
     """What was trained by ``recipe`` on rows ``start`` to ``end``, exported and through the parity gate.
 
-    ``errors`` are those of held-out rows, as ``comparison`` used them. Raises :class:`Refused`.
+    ``errors`` are those of held-out rows, by which it is told what the version achieves. Raises :class:`Refused`.
     """
     onnx = export(trained, model=problem.model, version=version, data_sha256=dataset.sha256)
     stage("verifying")

@@ -50,7 +50,7 @@ def test_a_challenger_beats_a_champion_of_the_old_concept(task: TrainedTask) -> 
     assert made is not None
     assert made.comparison is found.rivals[0].comparison
     assert made.comparison.better
-    assert made.comparison.baseline == made.baseline
+    assert made.baseline.value == made.comparison.challenger
     assert (made.train_rows, made.test_rows, made.baseline.n) == (578, 180, 180)
     assert stages == ["training", "exporting", "verifying"]
     assert metrics_of(made)["p_value"] < 0.05

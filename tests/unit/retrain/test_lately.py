@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrain.comparison import MetricName
-from retrain.lately import judged, require_no_worse_lately, stretches
+from retrain.lately import judged, require_no_worse_lately, stretches, telling
 from retrain.training import Refused
 
 
@@ -53,7 +53,6 @@ def test_a_gain_lately_wins_though_all_rows_speak_against_it() -> None:
     (found,) = judged(champion, [rival], "accuracy", 0.05, 0.0)
     assert found.better
     assert found.rows == 800
-    assert found.baseline.n == 800
     assert not judged(champion[:-900], [rival[:-900]], "accuracy", 0.05, 0.0)[0].better
 
 
@@ -75,3 +74,16 @@ def test_rivals_that_are_no_better_win_no_more_often_than_the_significance_says(
         rivals = np.where(rng.random((5, 3_200)) < related, common, own)
         won += any(each.better for each in judged(champion, list(rivals), "accuracy", 0.05, 0.0))
     assert won <= 29, "20 are expected at most; 30 come twice in a hundred times"
+
+
+def test_a_stretch_does_not_flatter_whoever_was_chosen_by_it() -> None:
+    """All rows tell what it achieves, unless the stretch is of another concept."""
+    errors = (np.random.default_rng(4).random(600) < 0.3).astype(float)
+    errors[-100:] = np.arange(100) % 5 == 0
+    assert telling(errors, 100) is errors
+    assert telling(errors, 600) is errors
+    errors[:-100] = np.arange(500) % 2
+    assert len(telling(errors, 100)) == 100
+    errors[-100:] = 0.0
+    errors[:-100] = 1.0
+    assert len(telling(errors, 100)) == 100, "no spread at all"
