@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -153,6 +153,11 @@ class Run(msgspec.Struct, frozen=True):
         return not self.ended and not self.on_probation
 
     @property
+    def idle(self) -> bool:
+        """Whether it was a look that nobody asked for, and nothing came of it."""
+        return self.kind in UNASKED and self.state == "rejected"
+
+    @property
     def cause(self) -> str:
         """What started it, in words."""
         return self.alertname or {"labels": "new labels", "schedule": "the schedule"}.get(self.kind, "a command")
@@ -168,6 +173,21 @@ def promotions(runs: Iterable[Run]) -> dict[str, Run]:
     """Version → the run that promoted it last."""
     ordered = sorted(runs, key=lambda run: run.promoted_ms or 0)
     return {str(run.version): run for run in ordered if run.promoted_ms is not None}
+
+
+def looks(runs: Sequence[Run], since_ms: int = 0) -> tuple[int, int]:
+    """Since when (epoch ms) every run that ended was idle, and how many those are.
+
+    From the last promotion, rollback or other run that was asked for on; from ``since_ms`` on if there was none.
+    """
+    began_ms = max((_happened_ms(run) for run in runs if not run.idle and not run.at_work), default=since_ms)
+    return began_ms, sum(run.idle and run.triggered_ms >= began_ms for run in runs)
+
+
+def _happened_ms(run: Run) -> int:
+    """When a run that was more than a look last changed who serves, or else ended."""
+    promoted_ms = None if run.state == "rolled_back" else run.promoted_ms
+    return run.updated_ms if promoted_ms is None else promoted_ms
 
 
 def episode_key(fingerprint: str, starts_at: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from retrain.lifecycle import Run, promotions
+from retrain.lifecycle import Run, looks, promotions
 from streams.events import Baseline, ModelState, Profile, rfc3339
 
 WEEK_MS = 7 * 86_400_000
 STRICTER, MAX_STRICTER = 4, 4
 """After a second rollback in a row a promotion needs a quarter of the significance, and so on up to four times."""
+
+
+LOOKS = 20
+"""Runs in a row that nobody asked for and nobody won: with the whole significance each."""
 
 
 class Blocked(Exception):
@@ -151,6 +155,16 @@ def rollbacks_in_a_row(runs: Iterable[Run]) -> list[Run]:
 def rigour(runs: Iterable[Run]) -> int:
     """By what the significance is divided: what seemed better and was not, twice in a row, needs more of a proof."""
     return int(STRICTER ** min(MAX_STRICTER, max(0, len(rollbacks_in_a_row(runs)) - 1)))
+
+
+def weariness(runs: Sequence[Run]) -> float:
+    """By what a run that nobody asked for divides its significance.
+
+    A champion that serves for long is looked at without end, and each look may promote what is no better. From the
+    twentieth in vain on the significance falls with the square of their number: its sum is bounded.
+    """
+    _, in_vain = looks(runs)
+    return float(max(1.0, in_vain / LOOKS) ** 2)
 
 
 def cooldown_reason(end_ms: int) -> str:

@@ -13,7 +13,8 @@ from retrain.child import ChildFailed, Job, Kept
 from retrain.collapse import QUICK_ROWS, is_stopgap
 from retrain.collecting import Collector
 from retrain.dataset import Dataset, Problem
-from retrain.promotion import rigour
+from retrain.lifecycle import UNASKED
+from retrain.promotion import rigour, weariness
 from retrain.record import RunRecord
 from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
@@ -57,7 +58,8 @@ class Round:
             raise Refused(f"training was begun {run.attempts} times and never ended: see the log")
         fresh = dataset.row_after(fresh_ms - 1)
         rows = len(dataset) - fresh
-        version, stricter = self._reserve(), rigour(tools.runs.of(run.model))
+        version, runs = self._reserve(), tools.runs.of(run.model)
+        stricter = rigour(runs) * (weariness(runs) if run.kind in UNASKED else 1.0)
         self._record.move("training", version=version, attempts=run.attempts + 1)
         job = Job(
             dataset,

@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from retrain.lifecycle import FORMAT, PROMOTED, UNASKED, Run
+from retrain.lifecycle import FORMAT, PROMOTED, Run
 from serving.storage import open_storage
 from streams.errors import StateMismatch
 
@@ -87,7 +87,7 @@ class RunStore:
 
         They come by the minute, and every look at a model reads its runs.
         """
-        idle = [run for run in self.of(model) if run.kind in UNASKED and run.state == "rejected"]
+        idle = [run for run in self.of(model) if run.idle]
         for run in idle[: max(0, len(idle) - keep)]:
             for step in range(run.step + 1):  # the last one last: until then it is still the same run
                 self._storage.remove(_path(model, run.episode, step))

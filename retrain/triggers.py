@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterable, Sequence
 
 from retrain.collapse import LOST_ROWS
-from retrain.lifecycle import Run, TriggerKind, episode_key, promotions
+from retrain.lifecycle import Run, TriggerKind, episode_key, looks, promotions
 from streams.events import Alert, ModelState, rfc3339
 from streams.settings import RetrainSettings
 
+SERVED_SHARE = 0.01
+"""Of the time for which nobody has beaten a champion: so long it is not looked at again because of labels."""
 GROWTH = 1.5
 """After a contest that nobody won so many times the new rows are waited for."""
 SECOND_MS = 1_000
@@ -157,10 +159,11 @@ def due(
     ended_ms = max((run.updated_ms for run in runs), default=None)
     if ended_ms is not None and now_ms < ended_ms + settings.cooldown_s * SECOND_MS:
         return None
-    needed = labels_needed(runs, champion, settings)
-    if needed and labels >= needed:
-        return "labels"
     last_ms = since_ms if ended_ms is None else ended_ms
+    unbeaten_ms, _ = looks(runs, since_ms)
+    needed = labels_needed(runs, champion, settings)
+    if needed and labels >= needed and now_ms >= last_ms + SERVED_SHARE * (last_ms - unbeaten_ms):
+        return "labels"
     if settings.schedule_s and now_ms >= last_ms + settings.schedule_s * SECOND_MS:
         return "schedule"
     return None

@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from retrain.child import Job, perform
+from retrain.contest import Contest
 from retrain.labels import LabelCounts
 from retrain.lifecycle import Run
 from retrain.retrainer import Retrainer
@@ -177,6 +179,29 @@ def test_no_other_run_of_its_own_begins_while_one_is_at_work(kind: Any, tmp_path
     assert retrainer.start("loans", kind) is not None
     loop.now_ms += 3_600_000
     assert retrainer.look(counts(loop)) == []
+
+
+@pytest.mark.parametrize(("kind", "share"), [("labels", 1 / 4), ("command", 1.0)])
+def test_looks_in_vain_make_the_next_one_stricter_and_not_what_somebody_asks_for(
+    kind: Any, share: float, tmp_path: Path
+) -> None:
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    asked = loop.retrainer().start("loans", "labels")
+    assert asked is not None
+    for at in range(1, 40):
+        loop.runs.create(msgspec.structs.replace(asked, episode=f"e{at}", triggered_ms=START_MS + at, state="rejected"))
+    loop.runs.save(msgspec.structs.replace(asked, state="rejected", step=1))
+    spent: list[float] = []
+
+    def recorded(job: Job, stage: Any, check: Any) -> Contest:
+        spent.append(job.significance)
+        return perform(job, stage)
+
+    run = by_labels(loop).start("loans", kind)
+    assert run is not None
+    assert loop.finish(run, perform=recorded).state == "promoted"
+    assert spent == [SETTINGS.significance * share]
 
 
 def test_runs_that_came_to_nothing_are_forgotten_in_the_end(tmp_path: Path) -> None:

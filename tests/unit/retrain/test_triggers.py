@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrain.labels import LabelCounts
-from retrain.lifecycle import Run
+from retrain.lifecycle import Run, looks
+from retrain.promotion import LOOKS, weariness
 from retrain.triggers import concerns, due, labels_needed, quiet, rows_needed, run_by
 from streams.events import Mode, ModelState
 from streams.settings import RetrainSettings
@@ -137,6 +139,50 @@ def test_a_run_under_way_and_a_recent_one_hold_the_next_one_back() -> None:
     assert due([run(state="collecting")], "1", 1_000, 0, SETTINGS, START_MS + 10**9) is None
     assert due([run()], "1", 1_000, 0, SETTINGS, START_MS + 59 * SECOND_MS) is None
     assert due([run()], "1", 1_000, 0, SETTINGS, START_MS + 60 * SECOND_MS) == "labels"
+
+
+def look(at_ms: int, **changed: Any) -> Run:
+    """A run by labels that came to nothing."""
+    return run(kind="labels", triggered_ms=at_ms, updated_ms=at_ms + 1, tested_rows=500, **changed)
+
+
+def test_who_has_not_been_beaten_for_long_is_looked_at_less_often() -> None:
+    """Between two looks passes a hundredth of that time at least: of a day 14 minutes."""
+    hour_ms = 3_600 * SECOND_MS
+    for hours, pause_s in ((1, 60), (24, 864), (24 * 7, 6_048)):
+        last = look(START_MS + hours * hour_ms - 1)
+        due_ms = START_MS + hours * hour_ms + pause_s * SECOND_MS
+        assert due([last], "1", 500, START_MS, SETTINGS, due_ms - 1) is None
+        assert due([last], "1", 500, START_MS, SETTINGS, due_ms) == "labels"
+    asked = run(updated_ms=START_MS + 168 * hour_ms)
+    assert due([look(START_MS + hour_ms), asked], "1", 500, START_MS, SETTINGS, asked.updated_ms + 60_000) == "labels"
+    scheduled = SETTINGS.model_copy(update={"schedule_s": 120.0})
+    assert due([last], "1", 0, START_MS, scheduled, last.updated_ms + 120_000) == "schedule", "somebody wants it so"
+
+
+@pytest.mark.parametrize(
+    ("other", "began_ms"),
+    [
+        ({"state": "watching", "promoted_ms": START_MS + 40}, START_MS + 40),
+        ({"state": "confirmed", "promoted_ms": START_MS + 40}, START_MS + 40),
+        ({"state": "rolled_back", "promoted_ms": START_MS + 10, "updated_ms": START_MS + 40}, START_MS + 40),
+        ({"state": "rejected", "updated_ms": START_MS + 40}, START_MS + 40),
+        ({"state": "collecting", "updated_ms": START_MS + 40}, START_MS),
+    ],
+)
+def test_looks_in_vain_count_from_whatever_else_happened_last(other: dict[str, Any], began_ms: int) -> None:
+    """A promotion, a way back, an alert's run; when a probation ended tells nothing of who serves."""
+    known = [look(START_MS + at) for at in range(0, 100, 20)]
+    found = looks([*known, run(episode="o", **{"updated_ms": START_MS + 70, **other})], START_MS)
+    assert found == (began_ms, 5 if began_ms == START_MS else 3)
+
+
+def test_a_champion_that_nobody_beats_needs_more_of_a_proof_with_each_look() -> None:
+    """From the twentieth on: the sum of what all looks spend is bounded, however long it serves."""
+    known = [look(START_MS + at) for at in range(5_000)]
+    assert [weariness(known[:n]) for n in (0, 20, 40, 200)] == [1.0, 1.0, 4.0, 100.0]
+    spent = np.cumsum([1 / max(1.0, n / LOOKS) ** 2 for n in range(5_000)])
+    assert spent[-1] < 2 * LOOKS + 1
 
 
 def test_a_schedule_starts_a_run_so_long_after_the_last_one() -> None:
