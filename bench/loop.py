@@ -41,6 +41,14 @@ def say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
+def say_on_stderr(level: int) -> None:
+    """Let the loop's own words, from a level on, not get into the results."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    )
+
+
 def measured(stream: RecordedStream, case: Case, found: Concepts, settings: Settings) -> dict[str, Any]:
     """One stream in one case."""
     started = time.monotonic()
@@ -136,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = os.environ.get("DRIFTLINE_DATA")
     if not folder:
         parser.error("set DRIFTLINE_DATA to the folder with the streams (.csv.gz)")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    say_on_stderr(logging.WARNING)
     parity_rows = 500 if options.quick else 10_000
     settings = Settings(retrain=RetrainSettings(parity_rows=parity_rows, rollback_cooldown_s=ROLLBACK_COOLDOWN_ROWS))
     cases = [

@@ -13,11 +13,10 @@ import logging
 from typing import Any
 
 import numpy as np
-import structlog
 from rich.console import Console
 from rich.table import Table
 
-from bench.loop import ROLLBACK_COOLDOWN_ROWS, say
+from bench.loop import ROLLBACK_COOLDOWN_ROWS, say, say_on_stderr
 from bench.loop_streams import Case, RecordedStream
 from bench.loop_world import serve
 from streams.settings import RetrainSettings, Settings
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--streams", type=int, default=6)
     parser.add_argument("--rows", type=int, default=40_000)
     options = parser.parse_args(argv)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    say_on_stderr(logging.ERROR)
     streams = (still(seed, options.rows) for seed in range(options.streams))
     found = {stream.name: measured(stream) for stream in streams}
     if options.json:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import structlog
 
 from bench import loop
 from bench.loop_streams import FIRST_ROWS, Case, RecordedStream
@@ -100,3 +102,14 @@ def test_it_prints_one_object_for_programs(
     assert (entry["drift_points"], entry["excess_ratio"], entry["oracle"]) == ([], None, None)
     assert entry["passed"] is True
     assert printed["cases"] == [{"delay": 0, "labelled": 1.0, "streams": printed["streams"]}]
+
+
+def test_what_the_loop_says_is_no_part_of_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` is one object on stdout, also if a version collapses on the way."""
+    loop.say_on_stderr(logging.WARNING)
+    structlog.get_logger("retrain").warning("collapsed on probation")
+    structlog.get_logger("retrain").info("run triggered")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "collapsed on probation" in said.err
+    assert "run triggered" not in said.err
