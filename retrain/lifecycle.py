@@ -176,12 +176,13 @@ def promotions(runs: Iterable[Run]) -> dict[str, Run]:
 
 
 def looks(runs: Sequence[Run], since_ms: int = 0) -> tuple[int, int]:
-    """Since when (epoch ms) every run that ended was idle, and how many those are.
+    """Since when (epoch ms) every run that ended was idle, and how many of those held a contest that nobody won.
 
     From the last promotion, rollback or other run that was asked for on; from ``since_ms`` on if there was none.
     """
     began_ms = max((_happened_ms(run) for run in runs if not run.idle and not run.at_work), default=since_ms)
-    return began_ms, sum(run.idle and run.triggered_ms >= began_ms for run in runs)
+    idle = [run for run in runs if run.idle and run.triggered_ms >= began_ms]
+    return began_ms, sum(run.verdict is not None and not run.better for run in idle)
 
 
 def _happened_ms(run: Run) -> int:

@@ -189,9 +189,10 @@ def test_looks_in_vain_make_the_next_one_stricter_and_not_what_somebody_asks_for
     loop.live(changed=True)
     asked = loop.retrainer().start("loans", "labels")
     assert asked is not None
+    lost = msgspec.structs.replace(asked, state="rejected", verdict="not better")
     for at in range(1, 40):
-        loop.runs.create(msgspec.structs.replace(asked, episode=f"e{at}", triggered_ms=START_MS + at, state="rejected"))
-    loop.runs.save(msgspec.structs.replace(asked, state="rejected", step=1))
+        loop.runs.create(msgspec.structs.replace(lost, episode=f"e{at}", triggered_ms=START_MS + at))
+    loop.runs.save(msgspec.structs.replace(lost, step=1))
     spent: list[float] = []
 
     def recorded(job: Job, stage: Any, check: Any) -> Contest:

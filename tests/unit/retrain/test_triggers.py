@@ -142,8 +142,9 @@ def test_a_run_under_way_and_a_recent_one_hold_the_next_one_back() -> None:
 
 
 def look(at_ms: int, **changed: Any) -> Run:
-    """A run by labels that came to nothing."""
-    return run(kind="labels", triggered_ms=at_ms, updated_ms=at_ms + 1, tested_rows=500, **changed)
+    """A run by labels whose contest nobody won."""
+    known = {"kind": "labels", "triggered_ms": at_ms, "updated_ms": at_ms + 1, "tested_rows": 500, "verdict": "no"}
+    return run(**{**known, **changed})
 
 
 def test_who_has_not_been_beaten_for_long_is_looked_at_less_often() -> None:
@@ -175,6 +176,12 @@ def test_looks_in_vain_count_from_whatever_else_happened_last(other: dict[str, A
     known = [look(START_MS + at) for at in range(0, 100, 20)]
     found = looks([*known, run(episode="o", **{"updated_ms": START_MS + 70, **other})], START_MS)
     assert found == (began_ms, 5 if began_ms == START_MS else 3)
+
+
+@pytest.mark.parametrize("kept_back", [{"verdict": None}, {"better": True, "reason": "frozen"}])
+def test_a_look_that_told_nothing_of_the_champion_was_not_in_vain(kept_back: dict[str, Any]) -> None:
+    """Rows that were not fit, and a winner that a freeze held back."""
+    assert looks([look(START_MS), look(START_MS + 9, **kept_back)], START_MS) == (START_MS, 1)
 
 
 def test_a_champion_that_nobody_beats_needs_more_of_a_proof_with_each_look() -> None:
