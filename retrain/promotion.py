@@ -12,8 +12,6 @@ from streams.events import Baseline, ModelState, Profile, rfc3339
 WEEK_MS = 7 * 86_400_000
 STRICTER, MAX_STRICTER = 4, 4
 """After a second rollback in a row a promotion needs a quarter of the significance, and so on up to four times."""
-
-
 LOOKS = 20
 """Runs in a row that nobody asked for and nobody won: with the whole significance each."""
 
