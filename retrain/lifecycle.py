@@ -175,14 +175,19 @@ def promotions(runs: Iterable[Run]) -> dict[str, Run]:
     return {str(run.version): run for run in ordered if run.promoted_ms is not None}
 
 
-def looks(runs: Sequence[Run], since_ms: int = 0) -> tuple[int, int]:
-    """Since when (epoch ms) every run that ended was idle, and how many of those held a contest that nobody won.
+def unbeaten_since_ms(runs: Iterable[Run], since_ms: int) -> int:
+    """Since when (epoch ms) every run that ended was idle.
 
     From the last promotion, rollback or other run that was asked for on; from ``since_ms`` on if there was none.
     """
-    began_ms = max((_happened_ms(run) for run in runs if not run.idle and not run.at_work), default=since_ms)
+    return max((_happened_ms(run) for run in runs if not run.idle and not run.at_work), default=since_ms)
+
+
+def looks_in_vain(runs: Sequence[Run]) -> int:
+    """How many idle runs since then held a contest that nobody won."""
+    began_ms = unbeaten_since_ms(runs, 0)
     idle = [run for run in runs if run.idle and run.triggered_ms >= began_ms]
-    return began_ms, sum(run.verdict is not None and not run.better for run in idle)
+    return sum(run.verdict is not None and not run.better for run in idle)
 
 
 def _happened_ms(run: Run) -> int:

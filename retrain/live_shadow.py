@@ -18,15 +18,12 @@ from retrain.champion import problem_of
 from retrain.dataset import PredictionScan, Problem, Reference
 from retrain.record import RunRecord
 from retrain.run import absolute_errors, metric_of
-from retrain.shadow import Batch, ShadowRows, bet_scale
+from retrain.shadow import Batch, ShadowRows, bet_scale, worth_keeping
 from retrain.training import Refused
 from streams.events import FullPrediction, ShadowAnswer
 
 if TYPE_CHECKING:
     from retrain.retrainer import Retrainer
-
-KEEP_EVERY = 1.2
-"""The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 
 Errors = npt.NDArray[np.float64]
 
@@ -114,7 +111,7 @@ class LiveShadow:
             self._refuse(f"worse in shadow: {self._describe(worse.highest)}")
         if better.found:
             return f"better in shadow: {self._describe(better.highest)}"
-        if self._compared >= max(1.0, KEEP_EVERY * self._kept):  # for whoever asks how it stands
+        if worth_keeping(self._compared, self._kept):  # for whoever asks how it stands
             self._record.keep(shadow_evidence=self.findings)
             self._kept = self._compared
         return None

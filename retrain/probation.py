@@ -22,15 +22,13 @@ from retrain.lifecycle import Run
 from retrain.promotion import Blocked, rolled_back, shadows_of
 from retrain.retrainer import Pause, Retrainer
 from retrain.run import Answers
-from retrain.shadow import Batch, ShadowRows, bet_scale, score
+from retrain.shadow import Batch, ShadowRows, bet_scale, score, worth_keeping
 from retrain.training import Refused
 from streams.errors import DriftlineError, RestartMe, Unavailable
 from streams.events import Baseline, rfc3339
 
 WAIT_S = 5.0
 """Between two looks at the log: each costs a scan of what came."""
-KEEP_EVERY = 1.2
-"""The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 MAX_SHADOWS = 3
 
 
@@ -142,7 +140,7 @@ class Probation:
         found = {v: bets.add(errors.promoted, errors.shadows[v]) for v, bets in shadows.bets.items()}
         worse = [version for version, evidence in found.items() if evidence.found]
         if not worse:
-            if self._compared >= KEEP_EVERY * self._kept:  # for whoever asks how it stands
+            if worth_keeping(self._compared, self._kept):  # for whoever asks how it stands
                 self._record.keep(probation=self._findings())
                 self._kept = self._compared
             self._note_collapse(shadows.normal)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from retrain.lifecycle import Run, looks, promotions
+from retrain.lifecycle import Run, looks_in_vain, promotions
 from streams.events import Baseline, ModelState, Profile, rfc3339
 
 WEEK_MS = 7 * 86_400_000
@@ -161,8 +161,7 @@ def weariness(runs: Sequence[Run]) -> float:
     A champion that serves for long is looked at without end, and each look may promote what is no better. From the
     twentieth in vain on the significance falls with the square of their number: its sum is bounded.
     """
-    _, in_vain = looks(runs)
-    return float(max(1.0, in_vain / LOOKS) ** 2)
+    return float(max(1.0, looks_in_vain(runs) / LOOKS) ** 2)
 
 
 def cooldown_reason(end_ms: int) -> str:

@@ -26,6 +26,8 @@ SCALE = 4.0
 """Of a regression: a difference of errors counts up to so many mean absolute errors of the version in its test."""
 BATCH_ROWS = 500
 """Rows that are compared before the log is read further."""
+KEEP_EVERY = 1.2
+"""The evidence so far is persisted when there are so many times the rows: each time is a step of the run."""
 
 
 def bet_scale(problem: Problem, baseline: Baseline | None) -> float:
@@ -33,6 +35,11 @@ def bet_scale(problem: Problem, baseline: Baseline | None) -> float:
     if problem.task != "regression":
         return 1.0
     return max(SCALE * (baseline.value if baseline is not None else 1.0), 1e-12)
+
+
+def worth_keeping(compared: int, kept: int) -> bool:
+    """Whether the evidence of ``compared`` rows is persisted now, if that of ``kept`` was the last."""
+    return compared >= max(1.0, KEEP_EVERY * kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from retrain.collapse import LOST_ROWS
-from retrain.lifecycle import Run, TriggerKind, episode_key, looks, promotions
+from retrain.lifecycle import Run, TriggerKind, episode_key, promotions, unbeaten_since_ms
 from streams.events import Alert, ModelState, rfc3339
 from streams.settings import RetrainSettings
 
@@ -160,9 +160,9 @@ def due(
     if ended_ms is not None and now_ms < ended_ms + settings.cooldown_s * SECOND_MS:
         return None
     last_ms = since_ms if ended_ms is None else ended_ms
-    unbeaten_ms, _ = looks(runs, since_ms)
+    unbeaten_ms = last_ms - unbeaten_since_ms(runs, since_ms)
     needed = labels_needed(runs, champion, settings)
-    if needed and labels >= needed and now_ms >= last_ms + SERVED_SHARE * (last_ms - unbeaten_ms):
+    if needed and labels >= needed and now_ms >= last_ms + SERVED_SHARE * unbeaten_ms:
         return "labels"
     if settings.schedule_s and now_ms >= last_ms + settings.schedule_s * SECOND_MS:
         return "schedule"

@@ -14,7 +14,7 @@ from retrain.lifecycle import Run
 from retrain.live_shadow import live_errors
 from retrain.promotion import dismissed, promoted, returned, with_candidate
 from retrain.retrainer import Retrainer
-from retrain.shadow import ShadowRows
+from retrain.shadow import ShadowRows, worth_keeping
 from streams.events import Baseline, Mode, ModelState, ShadowAnswer, rfc3339
 from streams.settings import ModelRetrainSettings, ModelSettings, Settings
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
@@ -320,6 +320,11 @@ def live(loop: Loop, announcer: Any, better: bool) -> None:
         except Waiting:
             loop.serve_beside(200, wrong_labels=better)
             live(loop, announcer, better)
+
+
+def test_evidence_is_persisted_each_time_it_rests_on_a_fifth_more_rows() -> None:
+    """A step of the run is a write and an event; rows without usable features are none."""
+    assert [worth_keeping(*rows) for rows in ((0, 0), (1, 0), (119, 100), (120, 100))] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("point", POINTS)

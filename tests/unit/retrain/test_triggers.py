@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrain.labels import LabelCounts
-from retrain.lifecycle import Run, looks
+from retrain.lifecycle import Run, looks_in_vain, unbeaten_since_ms
 from retrain.promotion import LOOKS, weariness
 from retrain.triggers import concerns, due, labels_needed, quiet, rows_needed, run_by
 from streams.events import Mode, ModelState
@@ -174,14 +174,15 @@ def test_who_has_not_been_beaten_for_long_is_looked_at_less_often() -> None:
 def test_looks_in_vain_count_from_whatever_else_happened_last(other: dict[str, Any], began_ms: int) -> None:
     """A promotion, a way back, an alert's run; when a probation ended tells nothing of who serves."""
     known = [look(START_MS + at) for at in range(0, 100, 20)]
-    found = looks([*known, run(episode="o", **{"updated_ms": START_MS + 70, **other})], START_MS)
-    assert found == (began_ms, 5 if began_ms == START_MS else 3)
+    runs = [*known, run(episode="o", **{"updated_ms": START_MS + 70, **other})]
+    assert unbeaten_since_ms(runs, START_MS) == began_ms
+    assert looks_in_vain(runs) == (5 if began_ms == START_MS else 3)
 
 
 @pytest.mark.parametrize("kept_back", [{"verdict": None}, {"better": True, "reason": "frozen"}])
 def test_a_look_that_told_nothing_of_the_champion_was_not_in_vain(kept_back: dict[str, Any]) -> None:
     """Rows that were not fit, and a winner that a freeze held back."""
-    assert looks([look(START_MS), look(START_MS + 9, **kept_back)], START_MS) == (START_MS, 1)
+    assert looks_in_vain([look(START_MS), look(START_MS + 9, **kept_back)]) == 1
 
 
 def test_a_champion_that_nobody_beats_needs_more_of_a_proof_with_each_look() -> None:
