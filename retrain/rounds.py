@@ -20,7 +20,7 @@ from retrain.registration import card_of, manifest_of, metrics_of, parity_of
 from retrain.run import Challenger, Stage
 from retrain.training import Refused
 from retrain.triggers import next_rows, regular_labels, rows_needed
-from serving.repository import CorruptVersion
+from serving.repository import CorruptVersion, VersionTaken
 from streams.events import rfc3339
 
 if TYPE_CHECKING:
@@ -139,7 +139,12 @@ class Round:
         )
         card = card_of(written, challenger)
         self._check()
-        tools.repository.write_version(run.model, version, challenger.onnx, written, card)
+        try:
+            tools.repository.write_version(run.model, version, challenger.onnx, written, card)
+        except VersionTaken as taken:  # by a process that was stopped for longer than its lease, and went on
+            self._log.warning("trained again", reason=str(taken))
+            self._record.move("collecting")
+            return
         self._record.keep(
             better=True,
             tested_rows=rows,
@@ -204,14 +209,14 @@ class Round:
     def _reserve(self) -> int:
         """The number that the run holds already, one that an ended run left unused, or a new one.
 
-        Not one under which a crash left a version. Only the holder of the model's lease comes here.
+        Not one under which a crash left a version, or a part of one. Only the holder of the model's lease comes here.
         """
         repository, run = self._tools.repository, self._record.run
-        written = repository.versions(run.model)
+        written = repository.begun(run.model)
         if run.version is not None and run.version not in written:
             return run.version
         unused = [r.version for r in self._tools.runs.of(run.model) if not r.at_work and r.better is None and r.version]
-        return max(set(unused) - set(written), default=0) or repository.reserve_version(run.model)
+        return max(set(unused) - written, default=0) or repository.reserve_version(run.model)
 
     def _may_wait(self, rows: int, known: int) -> bool:
         """Whether half as many new rows again are worth waiting for, of which ``known`` are there with the older ones;

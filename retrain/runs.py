@@ -50,6 +50,10 @@ class RunStore:
         """A run as it was last saved. Raises :class:`StateMismatch` for a file that cannot be read."""
         return self._load(model, episode, self._steps(model)[episode])
 
+    def step(self, run: Run) -> int | None:
+        """How far a run is by now, whoever took it there; None if it was forgotten."""
+        return self._steps(run.model).get(run.episode)
+
     def of(self, model: str) -> list[Run]:
         """Every run of a model, oldest first."""
         runs = []

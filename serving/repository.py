@@ -42,6 +42,10 @@ class CorruptVersion(StateMismatch):
     """A version whose files contradict each other or cannot be trusted."""
 
 
+class VersionTaken(WrongSetting):
+    """Somebody else has written the version, or begun to."""
+
+
 class Repository:
     """A model repository in a folder or behind an fsspec URL. Thread-safe; many processes may share it."""
 
@@ -137,11 +141,19 @@ class Repository:
             return version
         raise Unavailable(f"no version of {model} can be reserved: others are always faster", "try again")
 
+    def begun(self, model: str) -> set[int]:
+        """The numbers under which a model was written, whole or not: nobody else writes one there."""
+        _check_name(model)
+        return {v for v in self._folders(model) if self._storage.exists(f"{model}/{v}/{MODEL_FILE}")}
+
     def write_version(self, model: str, version: int, onnx: bytes, manifest: Manifest, card: str) -> None:
         """Write a version, its manifest last: until then it does not exist, afterwards it never changes.
 
+        Its model comes first, and only once: of two writers that hold the same number, one of them stopped for long
+        without knowing, the second finds it there.
+
         Raises :class:`CorruptVersion` for a manifest that is of other bytes, or a model that would not be loaded, and
-        :class:`WrongSetting` for a version that exists.
+        :class:`VersionTaken` for a number that is not free.
         """
         where = f"{_check_name(model)}/{version}"
         try:
@@ -152,15 +164,13 @@ class Repository:
             check_self_contained(onnx)
         except ValueError as error:
             raise CorruptVersion(f"version {version} of {model} is not written: {error}") from None
-        exists = WrongSetting(f"version {version} of {model} exists and never changes", "reserve another")
-        if self._storage.exists(f"{where}/{MANIFEST_FILE}"):
-            raise exists
-        self._storage.replace(f"{where}/{MODEL_FILE}", onnx)
-        self._storage.replace(f"{where}/{CARD_FILE}", card.encode())
+        taken = VersionTaken(f"version {version} of {model} is written already, and never changes", "reserve another")
         try:
+            self._storage.create(f"{where}/{MODEL_FILE}", onnx)
+            self._storage.replace(f"{where}/{CARD_FILE}", card.encode())
             self._storage.create(f"{where}/{MANIFEST_FILE}", manifests.encode(manifest))
         except FileExistsError:
-            raise exists from None
+            raise taken from None
 
     def manifest(self, model: str, version: int) -> Manifest:
         """A version's manifest. Raises :class:`MissingInput` or :class:`CorruptVersion`."""
@@ -244,4 +254,4 @@ def _state_path(model: str, revision: int) -> str:
     return f"{model}/state/{revision:08d}.json"
 
 
-__all__ = ["CorruptVersion", "MissingInput", "Repository"]
+__all__ = ["CorruptVersion", "MissingInput", "Repository", "VersionTaken"]

@@ -13,7 +13,8 @@ from retrain.announce import republish
 from retrain.child import Job, perform
 from retrain.lifecycle import Run
 from retrain.run import Stage
-from retrain.runs import Superseded
+from retrain.runs import RunStore, Superseded
+from serving.history import Change
 from serving.storage import LocalStorage
 from streams.events import ModelEvent, ModelState
 from tests.unit.retrain.loop import Crash, Loop, alert, new_loop
@@ -186,12 +187,98 @@ def test_a_loop_that_lost_its_run_without_knowing_changes_nothing(
     assert promotions(loop) == 1
 
 
+@pytest.mark.parametrize("what", ["candidate", "promoted"])
+def test_no_change_is_made_for_a_run_that_went_on_without_it(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped right before a change; meanwhile another promoted the version, and it was rolled back."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    run = loop.alerted()
+    change = loop.repository.change
+
+    def stopped(model: str, update: Callable[[ModelState], ModelState], why: Change) -> ModelState:
+        if why.what == what:
+            monkeypatch.setattr(loop.repository, "change", change)
+            other = Loop(loop.repository, RunStore(str(tmp_path)), loop.log, loop.announcer, loop.now_ms)
+            done = other.finish(other.runs.load("loans", run.episode), perform=TRAINED)
+            other.serve(300, seed=21)
+            assert other.watch(done).state == "rolled_back"
+        return change(model, update, why)
+
+    monkeypatch.setattr(loop.repository, "change", stopped)
+    with pytest.raises(Superseded):
+        loop.finish(run, perform=TRAINED)
+    assert loop.state.aliases == {"champion": "1"}
+    assert promotions(loop) == 1
+    assert loop.announcer.last_states()["loans"] == loop.state
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "MODEL_CARD.md", "manifest.json"])
+def test_a_version_is_written_by_one(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped right before a file of it; meanwhile another made a version of the same run, of more rows."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    run = loop.alerted()
+
+    class Stopping(LocalStorage):
+        def create(self, path: str, data: bytes) -> None:
+            self._go_on(path)
+            super().create(path, data)
+
+        def replace(self, path: str, data: bytes) -> None:
+            self._go_on(path)
+            super().replace(path, data)
+
+        def _go_on(self, path: str) -> None:
+            if not path.endswith(file):
+                return
+            monkeypatch.setattr(loop.repository, "_storage", storage)
+            loop.live(changed=True, rows=300, seed=77)
+            other = Loop(loop.repository, RunStore(str(tmp_path)), loop.log, loop.announcer, loop.now_ms)
+            assert other.finish(other.runs.load("loans", run.episode)).state == "promoted"
+
+    storage = loop.repository._storage
+    monkeypatch.setattr(loop.repository, "_storage", Stopping(tmp_path))
+    with pytest.raises(Superseded):
+        loop.finish(run)
+    require_whole(loop)
+    (left,) = loop.runs.of("loans")
+    assert loop.state.aliases == {"champion": str(left.version), "previous": "1"}
+    assert loop.repository.manifest("loans", left.version or 0).trained_from["rows"] == 700
+    assert promotions(loop) == 1
+
+
+def test_a_number_that_somebody_wrote_under_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a process whose run has ended without it: the next run, which got the same number, trains once more."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    reserve = loop.repository.reserve_version
+
+    def also_another(model: str) -> int:
+        version = reserve(model)
+        if version == 2:
+            loop.repository._storage.create("loans/2/model.onnx", b"of another")
+        return version
+
+    monkeypatch.setattr(loop.repository, "reserve_version", also_another)
+    ended = loop.finish(loop.alerted())
+    assert (ended.state, ended.version) == ("promoted", 3)
+    require_whole(loop)
+
+
 def test_a_step_is_taken_once(tmp_path: Path) -> None:
     """Of two that save the same step one succeeds; the other learns it, and what the first wrote stays."""
     loop = new_loop(tmp_path)
     run = loop.alerted()
     ours, theirs = loop.retrainer().record(run, lambda: None), loop.retrainer().record(run, lambda: None)
     theirs.move("collecting")
-    with pytest.raises(Superseded, match="another process"):
-        ours.move("rejected", reason="too late")
+    for late in (
+        lambda: ours.move("rejected", reason="too late"),
+        lambda: ours.change(lambda state: state, "candidate"),
+        lambda: ours.tell("rejected", loop.state, reason="too late"),
+    ):
+        with pytest.raises(Superseded, match="another process"):
+            late()
+    assert len(loop.repository.history("loans")) == 1
     assert loop.runs.of("loans") == [theirs.run]
