@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from retrain.announce import Announcer, described
-from retrain.promotion import Blocked, dismissed, promoted, returned
+from retrain.promotion import Blocked, admitted, barred, dismissed, promoted, returned
 from retrain.registration import card_of, manifest_of
 from retrain.run import Challenger, Stage, challenge
 from retrain.tables import Table
@@ -158,13 +158,16 @@ class Administration:
         return self._promote(model, challenger, "approved", reason, must_be_challenger=True)
 
     def reject(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
-        """Send the challenger away; ``version`` guards as for :meth:`approve`. A run that waits for it ends."""
+        """Send the challenger away; ``version`` guards as for :meth:`approve`.
+
+        A run that waits for it ends, and no other proposes it again.
+        """
         challenger = str(self._challenger(model, version))
 
         def update(state: ModelState) -> ModelState:
             if state.aliases.get("challenger") != challenger:
                 raise Blocked(f"version {challenger} is no longer the challenger")
-            return dismissed(state, challenger)
+            return barred(dismissed(state, challenger), challenger)
 
         try:
             state = self._change(model, update, "rejected", challenger, reason)
@@ -179,7 +182,10 @@ class Administration:
         return self._promote(model, version, "promoted", reason, must_be_challenger=False)
 
     def rollback(self, model: str, to: int | None = None, reason: str | None = None) -> ModelState:
-        """Make the previous version the champion again, or the one that is named. No freeze stops it."""
+        """Make the previous version the champion again, or the one that is named. No freeze stops it.
+
+        The loop does not undo it: it never promotes again what was taken back, and nothing at all for a while.
+        """
         aliases = self._state(model).aliases
         champion, target = aliases.get("champion"), aliases.get("previous") if to is None else str(to)
         if champion is None or target is None:
@@ -195,7 +201,7 @@ class Administration:
         def update(state: ModelState) -> ModelState:
             if state.aliases.get("champion") != champion:
                 raise Blocked(f"version {state.aliases.get('champion')} has become the champion")
-            return returned(state, target, manifest.baseline, profile)
+            return barred(admitted(returned(state, target, manifest.baseline, profile), target), champion)
 
         try:
             state = self._change(model, update, "rolledback", champion, reason)
@@ -228,13 +234,14 @@ class Administration:
         def update(state: ModelState) -> ModelState:
             if must_be_challenger and state.aliases.get("challenger") != str(version):
                 raise Blocked(f"version {version} is no longer the challenger")
-            return promoted(
+            changed = promoted(
                 state,
                 str(version),
                 all_frozen=self.repository.all_frozen(),
                 baseline=manifest.baseline,
                 profile=profile,
             )
+            return admitted(changed, str(version))
 
         try:
             state = self._change(model, update, what, str(version), reason)

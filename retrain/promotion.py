@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from retrain.lifecycle import Run, looks_in_vain, promotions
-from streams.events import Baseline, ModelState, Profile, rfc3339
+from serving.history import LOOP, Revision
+from streams.events import Baseline, ModelState, Profile, milliseconds, rfc3339
 
 WEEK_MS = 7 * 86_400_000
 STRICTER, MAX_STRICTER = 4, 4
@@ -77,6 +79,8 @@ def automatic(
         raise Blocked(f"the mode is {state.mode}")
     if state.aliases.get("challenger") != version:
         raise Blocked(f"version {version} is no longer the challenger")
+    if version in state.barred:
+        raise Blocked(f"a person has taken version {version} back")
     if state.aliases.get("champion") != champion:
         raise Blocked(f"version {champion}, which it was compared with, is no longer the champion")
     allowed = limit if state.max_promotions_per_week is None else state.max_promotions_per_week
@@ -130,6 +134,16 @@ def returned(
     return msgspec.structs.replace(state, aliases={**aliases, "champion": to}, baselines=baselines, profiles=profiles)
 
 
+def barred(state: ModelState, version: str) -> ModelState:
+    """The state once a person has said no to ``version``: only a person makes it serve again."""
+    return msgspec.structs.replace(state, barred=sorted({*state.barred, version}))
+
+
+def admitted(state: ModelState, version: str) -> ModelState:
+    """The state once a person has chosen ``version``."""
+    return msgspec.structs.replace(state, barred=[v for v in state.barred if v != version])
+
+
 def cooldown_end_ms(runs: Iterable[Run], cooldown_s: float) -> int:
     """Until when (epoch ms) no alert leads to an automatic promotion, because one was rolled back; 0 for no cooldown.
 
@@ -137,6 +151,20 @@ def cooldown_end_ms(runs: Iterable[Run], cooldown_s: float) -> int:
     """
     in_a_row = rollbacks_in_a_row(runs)
     return in_a_row[-1].updated_ms + int(cooldown_s * 1000) if in_a_row else 0
+
+
+def rolled_back_by_hand_ms(newest: Iterable[Revision], since_ms: int) -> int | None:
+    """When a person last took a version back, if that was after ``since_ms``; the states come newest first."""
+    for revision in newest:
+        change = revision.change
+        if change is None:
+            continue
+        at_ms = milliseconds(dt.datetime.fromisoformat(change.at))
+        if at_ms <= since_ms:
+            return None
+        if change.what == "rolledback" and change.by != LOOP:
+            return at_ms
+    return None
 
 
 def rollbacks_in_a_row(runs: Iterable[Run]) -> list[Run]:

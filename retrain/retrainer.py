@@ -29,6 +29,7 @@ from retrain.promotion import (
     cooldown_reason,
     dismissed,
     rollbacks_in_a_row,
+    rolled_back_by_hand_ms,
     with_candidate,
     without_shadow,
 )
@@ -96,13 +97,23 @@ class Retrainer:
         return found
 
     def cooling(self, state: ModelState | None) -> str | None:
-        """Why nothing begins that would promote by itself; None if a rollback does not forbid it."""
-        return None if state is None or state.mode != "auto" else self.cooldown(state.model)
+        """Why nothing begins that would promote by itself; None if neither a freeze nor a rollback forbids it."""
+        if state is None or state.mode != "auto":
+            return None
+        return self.frozen(state) or self.cooldown(state.model)
+
+    def frozen(self, state: ModelState) -> str | None:
+        """Why nothing of a model is promoted; None if neither it nor all of them are frozen."""
+        return "frozen" if state.frozen or self.repository.all_frozen() else None
 
     def cooldown(self, model: str) -> str | None:
         """Why nothing of a model is promoted automatically just now; None if a rollback does not forbid it."""
-        end_ms = cooldown_end_ms(self.runs.of(model), self.settings_of(model).rollback_cooldown_s)
-        return cooldown_reason(end_ms) if self.now_ms() < end_ms else None
+        cooldown_s, now_ms = self.settings_of(model).rollback_cooldown_s, self.now_ms()
+        end_ms = cooldown_end_ms(self.runs.of(model), cooldown_s)
+        if now_ms < end_ms:
+            return cooldown_reason(end_ms)
+        by_hand_ms = rolled_back_by_hand_ms(self.repository.newest(model), now_ms - int(cooldown_s * 1000))
+        return None if by_hand_ms is None else cooldown_reason(by_hand_ms + int(cooldown_s * 1000))
 
     def _turned_ms(self, run: Run) -> int | None:
         """What a rollback has shown of when the concept changed; None for an alert that need not be about that change.
@@ -236,25 +247,41 @@ class _Execution:
     # Steps ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Wait for the end of quiet hours and of the pause after a rollback: who is not heard now would be heard again
-        only when the alert is sent again, hours later.
+        """Wait for the end of quiet hours, of a freeze and of the pause after a rollback: who is not heard now would be
+        heard again only when the alert is sent again, hours later.
         """
+        self._wait_while(self._held)
+        self._record.require_champion(self._state())
+        self._move("collecting", begun_ms=self._tools.now_ms())
+
+    def _wait_while(self, obstacle: Callable[[], str | None]) -> None:
+        """Wait until there is no reason to any more."""
         told = ""
-        while (reason := self._not_yet()) is not None:
+        while (reason := obstacle()) is not None:
             if reason != told:
                 self._log.info("run waits", reason=reason)
                 told = reason
             self._pause(WAIT_S)
-        self._record.require_champion(self._state())
-        self._move("collecting", begun_ms=self._tools.now_ms())
 
-    def _not_yet(self) -> str | None:
+    def _held(self) -> str | None:
         """Why the run must not begin now; None if it may."""
+        state = self._state()
+        if state.mode != "auto":
+            return self._quiet()
+        return self._quiet() or self._tools.frozen(state) or self._cooldown()
+
+    def _cooldown(self) -> str | None:
+        """Why what comes of the run must not be promoted after a rollback; None if it may, or if a person asked."""
+        return None if self._run.kind == "command" else self._tools.cooldown(self._run.model)
+
+    def _quiet(self) -> str | None:
+        """Why the loop must not act at this hour; None if it may, or if a person has asked for a run."""
         tools, run = self._tools, self._run
         hours = tools.settings_of(run.model).quiet_hours
-        if run.kind != "command" and quiet(hours, tools.now_ms()):
-            return f"quiet hours, {hours}"
-        return tools.cooling(self._state())
+        if not quiet(hours, tools.now_ms()):
+            return None
+        asked = any(each.kind == "command" and each.at_work for each in tools.runs.of(run.model))
+        return None if asked else f"quiet hours, {hours}"
 
     def _again(self) -> None:
         self._move("collecting")
@@ -321,7 +348,8 @@ class _Execution:
 
     def _promote(self, version: str) -> None:
         tools, run = self._tools, self._run
-        if (reason := tools.cooldown(run.model)) is not None:
+        self._wait_while(self._quiet)
+        if (reason := self._cooldown()) is not None:
             raise Blocked(reason)
         recent = tools.runs.promoted_since(run.model, tools.now_ms() - WEEK_MS)
 

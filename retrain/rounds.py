@@ -173,13 +173,16 @@ class Round:
         return Kept(repository.load(model, version), repository.manifest(model, version))
 
     def _archive(self, problem: Problem) -> tuple[Kept, ...]:
-        """The newest versions beside the champion that answer the same question; a damaged one is left out."""
+        """The newest versions beside the champion that answer the same question, without those that a person took back;
+        a damaged one is left out.
+        """
         repository, model, limit = self._tools.repository, self._record.run.model, self._settings.archive_versions
+        excluded = {self._record.run.champion, *self._record.state().barred}
         found: list[Kept] = []
         for version in reversed(repository.versions(model)):
             if len(found) == limit:
                 break
-            if str(version) == self._record.run.champion:
+            if str(version) in excluded:
                 continue
             try:
                 kept = self._kept(version)

@@ -13,7 +13,7 @@ one succeeds and the other reads again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -99,7 +99,12 @@ class Repository:
 
     def history(self, model: str) -> list[Revision]:
         """Every state that the model has had, oldest first, with who changed it and why."""
-        return [self._read_revision(model, revision) for revision in self._revisions(_check_name(model))]
+        return list(self.newest(model))[::-1]
+
+    def newest(self, model: str) -> Iterator[Revision]:
+        """The same, newest first, each read when it is asked for."""
+        for revision in reversed(self._revisions(_check_name(model))):
+            yield self._read_revision(model, revision)
 
     def _revisions(self, model: str) -> list[int]:
         found = (REVISION.fullmatch(name) for name in self._storage.names(f"{model}/state"))

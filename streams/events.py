@@ -187,7 +187,8 @@ class ModelState(msgspec.Struct, omit_defaults=True):
 
     ``aliases`` map ``champion``, ``challenger``, ``shadow`` (the challenger while it is compared live) and
     ``previous`` to a version. ``revision`` grows by one with each
-    change in the model repository; 0 is a model that is only monitored.
+    change in the model repository; 0 is a model that is only monitored. ``barred`` are the versions that a person has
+    rolled back or rejected: the loop proposes none of them again.
     """
 
     model: str
@@ -201,6 +202,7 @@ class ModelState(msgspec.Struct, omit_defaults=True):
     mode: Mode = "auto"
     frozen: bool = False
     max_promotions_per_week: int | None = None
+    barred: list[str] = []
 
 
 class Silence(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -232,15 +232,43 @@ def test_approve_waits_for_a_person(tmp_path: Path) -> None:
     assert loop.announcer.kinds == ["registered", "candidate", "promoted"]
 
 
-@pytest.mark.parametrize("every", [False, True])
-def test_a_freeze_stops_the_promotion(loop: Loop, every: bool) -> None:
-    """Frozen, one model or all of them, ends the run with that reason."""
+def freeze(loop: Loop, every: bool, frozen: bool) -> None:
+    """One model, or all of them."""
     if every:
-        loop.administration.freeze_all(True)
+        loop.administration.freeze_all(frozen)
     else:
-        loop.administration.freeze("loans", True)
-    run = loop.finish(loop.alerted())
-    assert (run.state, run.reason) == ("rejected", "frozen")
+        loop.administration.freeze("loans", frozen)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_frozen_model_waits_and_its_alert_is_not_lost(loop: Loop, every: bool) -> None:
+    """One model or all of them: the run begins once the freeze is lifted."""
+    freeze(loop, every, True)
+    run = loop.alerted()
+    waited: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        assert loop.runs.load("loans", run.episode).state == "triggered"
+        assert loop.retrainer().start("loans", "labels") is None
+        if len(waited) == 3:
+            freeze(loop, every, False)
+
+    assert loop.retrainer().execute(run, lambda: None, pause).state == "promoted"
+    assert len(waited) == 3
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_freeze_ends_a_run_that_is_under_way(loop: Loop, every: bool) -> None:
+    """With that reason, before its promotion."""
+    run = loop.alerted()
+
+    def frozen_meanwhile(job: Job, stage: Callable[[Stage], None], check: Callable[[], None]) -> Contest:
+        freeze(loop, every, True)
+        return perform(job, stage)
+
+    ended = loop.finish(run, perform=frozen_meanwhile)
+    assert (ended.state, ended.reason) == ("rejected", "frozen")
     assert loop.state.aliases == {"champion": "1"}
 
 
@@ -258,10 +286,7 @@ def test_a_freeze_in_the_middle_of_a_promotion_wins(loop: Loop, every: bool, mon
             if not frozen and changed.aliases.get("champion") == "2":
                 frozen = True
                 monkeypatch.setattr(loop.repository, "change", change)
-                if every:
-                    loop.administration.freeze_all(True)
-                else:
-                    loop.administration.freeze("loans", True)
+                freeze(loop, every, True)
             return changed
 
         return change(model, then_freeze, why)

@@ -12,6 +12,7 @@ from retrain.contest import Contest
 from retrain.labels import LabelCounts
 from retrain.lifecycle import Run
 from retrain.retrainer import Retrainer
+from retrain.triggers import run_by
 from streams.events import Drift, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
 from tests.unit.retrain.rows import SECOND_MS, START_MS
@@ -149,6 +150,106 @@ def test_quiet_hours_hold_a_run_back_and_not_a_person(tmp_path: Path) -> None:
     ended = loop.finish(loop.alerted(fingerprint="f2", drift=back), settings=quiet)
     assert ended.state == "promoted"
     assert loop.now_ms >= START_MS + 1_000_000 - 1  # 22:30:00
+
+
+def test_quiet_hours_hold_a_promotion_back_too(tmp_path: Path) -> None:
+    """A run that began before them, and waited for rows, promotes when they are over."""
+    loop = new_loop(tmp_path)
+    run = loop.alerted()
+    quiet = SETTINGS.model_copy(update={"quiet_hours": "22:14-22:30", "wait_s": 3_600})  # it is 22:13:20
+
+    def pause(seconds: float) -> None:
+        if not loop.log.records and loop.now_ms > START_MS + 100 * SECOND_MS:
+            loop.live(changed=True)
+        loop.now_ms += int(seconds * 1000)
+
+    ended = loop.retrainer(settings=quiet).execute(run, lambda: None, pause)
+    assert ended.state == "promoted"
+    assert loop.log.records
+    assert (ended.promoted_ms or 0) >= START_MS + 1_000_000 - 1  # 22:30:00
+
+
+def test_a_person_s_run_ends_the_waiting_of_the_one_before_it(tmp_path: Path) -> None:
+    """An alert's run waits for the end of quiet hours; a person asks for a run: one is under way at once."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    run = loop.alerted()
+    quiet = loop.retrainer(settings=SETTINGS.model_copy(update={"quiet_hours": "22:00-22:30"}))
+
+    def asked(seconds: float) -> None:
+        loop.pause(seconds)
+        quiet.start("loans", "command")
+
+    assert quiet.execute(run, lambda: None, asked).state == "promoted"
+    assert loop.now_ms < START_MS + 10 * SECOND_MS  # as soon as it is seen
+
+
+def taken_back(loop: Loop) -> None:
+    """A person takes back what an alert's run promoted, and its labels go on as before."""
+    loop.live(changed=True)
+    run = loop.finish(loop.alerted())
+    loop.administration.rollback("loans", reason="the labels are wrong")
+    loop.watch(run)
+    loop.live(changed=True, rows=300, seed=31)
+
+
+def test_what_a_person_took_back_is_not_promoted_again(tmp_path: Path) -> None:
+    """Not while the pause behind a rollback lasts, and that version never again: a challenger of new rows may be."""
+    loop = new_loop(tmp_path)
+    taken_back(loop)
+    policy = SETTINGS.model_copy(update={"rollback_cooldown_s": 600.0})
+    retrainer = loop.retrainer(settings=policy)
+    assert retrainer.start("loans", "labels") is None
+    assert (retrainer.cooldown("loans") or "").startswith("a version was rolled back")
+    loop.now_ms += 600_000
+    run = retrainer.start("loans", "labels")
+    assert run is not None
+    ended = retrainer.execute(run, lambda: None, loop.pause)
+    assert (ended.state, ended.version) == ("promoted", 3)
+    assert loop.state.barred == ["2"]
+
+
+def test_what_a_person_rejected_is_not_taken_from_the_archive(tmp_path: Path) -> None:
+    loop = new_loop(tmp_path, mode="approve")
+    loop.live(changed=True)
+    run = loop.alerted()
+
+    def rejected(seconds: float) -> None:
+        loop.administration.reject("loans", 2, "unfair")
+
+    loop.retrainer().execute(run, lambda: None, rejected)
+    assert loop.runs.load("loans", run.episode).reason == "a person rejected it"
+    loop.administration.set_mode("loans", "auto")
+    loop.live(changed=True, rows=300, seed=31)
+    loop.now_ms += 60_000
+    retrainer = by_labels(loop)
+    again = retrainer.execute(started(loop, retrainer), lambda: None, loop.pause)
+    assert (again.state, again.version) == ("promoted", 3)
+
+
+def test_who_chooses_a_version_lifts_the_bar(tmp_path: Path) -> None:
+    """By a promotion, or by going back to it."""
+    loop = new_loop(tmp_path)
+    taken_back(loop)
+    loop.administration.promote("loans", 2)
+    assert loop.state.barred == []
+    loop.administration.rollback("loans")
+    assert loop.state.barred == ["2"]
+    loop.administration.rollback("loans", to=2)
+    assert loop.state.barred == ["1"]
+
+
+def test_a_person_need_not_wait_for_the_end_of_the_pause(tmp_path: Path) -> None:
+    """Who asks for a run after a rollback gets one."""
+    loop = new_loop(tmp_path)
+    taken_back(loop)
+    retrainer = loop.retrainer(settings=SETTINGS.model_copy(update={"archive_versions": 0}))
+    asked = run_by("command", loop.state, loop.runs.of("loans"), loop.now_ms)
+    assert isinstance(asked, Run)
+    assert loop.runs.create(asked)
+    asked_ms = loop.now_ms
+    assert retrainer.execute(asked, lambda: None, loop.pause).state == "promoted"
+    assert loop.now_ms == asked_ms
 
 
 def test_a_model_s_own_policy_comes_first(tmp_path: Path) -> None:
