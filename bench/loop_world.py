@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,11 +66,15 @@ class Served:
 class _Feed:
     log: StreamLog
     position: int
+    start: int
 
     def poll(self) -> list[Labelled]:
         found = self.log.records[self.position :]
         self.position = len(self.log.records)
         return found
+
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        return {0: (self.start, self.position)}
 
     def at_end(self) -> bool:
         return self.position == len(self.log.records)
@@ -88,10 +92,17 @@ class StreamLog:
     served_by: list[str]
     records: list[Labelled] = field(default_factory=list)
     complete_ms: list[int] = field(default_factory=list)
+    labelled_topic: str = "labelled"
 
     def labelled(self, since_ms: int | None) -> _Feed:
         """See :class:`retrain.log.Log`."""
-        return _Feed(self, 0 if since_ms is None else bisect.bisect_left(self.complete_ms, since_ms))
+        start = 0 if since_ms is None else bisect.bisect_left(self.complete_ms, since_ms)
+        return _Feed(self, start, start)
+
+    def labelled_within(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Labelled]:
+        """See :class:`retrain.log.Log`."""
+        for start, stop in offsets.values():
+            yield from self.records[start:stop]
 
     def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         """See :class:`retrain.log.Log`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrain.dataset import Dataset, Problem, References, gather
 from retrain.log import LabelledFeed, Log
@@ -56,7 +56,7 @@ class Collector:
                     dataset = gather(references.newest(), self.problem, self.log.predictions, check)
                     usable = len(dataset) - dataset.row_after(fresh_ms - 1)
                     if usable >= minimum:
-                        return dataset
+                        return replace(dataset, labelled=references.read)
                     dropped = dataset.dropped
                     # A scan costs as much as its range: look again only when enough rows may have come.
                     needed = fresh + minimum - usable
@@ -87,4 +87,5 @@ def _read(feed: LabelledFeed, references: References) -> bool:
     records = feed.poll()
     for record in records:
         references.add(record)
+    references.covers(feed.offsets())
     return bool(records)

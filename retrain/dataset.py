@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,14 +41,26 @@ class References:
     """The newest pairs of one model, of whatever `labelled` records were added, duplicates and corrections collapsed.
 
     Records come at least once: per prediction offset the highest outcome offset wins. ``since_ms`` is the change
-    point; pairs complete before it do not count. At most ``maximum`` pairs are returned.
+    point; pairs complete before it do not count, and what was complete after ``until_ms`` is as if it had not come. At
+    most ``maximum`` pairs are returned.
     """
 
-    def __init__(self, model: str, since_ms: int | None, maximum: int) -> None:
+    def __init__(
+        self, model: str, since_ms: int | None, maximum: int = sys.maxsize, until_ms: int | None = None
+    ) -> None:
         self._model = model
         self._since_ms = since_ms
+        self._until_ms = until_ms
         self._maximum = maximum
         self._rows: dict[tuple[int, int], Reference] = {}
+        self.read: dict[int, tuple[int, int]] = {}
+        """What :meth:`covers` was told: partition of `labelled` → half-open range of offsets."""
+
+    def covers(self, offsets: Mapping[int, tuple[int, int]]) -> None:
+        """The records at these offsets of `labelled` were added. They meet those of before, or overlap with them."""
+        for partition, (start, end) in offsets.items():
+            first, last = self.read.get(partition, (start, end))
+            self.read[partition] = min(first, start), max(last, end)
 
     def add(self, record: Labelled) -> None:
         """Take the rows of the model in ``record``."""
@@ -66,6 +79,8 @@ class References:
         if known is not None and known.outcome_offset >= row.outcome_offset:
             return
         complete_ms = max(row.prediction_ms, row.outcome_ms)
+        if self._until_ms is not None and complete_ms > self._until_ms:
+            return
         if self._since_ms is None or complete_ms >= self._since_ms:
             self._rows[key] = Reference(partition, row.prediction_offset, row.outcome_offset, complete_ms, row.outcome)
 
@@ -159,7 +174,7 @@ class Dataset:
 
     ``target``: class indices, or numbers. ``served``: what the live model had answered, encoded alike (NaN where it
     cannot be). ``dropped``: reason → rows. ``offsets``: partition → scanned range of `predictions`. ``segments``: one a
-    row, "" for a row without; empty if no row has one.
+    row, "" for a row without; empty if no row has one. ``labelled``: partition → range of `labelled` that was read.
     """
 
     features: Floats
@@ -169,6 +184,7 @@ class Dataset:
     dropped: dict[str, int]
     offsets: dict[int, tuple[int, int]]
     segments: tuple[str, ...] = ()
+    labelled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -186,17 +202,22 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def describe(self, topic: str) -> dict[str, Any]:
-        """Where the rows came from, as manifests and model events carry it."""
+    def describe(self, topic: str, labelled_topic: str) -> dict[str, Any]:
+        """Where the rows came from, as manifests and model events carry it: from `predictions` by way of `labelled`."""
         return {
             "topic": topic,
-            "partitions": {str(p): list(bounds) for p, bounds in sorted(self.offsets.items())},
+            "partitions": _plain(self.offsets),
+            "labelled": {"topic": labelled_topic, "partitions": _plain(self.labelled)},
             "rows": len(self),
             "dropped": self.dropped,
             "from_ms": int(self.complete_ms[0]) if len(self) else None,
             "to_ms": int(self.complete_ms[-1]) if len(self) else None,
             "data_sha256": self.sha256,
         }
+
+
+def _plain(offsets: Mapping[int, tuple[int, int]]) -> dict[str, list[int]]:
+    return {str(partition): list(bounds) for partition, bounds in sorted(offsets.items())}
 
 
 def gather(

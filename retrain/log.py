@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -14,11 +14,12 @@ from streams.codec import Undecodable, full_prediction_decoder
 from streams.errors import StateMismatch, Unavailable
 from streams.events import FullPrediction
 from streams.kafka import TopicReader, failure, next_messages, passes, reader_config
-from streams.log import POLL_S, Record
+from streams.log import POLL_S
 from streams.records import Labelled
 from streams.settings import KafkaSettings, Settings
 from streams.topics import Topics
 
+LabelledDecoder = msgspec.msgpack.Decoder[Labelled]
 MARGIN_MS = 60_000
 """`labelled` is written after its pairs were complete; brokers' clocks may differ by less than this."""
 
@@ -32,6 +33,9 @@ class LabelledFeed(Protocol):
     def at_end(self) -> bool:
         """Whether everything written so far was returned."""
 
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        """Partition of `labelled` → the half-open range of offsets whose records were returned."""
+
     def close(self) -> None:
         """Stop reading."""
 
@@ -39,8 +43,16 @@ class LabelledFeed(Protocol):
 class Log(Protocol):
     """The part of the log that training needs."""
 
+    labelled_topic: str
+    """What `labelled` is called, with its prefix."""
+
     def labelled(self, since_ms: int | None) -> LabelledFeed:
         """A feed of every pair complete at ``since_ms`` or later, and perhaps of earlier ones; of all for None."""
+
+    def labelled_within(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Labelled]:
+        """The records of `labelled` in ``offsets`` (partition → half-open range) that still exist; by one sequential
+        scan a partition.
+        """
 
     def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         """Those of ``offsets`` that still exist and decode, with their events, in order; by one sequential scan."""
@@ -52,12 +64,21 @@ class KafkaLog:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.kafka
         self._topics = Topics(settings.kafka.topic_prefix)
+        self.labelled_topic = self._topics.labelled
 
     def labelled(self, since_ms: int | None) -> KafkaLabelledFeed:
         """See :class:`Log`."""
-        topic = self._topics.labelled
+        topic = self.labelled_topic
         start = None if since_ms is None else self._offsets_at(topic, max(0, since_ms - MARGIN_MS))
         return KafkaLabelledFeed(TopicReader(self._settings, topic, start))
+
+    def labelled_within(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Labelled]:
+        """See :class:`Log`."""
+        topic, decoder = self.labelled_topic, msgspec.msgpack.Decoder(Labelled)
+        for partition, (start, stop) in sorted(offsets.items()):
+            with _consumer(self._settings) as consumer:
+                for message in _scan(consumer, topic, partition, start, stop, self._timeout_s):
+                    yield _decoded(decoder, topic, partition, message.offset(), message.value())
 
     def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         """See :class:`Log`."""
@@ -65,7 +86,8 @@ class KafkaLog:
             return
         decoder = full_prediction_decoder()
         with _consumer(self._settings) as consumer:
-            for message in _scan(consumer, self._topics.predictions, partition, offsets, self._timeout_s):
+            topic, start, stop = self._topics.predictions, min(offsets), max(offsets) + 1
+            for message in _scan(consumer, topic, partition, start, stop, self._timeout_s):
                 if message.offset() not in offsets:
                     continue  # undecoded: the range may hold a hundred other records for each of ours
                 try:
@@ -97,25 +119,30 @@ class KafkaLabelledFeed:
 
     def __init__(self, reader: TopicReader) -> None:
         self._reader = reader
+        self._start = dict(reader.next)
         self._decoder = msgspec.msgpack.Decoder(Labelled)
 
     def poll(self) -> list[Labelled]:
-        return [self._decode(record) for record in self._reader.poll()]
+        return [_decoded(self._decoder, r.topic, r.partition, r.offset, r.value) for r in self._reader.poll()]
 
-    def _decode(self, record: Record) -> Labelled:
-        try:
-            return self._decoder.decode(record.value or b"")
-        except msgspec.MsgspecError as error:
-            raise StateMismatch(
-                f"{record.topic}-{record.partition} has a record that is not ours at offset {record.offset}: {error}",
-                "does another deployment write to it? set kafka.topic_prefix",
-            ) from None
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        return {partition: (start, self._reader.next[partition]) for partition, start in self._start.items()}
 
     def at_end(self) -> bool:
         return all(self._reader.at_end.values())
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _decoded(decoder: LabelledDecoder, topic: str, partition: int, offset: int, value: bytes | None) -> Labelled:
+    try:
+        return decoder.decode(value or b"")
+    except msgspec.MsgspecError as error:
+        raise StateMismatch(
+            f"{topic}-{partition} has a record that is not ours at offset {offset}: {error}",
+            "does another deployment write to it? set kafka.topic_prefix",
+        ) from None
 
 
 @contextmanager
@@ -128,14 +155,13 @@ def _consumer(settings: KafkaSettings) -> Iterator[Consumer]:
 
 
 def _scan(
-    consumer: Consumer, topic: str, partition: int, offsets: Set[int], timeout_s: float
+    consumer: Consumer, topic: str, partition: int, start: int, stop: int, timeout_s: float
 ) -> Iterator[confluent_kafka.Message]:
-    """Messages from the lowest of ``offsets`` to the highest, or to the end as a fetch knows it.
+    """Messages from offset ``start`` up to ``stop``, or to the end as a fetch knows it.
 
     An end that was asked for is not used: the embedded broker names one that is too low.
     """
-    stop = max(offsets) + 1
-    start = max(min(offsets), _low(consumer, topic, partition, timeout_s))
+    start = max(start, _low(consumer, topic, partition, timeout_s))
     if start >= stop:
         return  # retention has deleted the whole range
     consumer.assign([TopicPartition(topic, partition, start)])

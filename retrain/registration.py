@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -99,6 +100,21 @@ def _recipe(recipe: Recipe) -> str:
     return f"{recipe}, {recipe.trees} trees of depth {recipe.depth}"
 
 
+def _lineage(trained_from: Mapping[str, Any]) -> str:
+    """Where its rows came from, a line each; of `labelled` in words."""
+    return "\n".join(
+        f"- {name}: {_read_of_labelled(value) if name == 'labelled' else value}" for name, value in trained_from.items()
+    )
+
+
+def _read_of_labelled(read: Mapping[str, Any]) -> str:
+    ranges = ", ".join(f"[{start}, {end}) of partition {p}" for p, (start, end) in read["partitions"].items())
+    return (
+        f"topic {read['topic']} was read at the offsets {ranges}; labels that came or were corrected since do not count"
+        " when it is trained again"
+    )
+
+
 def _trained(challenger: Challenger) -> str:
     trained, tested = challenger.train_rows, challenger.test_rows
     return (
@@ -132,7 +148,7 @@ def card_of(manifest: Manifest, challenger: Challenger) -> str:
     measured = challenger.baseline
     source = _source(manifest.trigger)
     comparison = challenger.comparison
-    data = "\n".join(f"- {key}: {value}" for key, value in manifest.trained_from.items())
+    data = _lineage(manifest.trained_from)
     verdict = comparison.describe() if comparison else "a first version: there was no champion to compare with"
     parity = challenger.parity
     suspected = (

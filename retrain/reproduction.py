@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from retrain.champion import problem_of
-from retrain.dataset import Dataset, Problem, References, gather
+from retrain.dataset import Dataset, Problem, Reference, References, gather
 from retrain.difference import Difference
 from retrain.estimators import packages
 from retrain.export import export
@@ -21,10 +21,11 @@ from retrain.training import LEARNING_RATE, Recipe, Refused, train
 from serving.manifest import Manifest
 from serving.model_file import sha256
 from streams.errors import MissingInput
+from streams.records import Labelled
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxmltools", "scikit-learn", "skl2onnx", "xgboost")
-MORE_ROWS = 10
-"""Of the rows that a version was made of, at most so many times are read again: others were too old then."""
+UNSAID = "its release did not say how far it was read"
+"""Of `labelled`, by a version of the topics whose manifest is older than that lineage."""
 
 
 class Reproduction(msgspec.Struct, frozen=True):
@@ -69,16 +70,18 @@ def reproduce(manifest: Manifest, dataset: Dataset) -> Reproduction:
     if not manifest.parameters:
         raise Refused(f"the manifest of version {manifest.version} does not say how it was trained: an older release's")
     content = _trained_again(manifest, dataset, problem_of(manifest))
-    here = versions_here(manifest.parameters.get("estimator", ""))
+    here, source = versions_here(manifest.parameters.get("estimator", "")), manifest.trained_from
     compared = [
         ("model.onnx sha256", manifest.sha256, sha256(content)),
-        ("rows", manifest.trained_from.get("rows"), len(dataset)),
-        ("data_sha256", manifest.trained_from.get("data_sha256"), dataset.sha256),
+        ("rows", source.get("rows"), len(dataset)),
+        ("data_sha256", source.get("data_sha256"), dataset.sha256),
         ("learning_rate", manifest.parameters["learning_rate"], LEARNING_RATE),
         *((name, manifest.libraries.get(name), here[name]) for name in here),
     ]
     differences = [Difference(name, first, second) for name, first, second in compared if first != second]
     same = manifest.sha256 == sha256(content)
+    if not same and _unsaid(source):
+        differences.append(Difference("labelled", UNSAID, "read by time"))
     return Reproduction(manifest.model, manifest.version, same, differences)
 
 
@@ -86,7 +89,8 @@ def _trained_again(manifest: Manifest, dataset: Dataset, problem: Problem) -> by
     said = manifest.parameters
     start, end = int(said["first_row"]), int(said["end_row"])
     if not 0 <= start < end <= len(dataset):
-        raise Refused(f"it was trained on rows {start} to {end}, and there are {len(dataset)} now")
+        unsaid = f"; of `labelled` {UNSAID}" if _unsaid(manifest.trained_from) else ""
+        raise Refused(f"it was trained on rows {start} to {end}, and there are {len(dataset)} now{unsaid}")
     target = dataset.target if problem.task == "regression" else dataset.target.astype(np.int64)
     trained = train(
         problem.task,
@@ -99,11 +103,15 @@ def _trained_again(manifest: Manifest, dataset: Dataset, problem: Problem) -> by
     return export(trained, model=manifest.model, version=manifest.version, data_sha256=dataset.sha256)
 
 
-def rows_from_log(manifest: Manifest, log: Log, check: Callable[[], None] = lambda: None) -> Dataset:
-    """The rows that the version was made of, read again.
+def _unsaid(source: Mapping[str, Any]) -> bool:
+    return "partitions" in source and "labelled" not in source
 
-    Raises :class:`MissingInput` for a version that was made of a file. Labels that were corrected since, and what
-    retention has deleted, make the rows differ: their hash tells.
+
+def rows_from_log(manifest: Manifest, log: Log, check: Callable[[], None] = lambda: None) -> Dataset:
+    """The rows that the version was made of, read again: whatever came since does not count.
+
+    Raises :class:`MissingInput` for a version that was made of a file, or of other topics than the log's. What
+    retention has deleted makes the rows differ: their hash tells.
     """
     source = manifest.trained_from
     if "partitions" not in source or source.get("from_ms") is None:
@@ -111,22 +119,39 @@ def rows_from_log(manifest: Manifest, log: Log, check: Callable[[], None] = lamb
             f"version {manifest.version} was not made of the topics but of {source.get('file', 'rows unknown')}",
             "name the file with --file",
         )
-    problem, rows = problem_of(manifest), int(source["rows"])
-    references = References(manifest.model, int(source["from_ms"]), MORE_ROWS * max(rows, 1_000))
-    feed = log.labelled(int(source["from_ms"]))
+    references = _references(manifest, log, check)
+    return _newest(gather(references, problem_of(manifest), log.predictions, check), int(source["rows"]))
+
+
+def _references(manifest: Manifest, log: Log, check: Callable[[], None]) -> list[Reference]:
+    """The pairs that the training had read, from the oldest that it used on."""
+    source, from_ms = manifest.trained_from, int(manifest.trained_from["from_ms"])
+    if (read := source.get("labelled")) is None:
+        references = References(manifest.model, from_ms, until_ms=int(source["to_ms"]))
+        records = _since(log, from_ms)
+    else:
+        if read["topic"] != log.labelled_topic:
+            raise MissingInput(
+                f"version {manifest.version} was made by topic {read['topic']}, not by {log.labelled_topic}",
+                "set kafka.topic_prefix as it was then",
+            )
+        # Not up to to_ms, the newest row that was of use: a later correction that was of none counted, too.
+        references = References(manifest.model, from_ms)
+        records = log.labelled_within({int(p): (start, end) for p, (start, end) in read["partitions"].items()})
+    for record in records:
+        check()
+        references.add(record)
+    return references.newest()
+
+
+def _since(log: Log, from_ms: int) -> Iterator[Labelled]:
+    """What `labelled` has of pairs complete at ``from_ms`` or later, to its end."""
+    feed = log.labelled(from_ms)
     try:
-        while True:
-            check()
-            records = feed.poll()
-            for record in records:
-                references.add(record)
-            if not records and feed.at_end():
-                break
+        while (records := feed.poll()) or not feed.at_end():
+            yield from records
     finally:
         feed.close()
-    wanted = [each for each in references.newest() if each.complete_ms <= int(source["to_ms"])]
-    found = gather(wanted, problem, log.predictions, check)
-    return _newest(found, rows)
 
 
 def _newest(dataset: Dataset, rows: int) -> Dataset:

@@ -74,7 +74,8 @@ class Round:
             minimum=needed,
             archive=archive,
         )
-        trained_from = {**dataset.describe(tools.predictions_topic), "since_ms": run.since_ms}
+        described = dataset.describe(tools.predictions_topic, tools.log.labelled_topic)
+        trained_from = {**described, "since_ms": run.since_ms}
         try:
             found = tools.perform(job, self._stage, self._check)
         except ChildFailed as error:

@@ -54,6 +54,23 @@ class LogContract:
         finally:
             feed.close()
 
+    def test_what_a_feed_has_read_can_be_read_again(self, log: Log, write: Writer) -> None:
+        """Its offsets grow with what it returns; between them are the same records, whatever came since."""
+        write([labelled(pairs([0, 1])), labelled(pairs([1], start=2))], [])
+        feed = log.labelled(None)
+        try:
+            first = read_all(feed, 2)
+            offsets = feed.offsets()
+            assert offsets[0] == (0, 2)
+            write([labelled(pairs([1, 1, 1], start=3))], [])
+            (second,) = read_all(feed, 1)
+            assert feed.offsets()[0] == (0, 3)
+        finally:
+            feed.close()
+        assert list(log.labelled_within(offsets)) == first
+        assert list(log.labelled_within({0: (1, 9)})) == [first[1], second]
+        assert list(log.labelled_within({0: (2, 2)})) == []
+
     def test_an_empty_feed_has_an_end(self, log: Log) -> None:
         """A run must see that there is nothing yet."""
         feed = log.labelled(None)

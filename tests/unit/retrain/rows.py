@@ -1,6 +1,7 @@
 """Labelled rows with a known concept, and a log and an announcer in memory for tests of the retrain loop."""
 
-from collections.abc import Iterator, Set
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,10 @@ class MemoryFeed:
         self.position = len(self.records)
         return found
 
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        read = Counter(record.partition for record in self.records[: self.position])
+        return {partition: (0, count) for partition, count in read.items()}
+
     def at_end(self) -> bool:
         return self.position == len(self.records)
 
@@ -79,13 +84,18 @@ class MemoryFeed:
 
 @dataclass
 class MemoryLog:
-    """`labelled` and `predictions` in memory; offsets are positions."""
+    """`labelled` and `predictions` in memory; offsets are positions, in `labelled` among those of the partition."""
 
     records: list[Labelled] = field(default_factory=list)
     partitions: dict[int, list[FullPrediction | None]] = field(default_factory=dict)
+    labelled_topic: str = "labelled"
 
     def labelled(self, since_ms: int | None) -> MemoryFeed:
         return MemoryFeed(self.records)
+
+    def labelled_within(self, offsets: Mapping[int, tuple[int, int]]) -> Iterator[Labelled]:
+        for partition, (start, end) in offsets.items():
+            yield from [record for record in self.records if record.partition == partition][start:end]
 
     def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         for offset, event in enumerate(self.partitions.get(partition, [])):

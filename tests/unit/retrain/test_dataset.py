@@ -87,7 +87,8 @@ def test_features_come_by_one_sequential_scan_a_partition() -> None:
     np.testing.assert_array_equal(found.features, table[[10, 5, 20, 40]])
     assert found.target.tolist() == [0, 1, 0, 0]
     assert list(found.complete_ms) == sorted(found.complete_ms)
-    assert found.describe("predictions")["partitions"] == {"0": [10, 41], "1": [5, 6]}
+    described = found.describe("predictions", "labelled")
+    assert described["partitions"] == {"0": [10, 41], "1": [5, 6]}
 
 
 def event(given_features: Any, model: str = "loans", said: Any = 1) -> FullPrediction:
