@@ -111,7 +111,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a version from a labelled table and register it; the first one becomes the champion."""
-    from retrain.tables import read, table
+    from retrain.tables import file_sha256, read, table
 
     settings = session(ctx).settings.retrain_of(model)
     if algorithm is not None:
@@ -125,7 +125,13 @@ def train(
             found,
             settings,
             mode=mode,
-            trained_from={"file": file.name, "order": "as in the file"},
+            trained_from={
+                "file": file.name,
+                "file_sha256": file_sha256(file),
+                "label": found.label,
+                "task": found.problem.task,
+                "order": "as in the file",
+            },
             stage=lambda stage: status.update(f"{stage} ({len(found.rows)} rows)"),
         )
     measured = manifest.baseline
@@ -303,13 +309,13 @@ def reproduce(
     model: ModelName,
     version: Version,
     file: Annotated[Path | None, typer.Option(help="The table that it was trained on.", show_default=False)] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label; the last one unless said.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label; that of the manifest unless said.")] = None,
     json: Json = False,
 ) -> None:
     """Train a version again: the same bytes, or what differs. Exit code 1 if the bytes are others."""
     from retrain import reproduction
     from retrain.log import KafkaLog
-    from retrain.tables import read, table
+    from retrain.tables import file_sha256, read, table
     from serving.repository import Repository
 
     settings = session(ctx).settings
@@ -317,13 +323,14 @@ def reproduce(
     with stderr().status(f"training version {version} of {model} again"):
         try:
             if file is None:
-                rows = reproduction.rows_from_log(manifest, KafkaLog(settings))
+                rows, hashed = reproduction.rows_from_log(manifest, KafkaLog(settings)), None
             else:
-                frame = read(file, manifest.trained_from.get("rows"))
+                frame, hashed = read(file, manifest.trained_from.get("rows")), file_sha256(file)
+                label = label or manifest.trained_from.get("label")
                 positive = None if manifest.positive is None else str(manifest.positive)
                 task = cast(TrainedTask, manifest.task)
                 rows = table(frame, model, label=label, task=task, positive=positive).rows
-            found = reproduction.reproduce(manifest, rows)
+            found = reproduction.reproduce(manifest, rows, hashed)
         except Refused as error:
             raise MissingInput(f"version {version} of {model} cannot be trained again: {error}") from None
     if json:

@@ -65,8 +65,11 @@ def parameters_of(recipe: Recipe, start: int, end: int, change: int) -> dict[str
     }
 
 
-def reproduce(manifest: Manifest, dataset: Dataset) -> Reproduction:
-    """Train the version again on ``dataset``. Raises :class:`Refused` for rows that it cannot have been made of."""
+def reproduce(manifest: Manifest, dataset: Dataset, file_sha256: str | None = None) -> Reproduction:
+    """Train the version again on ``dataset``, which was read from the file of ``file_sha256`` if one is given.
+
+    Raises :class:`Refused` for rows that it cannot have been made of.
+    """
     if not manifest.parameters:
         raise Refused(f"the manifest of version {manifest.version} does not say how it was trained: an older release's")
     content = _trained_again(manifest, dataset, problem_of(manifest))
@@ -75,6 +78,7 @@ def reproduce(manifest: Manifest, dataset: Dataset) -> Reproduction:
         ("model.onnx sha256", manifest.sha256, sha256(content)),
         ("rows", source.get("rows"), len(dataset)),
         ("data_sha256", source.get("data_sha256"), dataset.sha256),
+        ("file_sha256", source.get("file_sha256", file_sha256), file_sha256 or source.get("file_sha256")),
         ("learning_rate", manifest.parameters["learning_rate"], LEARNING_RATE),
         *((name, manifest.libraries.get(name), here[name]) for name in here),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,13 @@ SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A labelled table as a model sees it. ``rows`` carry the file's order as their time."""
+    """A labelled table as a model sees it. ``rows`` carry the file's order as their time; ``label`` is the column that
+    their targets are of.
+    """
 
     problem: Problem
     rows: Dataset
+    label: str = ""
 
 
 def read(path: Path, rows: int | None = None) -> pd.DataFrame:
@@ -46,6 +50,12 @@ def read(path: Path, rows: int | None = None) -> pd.DataFrame:
     if frame.empty:
         raise WrongSetting(f"{path} has no rows", "a table needs a header and rows")
     return frame if rows is None else frame.head(rows)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def table(
@@ -89,7 +99,7 @@ def table(
     if np.isinf(matrix).any():
         raise WrongSetting("a feature is infinite, or too large for float32", "remove or scale it")
     order = np.arange(len(frame), dtype=np.int64)
-    return Table(problem, Dataset(matrix, target, np.full(len(frame), np.nan), order, {}, {}))
+    return Table(problem, Dataset(matrix, target, np.full(len(frame), np.nan), order, {}, {}), column)
 
 
 def guess_task(outcomes: pd.Series[Any]) -> TrainedTask:

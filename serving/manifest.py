@@ -91,7 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Everything about one immutable version.
 
     ``sha256`` and ``size_bytes`` are of ``model.onnx``; ``created_at`` is RFC 3339. ``trained_from`` names the source:
-    a file and its rows, or ranges of offsets by topic and partition: of
+    a file, with its hash and how it was read, and its rows, or ranges of offsets by topic and partition: of
     `predictions`, and of `labelled` how far it had been read. ``parameters`` (with the seed) and ``libraries``
     (with Python and Driftline) are what it takes to train the same bytes again. ``trigger`` is the alert's fingerprint
     and start. ``segments`` and ``groups`` are metrics by the events' segment and by the features in ``retrain.groups``.

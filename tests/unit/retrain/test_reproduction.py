@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from retrain.reproduction import Reproduction, reproduce, rows_from_log, version
 from retrain.sources import Source
 from retrain.training import Refused
 from serving.manifest import Manifest
+from serving.repository import Repository
 from streams.errors import MissingInput
 from streams.events import Drift, rfc3339
 from streams.records import LabelledRow
@@ -261,4 +263,30 @@ def test_the_command_makes_a_version_of_a_file_again(tmp_path: Path) -> None:
     rows.to_csv(tmp_path / "other.csv", index=False)
     found = json.loads(command(models, *same, str(tmp_path / "other.csv"), exit_code=1))
     assert not found["same"]
-    assert "data_sha256" in {difference["name"] for difference in found["differences"]}
+    assert {"data_sha256", "file_sha256"} <= {difference["name"] for difference in found["differences"]}
+
+
+def test_the_lineage_of_a_file_says_how_it_was_read(tmp_path: Path) -> None:
+    """Its hash, the column of the label and the task: it is read in that way again. The same rows in another file
+    make the same bytes."""
+    rows = pd.DataFrame(features(300), columns=["a", "b", "c"])
+    rows.insert(1, "paid", (rows["a"] > 0.5).astype(int))
+    rows.to_csv(tmp_path / "loans.csv", index=False)
+    models = tmp_path / "models"
+    how = ("--label", "paid", "--task", "multiclass")
+    command(models, "train", str(tmp_path / "loans.csv"), "--model", "loans", *how, "--no-publish")
+    source = Repository(str(models)).manifest("loans", 1).trained_from
+    assert source["file"] == "loans.csv"
+    assert source["file_sha256"] == hashlib.sha256((tmp_path / "loans.csv").read_bytes()).hexdigest()
+    assert (source["label"], source["task"]) == ("paid", "multiclass")
+    same = ("models", "reproduce", "loans", "1", "--json", "--file")
+    assert json.loads(command(models, *same, str(tmp_path / "loans.csv"))) == {
+        "model": "loans",
+        "version": 1,
+        "same": True,
+        "differences": [],
+    }
+    rows.to_parquet(tmp_path / "loans.parquet")
+    found = json.loads(command(models, *same, str(tmp_path / "loans.parquet")))
+    assert found["same"]
+    assert [difference["name"] for difference in found["differences"]] == ["file_sha256"]
