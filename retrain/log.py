@@ -104,10 +104,14 @@ class KafkaLog:
             try:
                 found = consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
                 wanted = [TopicPartition(topic, p, at_ms) for p in found.partitions]
-                answered = consumer.offsets_for_times(wanted, timeout=self._timeout_s)
+                # The ends first: what comes between the two questions would be in neither answer.
+                ends = {
+                    p: consumer.get_watermark_offsets(TopicPartition(topic, p), self._timeout_s)
+                    for p in found.partitions
+                }
                 offsets = {}
-                for at in answered:
-                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, at.partition), self._timeout_s)
+                for at in consumer.offsets_for_times(wanted, timeout=self._timeout_s):
+                    low, high = ends[at.partition]
                     offsets[at.partition] = max(low, at.offset) if at.offset >= 0 else high
             except KafkaException as error:
                 raise failure(topic, error.args[0]) from None

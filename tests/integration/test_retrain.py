@@ -20,6 +20,7 @@ from retrain.administration import Administration
 from retrain.announce import KafkaAnnouncer
 from retrain.lease import Leases
 from retrain.log import KafkaLog
+from retrain.reproduction import reproduce, rows_from_log
 from retrain.runs import RunStore
 from retrain.tables import Table
 from serving.repository import Repository
@@ -201,6 +202,7 @@ def test_an_alert_leads_to_a_promoted_event(deployed: Deployment) -> None:
     assert promoted.metrics["accuracy"] > 0.9 > promoted.metrics["champion_accuracy"]
     assert promoted.trained_from["rows"] == 400
     assert promoted.trained_from["partitions"] == {"0": [0, 200], "1": [0, 200]}
+    assert promoted.trained_from["labelled"]["partitions"] == {"0": [0, 2], "1": [0, 2]}
     assert promoted.parity["passed"]
     text = eventually(
         lambda: (page := _get(url)) and 'driftline_retrain_runs_total{result="promoted"} 1.0' in page and page,
@@ -209,6 +211,9 @@ def test_an_alert_leads_to_a_promoted_event(deployed: Deployment) -> None:
     assert 'driftline_promotions_total{model="loans"} 1.0' in text
     process.send_signal(signal.SIGTERM)
     assert process.wait(BOUND_S) == 0
+    deployed.live(100)  # what came since does not count
+    manifest = deployed.repository.manifest("loans", 2)
+    assert reproduce(manifest, rows_from_log(manifest, KafkaLog(deployed.settings))).same
 
 
 def test_a_version_that_does_worse_is_rolled_back(deployed: Deployment) -> None:
