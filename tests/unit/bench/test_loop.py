@@ -13,8 +13,9 @@ import structlog
 
 from bench import loop
 from bench.loop_streams import FIRST_ROWS, Case, RecordedStream
-from bench.loop_world import Served, World, serve
+from bench.loop_world import MODEL, Served, World, serve
 from bench.loop_yardsticks import concepts, excess, yardsticks
+from retrain.reproduction import reproduce, rows_from_log
 from retrain.training import Recipe
 from streams.settings import RetrainSettings, Settings
 
@@ -48,6 +49,18 @@ def test_the_loop_recovers_from_the_drift_and_was_right_before(served: Served) -
     first = next(run for run in served.runs if run.promoted_ms is not None)
     assert (first.kind, first.champion) == ("alert", "1")
     assert served.versions[str(first.version)].startswith("since the change, ")
+
+
+def test_its_versions_are_made_again(tmp_path: Path) -> None:
+    """From the log at the end of the stream, where every label has come: the rows are those of their time."""
+    world = World(stream(), Case(100, 0.5), SETTINGS, tmp_path)
+    world.run()
+    repository = world.retrainer.repository
+    manifests = [repository.manifest(MODEL, version) for version in repository.versions(MODEL)]
+    made = [manifest for manifest in manifests if "trained_on" in manifest.trained_from]
+    assert made
+    for manifest in made:
+        assert reproduce(manifest, rows_from_log(manifest, world.retrainer.log)).differences == []
 
 
 def test_the_loop_beats_the_yardsticks_that_it_should(served: Served) -> None:
