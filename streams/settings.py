@@ -6,9 +6,18 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detectors.burn_rate import Pair
@@ -235,6 +244,26 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
+def _have_an_end(hours: str | None) -> str | None:
+    """Quiet hours that end at another time than they begin, or none; raises ValueError."""
+    start, _, end = (hours or "").partition("-")
+    if hours and start == end:
+        raise ValueError(
+            f"{hours} begins where it ends, which may be no time or all day. Leave it empty for no quiet hours; to keep"
+            " a model as it is all day set its mode to observe, or to recommend"
+        )
+    return hours
+
+
+def _require_room(retrain: RetrainSettings) -> None:
+    """Raise ValueError for rows that are needed and never kept."""
+    if retrain.minimum_rows > retrain.maximum_rows:
+        raise ValueError(
+            f"minimum_rows {retrain.minimum_rows} is more than maximum_rows {retrain.maximum_rows}: so many rows are"
+            " never there at once, and nothing would be trained. Lower minimum_rows or raise maximum_rows"
+        )
+
+
 class ServeSettings(_Section):
     """The inference server."""
 
@@ -305,7 +334,10 @@ class RetrainSettings(_Section):
     archive_versions: int = Field(20, ge=0, description="newest archived versions that may come back; 0: none")
     maximum_model_mb: float = Field(100.0, gt=0, description="size of a challenger's model file, at most")
     maximum_latency_ms: float = Field(20.0, gt=0, description="what a challenger may take for one row, in the median")
-    groups: list[str] = Field([], description="features whose values are groups that no challenger may treat worse")
+    groups: list[str] = Field(
+        [],
+        description="features whose values are groups that no challenger may treat worse",
+    )
     group_loss: float = Field(0.05, ge=0, description="accuracy (or share of the MAE) that a group may lose")
     group_difference: float = Field(
         1.0, ge=0, le=1, description="between groups, of selection rates and of true positive rates, at most"
@@ -331,6 +363,17 @@ class RetrainSettings(_Section):
     probation_s: float = Field(604_800, gt=0, description="how long a promoted version is watched, at most")
     probation_significance: float = Field(0.05, gt=0, lt=0.5, description="chance that a good version is rolled back")
     rollback_cooldown_s: float = Field(21_600, ge=0, description="no automatic promotion so soon after a rollback")
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _end(cls, hours: str) -> str:
+        _have_an_end(hours)
+        return hours
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        _require_room(self)
+        return self
 
 
 class ModelRetrainSettings(_Section):
@@ -366,6 +409,11 @@ class ModelRetrainSettings(_Section):
     probation_significance: float | None = Field(None, gt=0, lt=0.5)
     rollback_cooldown_s: float | None = Field(None, ge=0)
 
+    @field_validator("quiet_hours")
+    @classmethod
+    def _end(cls, hours: str | None) -> str | None:
+        return _have_an_end(hours)
+
 
 class ModelSettings(_Section):
     """What the configuration declares of one model."""
@@ -389,6 +437,10 @@ class ModelSettings(_Section):
         return None if names is None else _named_once(names)
 
 
+def _with_own(common: RetrainSettings, own: ModelRetrainSettings) -> RetrainSettings:
+    return common.model_copy(update=own.model_dump(exclude_none=True))
+
+
 class Settings(BaseSettings):
     """All settings of a deployment."""
 
@@ -403,11 +455,23 @@ class Settings(BaseSettings):
     repository: str = Field("models", description="the model repository: a folder or an fsspec URL")
     models: dict[str, ModelSettings] = {}
 
+    @field_validator("models")
+    @classmethod
+    def _fit(cls, models: dict[str, ModelSettings], info: ValidationInfo) -> dict[str, ModelSettings]:
+        common = info.data.get("retrain")
+        if common is None:
+            return models  # it was refused itself
+        for model, declared in models.items():
+            try:
+                _require_room(_with_own(common, declared.retrain))
+            except ValueError as error:
+                raise ValueError(f"of {model}, {error}") from None
+        return models
+
     def retrain_of(self, model: str) -> RetrainSettings:
         """The loop's settings of one model: those of ``[models.NAME.retrain]`` before those of ``[retrain]``."""
         declared = self.models.get(model)
-        own = declared.retrain.model_dump(exclude_none=True) if declared is not None else {}
-        return self.retrain.model_copy(update=own)
+        return self.retrain if declared is None else _with_own(self.retrain, declared.retrain)
 
     @classmethod
     def settings_customise_sources(

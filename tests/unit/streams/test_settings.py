@@ -179,3 +179,30 @@ def test_senseless_alert_rules_are_refused_at_the_start(name: str, value: str) -
     window looks back."""
     with pytest.raises(WrongSetting, match=f"monitor.{name}"):
         load(environ={}, flags={f"monitor.{name}": value})
+
+
+def test_more_rows_needed_than_are_kept_are_refused_at_the_start(tmp_path: Path) -> None:
+    """For all models or for one, whose own value goes with the other of all; equal ones are no contradiction."""
+    file = toml(tmp_path, "[retrain]\nminimum_rows = 500\nmaximum_rows = 300\n")
+    said = refusal(file)
+    assert said.startswith(f"retrain (from {file})")
+    assert "minimum_rows 500 is more than maximum_rows 300" in said
+    file = toml(tmp_path, "[retrain]\nmaximum_rows = 300\n[models.loans.retrain]\nminimum_rows = 301\n")
+    said = refusal(file)
+    assert said.startswith(f"models (from {file})")
+    assert "of loans, minimum_rows 301 is more than maximum_rows 300" in said
+    file = toml(tmp_path, "[retrain]\nmaximum_rows = 300\n[models.loans.retrain]\nminimum_rows = 300\n")
+    assert load(file, {})[0].retrain_of("loans").minimum_rows == 300
+
+
+@pytest.mark.parametrize("name", ["retrain.quiet_hours", "models.loans.retrain.quiet_hours"])
+def test_quiet_hours_that_end_where_they_begin_are_refused(name: str) -> None:
+    """No time or all day: nobody can tell, so the message says what to write for either."""
+    for hours in ("00:00-00:00", "22:30-22:30"):
+        said = refusal(None, flags={name: hours})
+        assert f"{name} (from flag)" in said
+        assert f"{hours} begins where it ends" in said
+        assert "empty for no quiet hours" in said
+        assert "mode to observe, or to recommend" in said
+    assert load(None, {}, {name: "00:00-23:59"})[0].retrain_of("loans").quiet_hours == "00:00-23:59"
+    assert load(None, {}, {name: ""})[0].retrain_of("loans").quiet_hours == ""
