@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from retrain.dataset import Problem
 from retrain.run import Answers
@@ -16,6 +17,16 @@ from serving.manifest import Manifest
 from streams.events import milliseconds
 
 BATCH_ROWS = 4_096
+FAILURES = (
+    UnusableOutput,
+    runtime.EPFail,
+    runtime.Fail,
+    runtime.InvalidArgument,
+    runtime.InvalidGraph,
+    runtime.NotImplemented,
+    runtime.RuntimeException,
+)
+"""What asking a graph that loaded may still come to: the runtime has a class for each status, without a base."""
 
 
 def problem_of(manifest: Manifest) -> Problem:
@@ -29,10 +40,13 @@ def problem_of(manifest: Manifest) -> Problem:
 
 def fresh_ms(manifest: Manifest) -> int:
     """From here on, in stream time, no row had a part in making the version. One that was made of a file counts from
-    the time at which it was made.
+    the time at which it was made. Raises :class:`Refused` for one that does not say.
     """
     to_ms = manifest.trained_from.get("to_ms")
-    return int(to_ms) + 1 if to_ms else milliseconds(dt.datetime.fromisoformat(manifest.created_at))
+    try:
+        return int(to_ms) + 1 if to_ms else milliseconds(dt.datetime.fromisoformat(manifest.created_at))
+    except (TypeError, ValueError) as error:
+        raise Refused(f"version {manifest.version} does not say when it was made: {error}") from None
 
 
 def answers_of(onnx: bytes, manifest: Manifest) -> Answers:
@@ -48,8 +62,8 @@ def answers_of(onnx: bytes, manifest: Manifest) -> Answers:
         for start in range(0, len(rows), BATCH_ROWS):
             try:
                 predictions = loaded.predict(rows[start : start + BATCH_ROWS]).predictions
-            except UnusableOutput as error:
-                raise Refused(f"version {manifest.version} cannot answer: {error}") from None
+            except FAILURES as error:
+                raise Refused(f"version {manifest.version} cannot answer: {str(error).splitlines()[0]}") from None
             encoded = (problem.encode(value) for value in predictions)
             found.extend(math.nan if value is None else value for value in encoded)
         return np.asarray(found, dtype=np.float64)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import structlog
 
 from retrain.champion import fresh_ms
-from serving.repository import Repository
+from retrain.training import Refused
+from serving.repository import CorruptVersion, Repository
+from streams.errors import MissingInput
 from streams.records import Labelled
 
 MOST = 100_000
 """Milliseconds of a model that are kept, the newest: a run by labels needs fewer."""
+
+log = structlog.get_logger("retrain")
 
 
 class LabelCounts:
@@ -23,6 +28,7 @@ class LabelCounts:
         self._known: dict[str, Counter[int]] = {}
         self._from_ms: dict[str, int] = {}
         self._fresh_ms: dict[tuple[str, int], int] = {}
+        self._told: dict[str, str] = {}
 
     def add(self, record: Labelled) -> None:
         """Count the pairs of a record."""
@@ -51,9 +57,20 @@ class LabelCounts:
         """The labels that count."""
         return self._known.get(model, Counter()).total()
 
-    def fresh_ms(self, model: str, version: int, repository: Repository) -> int:
-        """Since when, in stream time, no row had a part in a version; asked of the repository once."""
+    def fresh_ms(self, model: str, version: int, repository: Repository) -> int | None:
+        """Since when, in stream time, no row had a part in a version; asked of the repository once.
+
+        None for a version whose manifest cannot be used: each cause is told once, and the other models go on.
+        """
         known = self._fresh_ms.get((model, version))
-        if known is None:
+        if known is not None:
+            return known
+        try:
             known = self._fresh_ms[model, version] = fresh_ms(repository.manifest(model, version))
+        except (CorruptVersion, MissingInput, Refused) as error:
+            if self._told.get(model) != str(error):
+                log.error("no runs by labels or schedule", model=model, version=version, reason=str(error))
+            self._told[model] = str(error)
+            return None
+        self._told.pop(model, None)
         return known

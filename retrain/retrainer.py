@@ -146,6 +146,8 @@ class Retrainer:
         for model, champion in self._watched():
             runs = self.runs.of(model)
             since_ms = labels.fresh_ms(model, champion, self.repository)
+            if since_ms is None:
+                continue
             labels.forget(model, _counted_from_ms(runs, since_ms))
             counted, settings = labels.count(model), self.settings_of(model)
             kind = due(runs, str(champion), counted, since_ms, settings, self.now_ms())
@@ -156,8 +158,9 @@ class Retrainer:
     def labels_from_ms(self, labels: LabelCounts) -> int:
         """From where on, in stream time, labels may count towards a run of some model."""
         starts = [
-            _counted_from_ms(self.runs.of(model), labels.fresh_ms(model, champion, self.repository))
+            _counted_from_ms(self.runs.of(model), since_ms)
             for model, champion in self._watched()
+            if (since_ms := labels.fresh_ms(model, champion, self.repository)) is not None
         ]
         return min(starts, default=self.now_ms())
 

@@ -1,11 +1,13 @@
 """Runs that labels, a person or a returning concept lead to, from their trigger to their end."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from retrain.child import Job, perform
 from retrain.contest import Contest
@@ -324,3 +326,35 @@ def test_runs_that_came_to_nothing_are_forgotten_in_the_end(tmp_path: Path) -> N
     loop.runs.save(msgspec.structs.replace(first, state="rejected", step=1))
     loop.runs.forget("loans", keep=2)
     assert [run.episode for run in loop.runs.of("loans")] == ["e2", "e3", "e4", "e5", "e6"]
+
+
+def test_a_champion_whose_manifest_is_damaged_holds_up_no_other_model(tmp_path: Path) -> None:
+    """It gets no run by labels, which is told once for each cause, not every two seconds; once it is mended it does."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    shutil.copytree(tmp_path / "loans", tmp_path / "loans2")
+    for path in (tmp_path / "loans2").rglob("*.json"):
+        path.write_text(path.read_text().replace('"model": "loans"', '"model": "loans2"'))
+    path = tmp_path / "loans2/1/manifest.json"
+    sound = path.read_text()
+    retrainer, labels = by_labels(loop), counts(loop)
+
+    def told() -> list[str]:
+        with capture_logs() as lines:
+            for _ in range(3):
+                assert retrainer.labels_from_ms(labels) == START_MS
+                retrainer.look(labels)
+        return [line["reason"] for line in lines if line["event"] == "no runs by labels or schedule"]
+
+    path.write_text("{broken")
+    (reason,) = told()
+    assert "loans2/1/manifest.json is not served" in reason
+    assert [run.kind for run in loop.runs.of("loans")] == ["labels"]
+    path.unlink()
+    (reason,) = told()
+    assert "does not exist" in reason
+    path.write_text(sound.replace('"created_at": "', '"created_at": "the year '))
+    (reason,) = told()
+    assert "version 1 does not say when it was made" in reason
+    path.write_text(sound)
+    assert told() == []
