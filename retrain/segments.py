@@ -1,7 +1,7 @@
 """Metrics by the events' own ``segment``, and the gate that no segment may lose more than allowed.
 
 A challenger that is better on the whole may be worse for some. What a small segment loses may be chance, so a loss
-counts when a paired test says that it is one.
+counts when a paired test says that it is one: of few rows an exact one, which holds for any number of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats  # type: ignore[import-untyped]  # ships no types
 
 from retrain.comparison import MetricName, surely_worse
 from retrain.training import Refused
 
 Errors = npt.NDArray[np.float64]
-MINIMUM_ROWS = 50
+MINIMUM_ROWS = 10
 """Of a segment: of fewer its errors say nothing, and are not told."""
+EXACT_ROWS = 50
+"""Of a segment: with fewer its test is an exact one."""
 SIGNIFICANCE = 0.05
 """Of all segments together (Bonferroni): one that is worse for none of them is refused once in twenty times at most."""
 
@@ -25,7 +28,7 @@ SIGNIFICANCE = 0.05
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Rows of one segment: their share wrong by each model, or their mean absolute error. ``p_value`` is one-sided: how
-    likely such a loss is when the challenger is no worse there.
+    likely such a loss is when the challenger is no worse there; ``gain_p_value`` is that of a gain.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Segment:
     champion: float
     challenger: float
     p_value: float
+    gain_p_value: float
 
     def loss(self, metric: MetricName) -> float:
         """What it loses: a difference of accuracies, or a share of the champion's mean absolute error."""
@@ -55,9 +59,19 @@ def segments_of(names: Sequence[str], champion: Errors, challenger: Errors, metr
             continue
         here = column == name
         old, new = champion[here], challenger[here]
-        p_value = surely_worse(metric, old, new)
-        found.append(Segment(str(name), int(rows), float(np.mean(old)), float(np.mean(new)), p_value))
+        lost, gained = _p_value(metric, old, new), _p_value(metric, new, old)
+        found.append(Segment(str(name), int(rows), float(np.mean(old)), float(np.mean(new)), lost, gained))
     return found
+
+
+def _p_value(metric: MetricName, one: Errors, other: Errors) -> float:
+    """One-sided, that the other's errors are larger. Of few rows by the sign test of those on which they differ, which
+    of classes is McNemar's exact test: neither mid-p nor Student's t is sure to keep its level on ten rows.
+    """
+    if len(one) >= EXACT_ROWS:
+        return surely_worse(metric, one, other)
+    larger, smaller = int(np.sum(other > one)), int(np.sum(other < one))
+    return float(stats.binom.sf(larger - 1, larger + smaller, 0.5))
 
 
 def require_no_loser(segments: Sequence[Segment], metric: MetricName, allowed: float) -> None:

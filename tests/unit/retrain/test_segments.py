@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from retrain.comparison import MetricName
 from retrain.contest import Archived
 from retrain.dataset import Dataset
 from retrain.registration import card_of, manifest_of
-from retrain.segments import Errors, require_no_loser, segments_of
+from retrain.segments import SIGNIFICANCE, Errors, require_no_loser, segments_of
 from retrain.training import Refused
 from serving import manifest as manifests
 from serving.manifest import Slice
@@ -65,13 +66,43 @@ def test_many_segments_of_an_equal_challenger_seldom_stop_it() -> None:
 
 
 def test_few_rows_and_rows_without_a_segment_are_none() -> None:
-    """49 rows say nothing; "" is no name; and no names at all are no segments."""
-    names = ["few"] * 49 + [""] * 100 + ["enough"] * 50
-    (only,) = segments_of(names, np.zeros(199), np.ones(199), "accuracy")
-    assert (only.name, only.rows, only.champion, only.challenger) == ("enough", 50, 0.0, 1.0)
-    assert segments_of([], np.zeros(199), np.ones(199), "accuracy") == []
+    """Nine rows say nothing; "" is no name; and no names at all are no segments."""
+    names = ["few"] * 9 + [""] * 100 + ["enough"] * 10
+    (only,) = segments_of(names, np.zeros(119), np.ones(119), "accuracy")
+    assert (only.name, only.rows, only.champion, only.challenger) == ("enough", 10, 0.0, 1.0)
+    assert segments_of([], np.zeros(119), np.ones(119), "accuracy") == []
     with pytest.raises(ValueError, match="names for"):
         segments_of(names, np.zeros(10), np.zeros(10), "accuracy")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mae"])
+def test_a_small_segment_is_judged_by_an_exact_test(metric: MetricName) -> None:
+    """Of ten rows five lost and none gained are no chance (1 in 32), four may be (1 in 16)."""
+    for lost, stopped in ((4, False), (5, True)):
+        old = np.full(10, 0.2 if metric == "mae" else 0.0)
+        new = np.r_[np.ones(lost), old[lost:]]
+        (south,) = segments_of(["south"] * 10, old, new, metric)
+        assert south.p_value == pytest.approx(0.5**lost)
+        assert south.gain_p_value == 1.0
+        if stopped:
+            with pytest.raises(Refused, match="south loses"):
+                judged(old, new, ["south"] * 10, metric)
+        else:
+            judged(old, new, ["south"] * 10, metric)
+
+
+@pytest.mark.parametrize("differ", [5, 6, 10, 13, 25, 49])
+def test_the_test_of_a_small_segment_keeps_its_level(differ: int) -> None:
+    """Exactly: of all ways in which rows that differ fall out by chance, at most one in twenty is a loss."""
+    rows = max(differ, 10)
+    refused = 0.0
+    for lost in range(differ + 1):
+        old, new = np.zeros(rows), np.zeros(rows)
+        new[:lost] = 1
+        old[lost:differ] = 1
+        (found,) = segments_of(["south"] * rows, old, new, "accuracy")
+        refused += math.comb(differ, lost) / 2**differ * (found.p_value < SIGNIFICANCE)
+    assert refused <= SIGNIFICANCE
 
 
 def test_numbers_are_compared_by_their_mean_error() -> None:
@@ -113,6 +144,23 @@ def test_a_version_that_comes_back_is_judged_by_segment_too() -> None:
     assert "version 7: it treats segments worse than allowed: south loses" in found.verdict
     allowed = SETTINGS.model_copy(update={"segment_loss": 1.0})
     assert held(rows, archive=[right_in_the_north], trains=False, settings=allowed).archived == 7
+
+
+def test_a_quick_challenger_is_judged_by_segment_too() -> None:
+    """It has 60 test rows, of which 18 are of the south, and loses on half of them."""
+    rows, newest = segmented(), slice(400, 600)
+    few = replace(
+        rows,
+        features=rows.features[newest],
+        target=rows.target[newest],
+        served=rows.served[newest],
+        complete_ms=rows.complete_ms[newest],
+        segments=rows.segments[newest],
+    )
+    with pytest.raises(Refused, match=r"segments worse than allowed: south loses 0\.556 on 18 rows"):
+        held(few)
+    allowed = SETTINGS.model_copy(update={"segment_loss": 1.0})
+    assert held(few, settings=allowed).challenger is not None
 
 
 def test_manifest_and_card_have_the_metrics_of_each() -> None:
