@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -74,6 +74,8 @@ class Job:
     change: int | None
     minimum: int
     archive: tuple[Kept, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Why other versions cannot come back."""
 
 
 def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
@@ -112,6 +114,7 @@ def _needs_help(job: Job, champion: Answers) -> bool:
 
 
 def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage], None]) -> Contest:
+    archive, left_out = _loaded(job.archive)
     return contest(
         job.dataset,
         job.problem,
@@ -122,12 +125,26 @@ def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage],
         champion=champion,
         fresh=job.fresh,
         change=job.change,
-        archive=[
-            Archived(each.manifest.version, answers_of(each.onnx, each.manifest), each.fresh_ms) for each in job.archive
-        ],
+        archive=archive,
+        left_out=[*job.left_out, *left_out],
         trains=trains,
         stage=stage,
     )
+
+
+def _loaded(archive: Sequence[Kept]) -> tuple[list[Archived], list[str]]:
+    """The versions that load, and why others do not: a champion has to be replaced all the same."""
+    found: list[Archived] = []
+    left_out: list[str] = []
+    for kept in archive:
+        manifest = kept.manifest
+        try:
+            answers, since_ms = answers_of(kept.onnx, manifest), kept.fresh_ms
+        except Refused as refusal:
+            left_out.append(str(refusal))
+            continue
+        found.append(Archived(manifest.version, answers, since_ms))
+    return found, left_out
 
 
 def warm_up() -> multiprocessing.context.ForkServerContext:

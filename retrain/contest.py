@@ -57,11 +57,13 @@ class Rival:
 class Contest:
     """What came of a round: at most one of ``challenger`` (a new version) and ``archived`` (an old one) won.
 
-    ``rivals`` are all that were weighed, the best first; ``refused`` says why others could not be.
+    ``rivals`` are all that were weighed, the best first; ``refused`` says why others could not be, and ``left_out`` why
+    archived versions could not even be asked.
     """
 
     rivals: tuple[Rival, ...]
     refused: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     challenger: Challenger | None = None
     archived: int | None = None
     trained: bool = False
@@ -72,7 +74,7 @@ class Contest:
         """One line for a person: the winner's comparison; if nobody won, the best one's and why others were refused."""
         if self.challenger is not None or self.archived is not None:
             return self.rivals[0].describe()
-        told = [rival.describe() for rival in self.rivals[:1]] + list(self.refused)
+        told = [rival.describe() for rival in self.rivals[:1]] + [*self.refused, *self.left_out]
         return "; ".join(told) or "there was nobody to compare with"
 
 
@@ -88,18 +90,21 @@ def contest(
     fresh: int,
     change: int | None,
     archive: Sequence[Archived] = (),
+    left_out: Sequence[str] = (),
     trains: bool = True,
     stage: Callable[[Stage], None] = lambda _: None,
 ) -> Contest:
     """Weigh everybody on the rows from ``fresh`` on, which neither the champion nor an older concept had a part in.
 
     ``change`` is the row of the estimated change, if one is known. An archived version that is proven better wins
-    without anything being trained. Raises :class:`Refused` if nobody could be weighed.
+    without anything being trained. ``left_out`` says why others of the archive are not asked. Raises :class:`Refused`
+    if nobody could be weighed.
     """
     stage("training")
     ring = _Ring(dataset, problem, settings, champion, fresh)
     refused: list[str] = []
-    returning = ring.archived(archive, archive_significance)
+    returning, unable = ring.archived(archive, archive_significance)
+    left = (*left_out, *unable)
     old = [rival for rival, _ in returning]
     while (best := _best(old)) is not None:
         try:
@@ -110,13 +115,13 @@ def contest(
             continue
         stage("exporting")
         stage("verifying")
-        return Contest(_first(best, old), tuple(refused), archived=int(best.name.split()[-1]))
+        return Contest(_first(best, old), tuple(refused), left, archived=int(best.name.split()[-1]))
     if not trains:
-        return Contest(tuple(_ranked(old)), tuple(refused))
+        return Contest(tuple(_ranked(old)), tuple(refused), left)
     found, untrained = ring.trained(change, significance)
     refused += untrained
     if not found and not old:
-        raise Refused("; ".join(dict.fromkeys(refused)) or "no row is left to test on")
+        raise Refused("; ".join(dict.fromkeys([*refused, *left])) or "no row is left to test on")
     rivals = [rival for rival, _ in found]
     stage("exporting")
     while (best := _best(rivals)) is not None:
@@ -146,11 +151,11 @@ def contest(
             rivals.remove(best)
             continue
         told = replace(challenger, segments=_by_segment(segments), groups=_by_group(groups))
-        return Contest(_first(best, [*rivals, *old]), tuple(refused), challenger=told)
+        return Contest(_first(best, [*rivals, *old]), tuple(refused), left, challenger=told)
     stage("verifying")
     if not rivals and not old:
-        raise Refused("; ".join(refused))
-    return Contest(tuple(_ranked([*rivals, *old])), tuple(refused))
+        raise Refused("; ".join([*refused, *left]))
+    return Contest(tuple(_ranked([*rivals, *old])), tuple(refused), left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,7 @@ class _Ring:
         self._champion = self._errors(champion, fresh)
 
     def _errors(self, answers: Answers, start: int) -> Errors:
+        """Of the rows from ``start`` on. Raises :class:`Refused` for one that cannot answer them."""
         dataset = self._dataset
         if start >= len(dataset):
             return np.zeros(0)
@@ -210,22 +216,34 @@ class _Ring:
         require_fair(found, self._problem, settings)
         return found
 
-    def archived(self, archive: Sequence[Archived], significance: float) -> list[tuple[Rival, Errors]]:
-        """Every version that has not been trained on all of the rows, on those that it has not been trained on.
+    def archived(
+        self, archive: Sequence[Archived], significance: float
+    ) -> tuple[list[tuple[Rival, Errors]], list[str]]:
+        """Every version that has not been trained on all of the rows, on those that it has not been trained on, and why
+        others cannot be asked: one of them that is damaged says nothing against the others.
 
         None on outcomes of one class: a feed that has lost the others would bring back whoever always says that one.
         """
-        found = []
+        found: list[tuple[int, Errors]] = []
+        unable: list[str] = []
         for each in archive:
             start = max(self._fresh, self._dataset.row_after(each.fresh_ms - 1))
-            errors = self._errors(each.answers, start)
-            if len(errors) and self._tells(start):
+            if start >= len(self._dataset) or not self._tells(start):
+                continue
+            try:
+                errors = self._errors(each.answers, start)
+            except Refused as refusal:
+                unable.append(str(refusal))
+                continue
+            if np.isfinite(errors).all():
                 found.append((each.version, errors))
+            else:
+                unable.append(f"version {each.version} cannot answer: it says what is no number")
         compared = self._judged([errors for _, errors in found], significance)
         return [
             (Rival(f"version {version}", comparison), errors)
             for (version, errors), comparison in zip(found, compared, strict=True)
-        ]
+        ], unable
 
     def trained(self, change: int | None, significance: float) -> tuple[list[tuple[Rival, _Candidate]], list[str]]:
         """A challenger of each source by each algorithm, and why others cannot be trained."""

@@ -21,6 +21,7 @@ from retrain.run import Challenger, Stage
 from retrain.training import Refused
 from retrain.triggers import next_rows, regular_labels, rows_needed
 from serving.repository import CorruptVersion, VersionTaken
+from streams.errors import MissingInput
 from streams.events import rfc3339
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Round:
         tools, run, settings = self._tools, self._record.run, self._settings
         champion = self._kept(int(run.champion))
         problem = problem_of(champion.manifest)
-        archive = self._archive(problem)
+        archive, left_out = self._archive(problem)
         fresh_ms = max(run.since_ms or 0, champion.fresh_ms)
         needed = rows_needed(tools.runs.of(run.model), run.champion, settings)
         dataset = self._collect(problem, fresh_ms, needed, archived=bool(archive))
@@ -73,6 +74,7 @@ class Round:
             change=None if run.since_ms is None else dataset.row_after(run.since_ms - 1),
             minimum=needed,
             archive=archive,
+            left_out=left_out,
         )
         described = dataset.describe(tools.predictions_topic, tools.log.labelled_topic)
         trained_from = {**described, "since_ms": run.since_ms}
@@ -85,6 +87,9 @@ class Round:
         except Refused:  # rows that are not fit count as used: the next run by labels waits for new ones
             self._record.keep(tested_rows=rows, trained_from=trained_from)
             raise
+        for reason in found.left_out:
+            if reason not in left_out:
+                self._log.warning("archived version left out", reason=reason)
         if found.archived is not None:
             self._take_back(found.archived, found.verdict, trained_from, rows)
         elif found.challenger is not None:
@@ -173,13 +178,14 @@ class Round:
         repository, model = self._tools.repository, self._record.run.model
         return Kept(repository.load(model, version), repository.manifest(model, version))
 
-    def _archive(self, problem: Problem) -> tuple[Kept, ...]:
+    def _archive(self, problem: Problem) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
         """The newest versions beside the champion that answer the same question, without those that a person took back;
-        a damaged one is left out.
+        and why damaged ones are left out.
         """
         repository, model, limit = self._tools.repository, self._record.run.model, self._settings.archive_versions
         excluded = {self._record.run.champion, *self._record.state().barred}
         found: list[Kept] = []
+        left_out: list[str] = []
         for version in reversed(repository.versions(model)):
             if len(found) == limit:
                 break
@@ -188,12 +194,13 @@ class Round:
             try:
                 kept = self._kept(version)
                 alike = problem_of(kept.manifest) == problem
-            except (CorruptVersion, Refused) as error:
+            except (CorruptVersion, MissingInput, Refused) as error:
                 self._log.warning("archived version left out", version=version, reason=str(error))
+                left_out.append(f"version {version} cannot come back: {error}")
                 continue
             if alike:
                 found.append(kept)
-        return tuple(found)
+        return tuple(found), tuple(left_out)
 
     def _collect(self, problem: Problem, fresh_ms: int, needed: int, *, archived: bool) -> Dataset:
         """Wait until there are enough new rows, after a contest that nobody won half as many again."""

@@ -269,3 +269,29 @@ def test_a_gain_below_the_minimum_is_none() -> None:
     found = held(data, settings=strict)
     assert found.challenger is None
     assert "needed > 0.9" in found.verdict
+
+
+def test_an_archived_version_that_answers_no_numbers_leaves_the_others() -> None:
+    """Each is asked by itself: one cannot answer, one says NaN, and the third wins."""
+
+    def fails(features: Any) -> Any:
+        raise Refused("version 5 cannot answer: a number is not finite")
+
+    knows = Archived(7, champion("regression", changed=True), 0)
+    nan = Archived(6, lambda features: np.full(len(features), np.nan), 0)
+    found = held(rows_of("regression", changed=True, seed=1), "regression", archive=[Archived(5, fails, 0), nan, knows])
+    assert found.archived == 7
+    assert [rival.name for rival in found.rivals] == ["version 7"]
+    assert found.left_out == (
+        "version 5 cannot answer: a number is not finite",
+        "version 6 cannot answer: it says what is no number",
+    )
+    alone = held(
+        rows_of("regression", changed=True, seed=1),
+        "regression",
+        archive=[nan],
+        left_out=["version 4 does not load"],
+        trains=False,
+    )
+    assert alone.left_out[0] == "version 4 does not load"
+    assert "version 4 does not load; version 6 cannot answer" in alone.verdict
