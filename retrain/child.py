@@ -18,6 +18,7 @@ from retrain.collapse import needs_help
 from retrain.contest import Archived, Contest, contest
 from retrain.data_checks import DataPolicy, require_sound
 from retrain.dataset import Dataset, Problem
+from retrain.gates import missing_matters
 from retrain.run import Answers, Stage, absolute_errors, metric_of
 from retrain.training import Refused
 from serving.manifest import Manifest
@@ -127,6 +128,7 @@ def _contest(job: Job, champion: Answers, trains: bool, stage: Callable[[Stage],
         change=job.change,
         archive=archive,
         left_out=[*job.left_out, *left_out],
+        missing=missing_matters(job.champion.manifest, job.problem, job.dataset.features),
         trains=trains,
         stage=stage,
     )
@@ -143,7 +145,7 @@ def _loaded(archive: Sequence[Kept]) -> tuple[list[Archived], list[str]]:
         except Refused as refusal:
             left_out.append(str(refusal))
             continue
-        found.append(Archived(manifest.version, answers, since_ms))
+        found.append(Archived(manifest.version, answers, since_ms, kept.onnx, manifest.signature.accepts_missing))
     return found, left_out
 
 

@@ -6,6 +6,9 @@ no better with at most the probability that it was given, however many it weighs
 
 Trained challengers are tested by rolling origin (`retrain/rolling.py`); the test rows come in blocks, each half as long
 as the one before.
+
+Whoever wins has to pass the same gates, old or new. Parts of the rows, segments and groups, are judged on all of the
+test rows: those by which it won are often too few to show a small one. What cannot be told yet is no refusal.
 """
 
 from __future__ import annotations
@@ -13,32 +16,36 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from retrain.comparison import Comparison
 from retrain.dataset import Dataset, Problem
-from retrain.gates import Group, groups_of, require_cheap, require_fair
+from retrain.gates import Group, TooFewRows, groups_of, require_cheap, require_enough, require_fair, require_missing
 from retrain.lately import judged, require_no_worse_lately, telling
 from retrain.rolling import BLOCKS, Rolled, rolled
 from retrain.run import Answers, Challenger, Stage, absolute_errors, finished, metric_of, recipes
-from retrain.segments import Segment, require_no_loser, segments_of
+from retrain.segments import SIGNIFICANCE, Segment, require_no_loser, segments_of
 from retrain.sources import Source, blocks, sources
 from retrain.training import Recipe, Refused
 from serving.manifest import Slice
 from streams.settings import RetrainSettings
 
 Errors = npt.NDArray[np.float64]
+Part = TypeVar("Part", Segment, Group)
 
 
 @dataclass(frozen=True, slots=True)
 class Archived:
-    """A version of the archive: its answers, and since when (stream time) no row had a part in it."""
+    """A version of the archive: its answers, since when (stream time) no row had a part in it, and its model."""
 
     version: int
     answers: Answers
     fresh_ms: int
+    onnx: bytes
+    accepts_missing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,8 @@ class Rival:
 class Contest:
     """What came of a round: at most one of ``challenger`` (a new version) and ``archived`` (an old one) won.
 
-    ``rivals`` are all that were weighed, the best first; ``refused`` says why others could not be, and ``left_out`` why
-    archived versions could not even be asked.
+    ``rivals`` are all that were weighed, the best first; ``refused`` says why others could not be, or may not win, and
+    ``left_out`` why archived versions could not even be asked.
     """
 
     rivals: tuple[Rival, ...]
@@ -91,31 +98,37 @@ def contest(
     change: int | None,
     archive: Sequence[Archived] = (),
     left_out: Sequence[str] = (),
+    missing: str | None = None,
     trains: bool = True,
     stage: Callable[[Stage], None] = lambda _: None,
 ) -> Contest:
     """Weigh everybody on the rows from ``fresh`` on, which neither the champion nor an older concept had a part in.
 
     ``change`` is the row of the estimated change, if one is known. An archived version that is proven better wins
-    without anything being trained. ``left_out`` says why others of the archive are not asked. Raises :class:`Refused`
-    if nobody could be weighed.
+    without anything being trained. ``left_out`` says why others of the archive are not asked, ``missing`` why whoever
+    wins must accept missing values, if it must. One that has groups of too few rows stays among the rivals, with the
+    reason beside it. Raises :class:`Refused` if nobody could be weighed.
     """
     stage("training")
     ring = _Ring(dataset, problem, settings, champion, fresh)
     refused: list[str] = []
+    waiting: list[Rival] = []
     returning, unable = ring.archived(archive, archive_significance)
     left = (*left_out, *unable)
     old = [rival for rival, _ in returning]
     while (best := _best(old)) is not None:
+        veteran = next(each for rival, each in returning if rival is best)
         try:
-            ring.require_no_loser(_compared_on(best, next(errors for rival, errors in returning if rival is best)))
+            require_missing(veteran.archived.accepts_missing, missing)
+            ring.judge(veteran.said, veteran.errors, best.comparison.rows)
+            require_cheap(veteran.archived.onnx, dataset.features, settings)
         except Refused as refusal:
-            refused.append(f"{best.name}: {refusal}")
-            old.remove(best)
+            _drop(best, refusal, old, waiting, refused)
             continue
         stage("exporting")
         stage("verifying")
-        return Contest(_first(best, old), tuple(refused), left, archived=int(best.name.split()[-1]))
+        return Contest(_first(best, [*old, *waiting]), tuple(refused), left, archived=veteran.archived.version)
+    old += waiting
     if not trains:
         return Contest(tuple(_ranked(old)), tuple(refused), left)
     found, untrained = ring.trained(change, significance)
@@ -123,12 +136,16 @@ def contest(
     if not found and not old:
         raise Refused("; ".join(dict.fromkeys([*refused, *left])) or "no row is left to test on")
     rivals = [rival for rival, _ in found]
+    waiting = []
     stage("exporting")
     while (best := _best(rivals)) is not None:
         candidate = next(each for rival, each in found if rival is best)
         try:
-            errors = _compared_on(best, candidate.errors)
-            segments = ring.require_no_loser(errors)
+            require_missing(candidate.rolled.model.takes_nan, missing)
+            told_by = telling(candidate.errors, best.comparison.rows)
+            segments, groups = ring.judge(
+                candidate.rolled.answers, candidate.errors, best.comparison.rows, told_by=len(told_by)
+            )
             challenger = finished(
                 dataset,
                 problem,
@@ -138,24 +155,31 @@ def contest(
                 settings=settings,
                 start=candidate.source.start,
                 end=candidate.rolled.end,
-                errors=telling(candidate.errors, best.comparison.rows),
+                errors=told_by,
                 comparison=best.comparison,
                 stage=stage,
                 source=best.name,
                 change=candidate.source.change,
             )
             require_cheap(challenger.onnx, dataset.features, settings)
-            groups = ring.require_fair(candidate.rolled.answers[-len(errors) :])
         except Refused as refusal:  # by a gate: the next best may convert
-            refused.append(f"{best.name}: {refusal}")
-            rivals.remove(best)
+            _drop(best, refusal, rivals, waiting, refused)
             continue
         told = replace(challenger, segments=_by_segment(segments), groups=_by_group(groups))
-        return Contest(_first(best, [*rivals, *old]), tuple(refused), left, challenger=told)
+        return Contest(_first(best, [*rivals, *waiting, *old]), tuple(refused), left, challenger=told)
     stage("verifying")
-    if not rivals and not old:
+    rivals += [*waiting, *old]
+    if not rivals:
         raise Refused("; ".join([*refused, *left]))
-    return Contest(tuple(_ranked([*rivals, *old])), tuple(refused), left)
+    return Contest(tuple(_ranked(rivals)), tuple(refused), left)
+
+
+def _drop(rival: Rival, refusal: Refused, rivals: list[Rival], waiting: list[Rival], refused: list[str]) -> None:
+    """A gate refused it, so the next best is asked; who only lacks rows waits for them."""
+    refused.append(f"{rival.name}: {refusal}")
+    rivals.remove(rival)
+    if isinstance(refusal, TooFewRows):
+        waiting.append(rival)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +190,14 @@ class _Candidate:
     rolled: Rolled
     errors: Errors
     """Of the test rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Veteran:
+    archived: Archived
+    said: Errors
+    """Its answers to the rows that it had no part in, and its errors there."""
+    errors: Errors
 
 
 class _Ring:
@@ -179,15 +211,16 @@ class _Ring:
         self._settings = settings
         self._fresh = fresh
         self._metric = metric_of(problem)
-        self._answers = champion
-        self._champion = self._errors(champion, fresh)
+        self._said = self._asked(champion, fresh)
+        self._champion = self._errors(self._said)
 
-    def _errors(self, answers: Answers, start: int) -> Errors:
-        """Of the rows from ``start`` on. Raises :class:`Refused` for one that cannot answer them."""
-        dataset = self._dataset
-        if start >= len(dataset):
-            return np.zeros(0)
-        return absolute_errors(self._metric, answers(dataset.features[start:]), dataset.target[start:])
+    def _asked(self, answers: Answers, start: int) -> Errors:
+        rows = self._dataset.features[start:]
+        return answers(rows) if len(rows) else np.zeros(0)
+
+    def _errors(self, said: Errors) -> Errors:
+        """Of answers to the newest rows."""
+        return absolute_errors(self._metric, said, self._dataset.target[len(self._dataset) - len(said) :])
 
     def _tells(self, start: int) -> bool:
         return self._problem.task == "regression" or len(np.unique(self._dataset.target[start:])) > 1
@@ -195,54 +228,70 @@ class _Ring:
     def _judged(self, rivals: Sequence[Errors], significance: float) -> list[Comparison]:
         return judged(self._champion, rivals, self._metric, significance, self._settings.minimum_gain)
 
-    def require_no_loser(self, errors: Errors) -> list[Segment]:
-        """The segments of the rows that ``errors`` are of, the newest. Raises :class:`Refused` for one that loses, or
-        for a newest stretch that does.
-        """
-        champion = self._champion[-len(errors) :]
-        require_no_worse_lately(champion, errors, self._metric)
-        names = self._dataset.segments[-len(errors) :]
-        found = segments_of(names, champion, errors, self._metric)
-        require_no_loser(found, self._metric, self._settings.segment_loss)
-        return found
+    def judge(
+        self, said: Errors, errors: Errors, won_on: int, told_by: int | None = None
+    ) -> tuple[list[Segment], list[Group]]:
+        """How one that won by the newest ``won_on`` of its test rows did in their segments and groups, of the newest
+        ``told_by`` (all by default). ``said`` and ``errors`` are of all of its test rows.
 
-    def require_fair(self, answers: Errors) -> list[Group]:
-        """The groups of the rows that ``answers`` are of, the newest. Raises :class:`Refused` for one that loses."""
-        dataset, settings, n = self._dataset, self._settings, len(answers)
-        if not settings.groups:
+        Raises :class:`Refused` for a newest stretch, a segment or a group that loses, and :class:`TooFewRows` for a
+        group that has few rows, or for a part that loses on all of them while those by which it won cannot tell.
+        """
+        champion = self._champion[-won_on:]
+        require_no_worse_lately(champion, errors[-won_on:], self._metric)
+        newest = self._segments(errors[-won_on:]), self._groups(said[-won_on:])
+        whole = self._segments(errors), self._groups(said)
+        self._require_no_part_loses(*newest)
+        try:
+            self._require_no_part_loses(_older_aside(whole[0], newest[0]), _older_aside(whole[1], newest[1]))
+        except Refused as refusal:
+            few = f"the newest {won_on:,} rows, by which it won, are too few to say that it does no longer"
+            raise TooFewRows(f"{refusal}; {few}") from None
+        require_enough(self._dataset.features[-len(said) :], self._problem, self._settings)
+        return whole if told_by is None or told_by == len(errors) else newest
+
+    def _require_no_part_loses(self, segments: Sequence[Segment], groups: Sequence[Group]) -> None:
+        require_no_loser(segments, self._metric, self._settings.segment_loss)
+        require_fair(groups, self._problem, self._settings)
+
+    def _segments(self, errors: Errors) -> list[Segment]:
+        n = len(errors)
+        return segments_of(self._dataset.segments[-n:], self._champion[-n:], errors, self._metric)
+
+    def _groups(self, said: Errors) -> list[Group]:
+        dataset, n = self._dataset, len(said)
+        if not self._settings.groups:
             return []
         rows, target = dataset.features[-n:], dataset.target[-n:]
-        found = groups_of(rows, target, self._answers(rows), answers, self._problem, settings.groups)
-        require_fair(found, self._problem, settings)
-        return found
+        return groups_of(rows, target, self._said[-n:], said, self._problem, self._settings.groups)
 
     def archived(
         self, archive: Sequence[Archived], significance: float
-    ) -> tuple[list[tuple[Rival, Errors]], list[str]]:
+    ) -> tuple[list[tuple[Rival, _Veteran]], list[str]]:
         """Every version that has not been trained on all of the rows, on those that it has not been trained on, and why
         others cannot be asked: one of them that is damaged says nothing against the others.
 
         None on outcomes of one class: a feed that has lost the others would bring back whoever always says that one.
         """
-        found: list[tuple[int, Errors]] = []
+        found: list[_Veteran] = []
         unable: list[str] = []
         for each in archive:
             start = max(self._fresh, self._dataset.row_after(each.fresh_ms - 1))
             if start >= len(self._dataset) or not self._tells(start):
                 continue
             try:
-                errors = self._errors(each.answers, start)
+                said = self._asked(each.answers, start)
             except Refused as refusal:
                 unable.append(str(refusal))
                 continue
-            if np.isfinite(errors).all():
-                found.append((each.version, errors))
+            if np.isfinite(said).all():
+                found.append(_Veteran(each, said, self._errors(said)))
             else:
-                unable.append(f"version {each.version} cannot answer: it says what is no number")
-        compared = self._judged([errors for _, errors in found], significance)
+                unable.append(f"version {each.version} cannot answer: it says what is no number, or no class")
+        compared = self._judged([each.errors for each in found], significance)
         return [
-            (Rival(f"version {version}", comparison), errors)
-            for (version, errors), comparison in zip(found, compared, strict=True)
+            (Rival(f"version {each.archived.version}", comparison), each)
+            for each, comparison in zip(found, compared, strict=True)
         ], unable
 
     def trained(self, change: int | None, significance: float) -> tuple[list[tuple[Rival, _Candidate]], list[str]]:
@@ -274,9 +323,13 @@ class _Ring:
         return _Candidate(name, recipe, source, found, errors)
 
 
-def _compared_on(rival: Rival, errors: Errors) -> Errors:
-    """Those of its errors that its comparison is of: the newest."""
-    return errors[-rival.comparison.rows :]
+def _older_aside(whole: Sequence[Part], newest: Sequence[Part]) -> list[Part]:
+    """Each part by all of the rows, but one that surely gains on the newest of them by those.
+
+    What it loses before is of an older concept, which whoever knows the new one must get wrong.
+    """
+    gaining = {each.name: each for each in newest if each.gain_p_value < SIGNIFICANCE / len(newest)}
+    return [gaining.get(each.name, each) for each in whole]
 
 
 def _by_segment(segments: Sequence[Segment]) -> dict[str, Slice]:

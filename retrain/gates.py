@@ -1,4 +1,5 @@
-"""Gates beside the comparison: what a challenger may cost to serve, and how it may treat each group of rows.
+"""Gates beside the comparison: what a version may cost to serve, that it takes the rows that the champion takes, and
+how it may treat each group of rows.
 
 A challenger that is better on the whole may be worse for some. Groups are the values of features that the operator
 names.
@@ -7,22 +8,30 @@ names.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from retrain.comparison import surely_worse
 from retrain.dataset import Problem
 from retrain.scoring import open_session, run_session
 from retrain.training import Floats, Refused
+from serving.manifest import Manifest
 from streams.settings import RetrainSettings
 
 Answers = npt.NDArray[np.float64]
 TIMED_ROWS = 200
 MINIMUM_ROWS = 50
 """Of a group, or of its positive rows: rates of fewer say nothing."""
+MOST_NAMED = 5
+"""Groups in one reason."""
+
+
+class TooFewRows(Refused):
+    """It cannot be judged yet: more rows are worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,8 @@ class Group:
     """Share that the challenger puts into the positive class (binary)."""
     found: float | None = None
     """Share of the positive rows that it puts there (binary), if there are enough."""
+    gain_p_value: float = 1.0
+    """One-sided: how likely such a gain is when the challenger is no better there."""
 
 
 def require_cheap(onnx: bytes, rows: Floats, settings: RetrainSettings) -> None:
@@ -54,6 +65,32 @@ def require_cheap(onnx: bytes, rows: Floats, settings: RetrainSettings) -> None:
         raise Refused(f"one row takes {took_ms:.1f} ms, at most {settings.maximum_latency_ms:g} are allowed")
 
 
+def missing_matters(champion: Manifest, problem: Problem, rows: Floats) -> str | None:
+    """Why whoever replaces the champion must accept missing values; None if it need not.
+
+    It must where the champion does, and missing values come or may come: an unknown category is one to the server.
+    """
+    if not champion.signature.accepts_missing:
+        return None
+    categorical = next((feature.name for feature in problem.features if feature.categories), None)
+    if categorical is not None:
+        return f"feature {categorical} has categories, and an unknown one is a missing value"
+    if np.isnan(rows).any():
+        return "the rows have some"
+    if champion.profile is not None and any(feature.missing for feature in champion.profile.features):
+        return "the champion's own rows had some"
+    return None
+
+
+def require_missing(accepted: bool, why: str | None) -> None:
+    """Raise :class:`Refused` for a version that does not accept missing values where :func:`missing_matters`."""
+    if why is not None and not accepted:
+        raise Refused(
+            f"it does not accept missing values, the champion does, and {why}: the server would refuse such rows."
+            " xgboost accepts them (retrain.algorithms)"
+        )
+
+
 def groups_of(
     rows: Floats, target: Answers, champion: Answers, challenger: Answers, problem: Problem, names: Sequence[str]
 ) -> list[Group]:
@@ -61,18 +98,38 @@ def groups_of(
 
     Raises :class:`Refused` for a feature that the model does not have.
     """
-    found = []
+    return [
+        _group(label, target[here], champion[here], challenger[here], problem)
+        for label, here in _values(rows, problem, names)
+        if np.count_nonzero(here) >= MINIMUM_ROWS
+    ]
+
+
+def require_enough(rows: Floats, problem: Problem, settings: RetrainSettings) -> None:
+    """Raise :class:`TooFewRows`, naming the groups, for one that is among the rows, and has too few to be judged.
+
+    Nobody is kept waiting where the settings let groups lose and differ as they may.
+    """
+    if problem.task != "regression" and settings.group_loss >= 1.0 and settings.group_difference >= 1.0:
+        return
+    counted = ((label, int(np.count_nonzero(here))) for label, here in _values(rows, problem, settings.groups))
+    few = [f"{label} has {count}" for label, count in counted if count < MINIMUM_ROWS]
+    if few:
+        others = f" and {len(few) - MOST_NAMED} other groups fewer too" if len(few) > MOST_NAMED else ""
+        raise TooFewRows(
+            f"{MINIMUM_ROWS} test rows of each group are needed (retrain.groups): {', '.join(few[:MOST_NAMED])}{others}"
+        )
+
+
+def _values(rows: Floats, problem: Problem, names: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Every value of the named features that some row has, and which rows."""
     columns = {feature.name: i for i, feature in enumerate(problem.features)}
     for name in names:
         if name not in columns:
             raise Refused(f"the setting retrain.groups names {name}, which is no feature of {problem.model}")
         column = rows[:, columns[name]]
         for value in np.unique(column[~np.isnan(column)]).tolist():
-            here = column == value
-            if np.count_nonzero(here) >= MINIMUM_ROWS:
-                label = f"{name} = {_shown(problem, columns[name], value)}"
-                found.append(_group(label, target[here], champion[here], challenger[here], problem))
-    return found
+            yield f"{name} = {_shown(problem, columns[name], value)}", column == value
 
 
 def require_fair(groups: Sequence[Group], problem: Problem, settings: RetrainSettings) -> None:
@@ -113,14 +170,18 @@ def _apart(what: str, rates: dict[str, float], settings: RetrainSettings) -> lis
 
 def _group(name: str, target: Answers, champion: Answers, challenger: Answers, problem: Problem) -> Group:
     if problem.task == "regression":
-        return Group(name, len(target), _mean(np.abs(champion - target)), _mean(np.abs(challenger - target)))
-    wrong = _mean(champion != target), _mean(challenger != target)
+        old, new = np.abs(champion - target), np.abs(challenger - target)
+        gained = surely_worse("mae", new, old)
+    else:
+        old, new = (champion != target).astype(np.float64), (challenger != target).astype(np.float64)
+        gained = surely_worse("accuracy", new, old)
+    found = Group(name, len(target), _mean(old), _mean(new), gain_p_value=gained)
     if problem.positive_index is None:
-        return Group(name, len(target), *wrong)
+        return found
     positive = target == problem.positive_index
     said = challenger == problem.positive_index
     enough = np.count_nonzero(positive) >= MINIMUM_ROWS
-    return Group(name, len(target), *wrong, selected=_mean(said), found=_mean(said[positive]) if enough else None)
+    return replace(found, selected=_mean(said), found=_mean(said[positive]) if enough else None)
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

@@ -336,7 +336,7 @@ class RetrainSettings(_Section):
     maximum_latency_ms: float = Field(20.0, gt=0, description="what a challenger may take for one row, in the median")
     groups: list[str] = Field(
         [],
-        description="features whose values are groups that no challenger may treat worse",
+        description="features whose values are groups that no version may treat worse; it waits for 50 rows of each",
     )
     group_loss: float = Field(0.05, ge=0, description="accuracy (or share of the MAE) that a group may lose")
     group_difference: float = Field(

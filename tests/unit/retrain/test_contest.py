@@ -1,6 +1,7 @@
 """A contest, for every task: several challengers and the archive against the champion, and what a win costs."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,20 @@ def champion(task: TrainedTask, *, changed: bool = False, seed: int = 0) -> Answ
     created_at = "2023-11-14T22:13:20Z"
     manifest = manifest_of(made, PROBLEMS[task], 1, created_at=created_at, trained_from={}, trigger={}, parent=None)
     return answers_of(made.onnx, manifest)
+
+
+FOREST = "random_forest"
+
+
+@cache
+def small_model() -> bytes:
+    """A graph that is cheap to serve."""
+    return challenge(rows_of("binary", changed=False, seed=0), PROBLEMS["binary"], version=7, settings=SETTINGS).onnx
+
+
+def archived(version: int, answers: Answers, fresh_ms: int = 0, *, accepts_missing: bool = True) -> Archived:
+    """A version of the archive that answers so, in time and in little room."""
+    return Archived(version, answers, fresh_ms, small_model(), accepts_missing)
 
 
 def held(data: Dataset, task: TrainedTask = "binary", **changed: Any) -> Contest:
@@ -146,7 +161,7 @@ def test_an_archived_version_wins_before_anything_is_trained(monkeypatch: pytest
     def must_not(*_: Any) -> None:
         raise AssertionError("something was trained")
 
-    old = Archived(7, champion("binary", changed=True), 0)
+    old = archived(7, champion("binary", changed=True), 0)
     monkeypatch.setattr(contests, "rolled", must_not)
     found = held(mixed(600), fresh=600, change=600, archive=[old, replace(old, version=8)])
     assert (found.archived, found.challenger) == (7, None)
@@ -157,8 +172,8 @@ def test_an_archived_version_wins_before_anything_is_trained(monkeypatch: pytest
 def test_an_archived_version_is_not_tested_on_rows_that_made_it() -> None:
     """What was trained on a part of the new rows is tested on the others, and not at all if none are left."""
     answers = champion("binary", changed=True)
-    half = Archived(7, answers, START_MS + 900 * SECOND_MS)
-    whole = Archived(8, answers, START_MS + 1_200 * SECOND_MS)
+    half = archived(7, answers, START_MS + 900 * SECOND_MS)
+    whole = archived(8, answers, START_MS + 1_200 * SECOND_MS)
     found = held(mixed(600), fresh=600, change=600, archive=[half, whole])
     (rival,) = found.rivals
     assert (rival.name, rival.comparison.rows) == ("version 7", 300)
@@ -166,7 +181,7 @@ def test_an_archived_version_is_not_tested_on_rows_that_made_it() -> None:
 
 def test_without_enough_rows_to_train_on_only_the_archive_is_asked() -> None:
     """A few rows show whether a concept has come back, and are too few to learn it from."""
-    found = held(mixed(600), fresh=600, archive=[Archived(7, champion("binary"), 0)], trains=False)
+    found = held(mixed(600), fresh=600, archive=[archived(7, champion("binary"), 0)], trains=False)
     assert [rival.name for rival in found.rivals] == ["version 7"]
     assert (found.archived, found.challenger) == (None, None)
 
@@ -175,7 +190,7 @@ def test_outcomes_of_one_class_promote_nobody() -> None:
     """A feed that has lost the other class would make whoever leans to this one the champion, old or new."""
     rows = mixed(600)
     one_sided = replace(rows, target=np.r_[rows.target[:600], np.zeros(600)])
-    always = Archived(7, lambda features: np.zeros(len(features)), 0)
+    always = archived(7, lambda features: np.zeros(len(features)), 0)
     found = held(one_sided, fresh=600, archive=[always], trains=False)
     assert (found.archived, found.rivals) == (None, ())
     with pytest.raises(Refused, match="the outcomes to test on have one class only, 'bad'"):
@@ -209,7 +224,7 @@ def test_a_new_concept_is_learnt_though_most_test_rows_are_of_the_old_one() -> N
     assert found.challenger.baseline.n == found.rivals[0].comparison.rows
     enough = shipped.model_copy(update={"minimum_rows": 600})
     assert {rival.name for rival in held(rows, fresh=0, settings=enough).rivals} == {"the newest 1,000", "all"}
-    old = Archived(7, champion("binary", changed=True), 0)
+    old = archived(7, champion("binary", changed=True), 0)
     back = held(rows, fresh=0, archive=[old])
     assert back.archived == 7
     assert back.rivals[0].comparison.rows <= 800
@@ -231,7 +246,7 @@ def test_nobody_wins_by_what_was_before_the_newest_rows() -> None:
         )
 
     known: dict[str, Any] = {"champion": champion("binary", changed=True, seed=5), "trains": False}
-    archive = [Archived(9, champion("binary"), 0)]
+    archive = [archived(9, champion("binary"), 0)]
     assert held(rows(0), archive=archive, **known).archived == 9
     found = held(rows(100), archive=archive, **known)
     assert found.archived is None
@@ -277,21 +292,53 @@ def test_an_archived_version_that_answers_no_numbers_leaves_the_others() -> None
     def fails(features: Any) -> Any:
         raise Refused("version 5 cannot answer: a number is not finite")
 
-    knows = Archived(7, champion("regression", changed=True), 0)
-    nan = Archived(6, lambda features: np.full(len(features), np.nan), 0)
-    found = held(rows_of("regression", changed=True, seed=1), "regression", archive=[Archived(5, fails, 0), nan, knows])
+    knows = archived(7, champion("regression", changed=True))
+    nan = archived(6, lambda features: np.full(len(features), np.nan))
+    found = held(rows_of("regression", changed=True, seed=1), "regression", archive=[archived(5, fails), nan, knows])
     assert found.archived == 7
     assert [rival.name for rival in found.rivals] == ["version 7"]
     assert found.left_out == (
         "version 5 cannot answer: a number is not finite",
-        "version 6 cannot answer: it says what is no number",
+        "version 6 cannot answer: it says what is no number, or no class",
     )
-    alone = held(
-        rows_of("regression", changed=True, seed=1),
-        "regression",
-        archive=[nan],
-        left_out=["version 4 does not load"],
-        trains=False,
-    )
+    alone = held(mixed(600), fresh=600, archive=[nan], left_out=["version 4 does not load"], trains=False)
     assert alone.left_out[0] == "version 4 does not load"
     assert "version 4 does not load; version 6 cannot answer" in alone.verdict
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"maximum_model_mb": 1e-9}, "MB, at most 1e-09 are allowed"),
+        ({"maximum_latency_ms": 1e-9}, "ms, at most 1e-09 are allowed"),
+    ],
+)
+def test_an_archived_version_may_cost_no_more_than_a_new_one(changed: dict[str, float], reason: str) -> None:
+    """What is too large or too slow by today's settings does not come back, however good it is."""
+    old = archived(7, champion("binary", changed=True))
+    found = held(mixed(0), archive=[old], trains=False, settings=SETTINGS.model_copy(update=changed))
+    assert found.archived is None
+    assert found.refused[0].startswith("version 7: ")
+    assert reason in found.refused[0]
+
+
+def test_after_an_archived_version_that_is_refused_the_next_one_is_asked() -> None:
+    """The best is no model at all, and the second best comes back."""
+    best = replace(archived(7, lambda features: mixed(0).target[-len(features) :]), onnx=b"nothing")
+    second = archived(8, champion("binary", changed=True))
+    found = held(mixed(0), archive=[best, second], trains=False)
+    assert found.archived == 8
+    assert found.refused[0].startswith("version 7: the exported model does not load")
+
+
+def test_nobody_takes_away_missing_values_where_they_matter() -> None:
+    """An archived version, then a forest: the reason is told of each, and boosted trees win."""
+    old = archived(7, champion("binary", changed=True), accepts_missing=False)
+    found = held(mixed(600), fresh=600, archive=[old], missing="the rows have some", settings=BOTH)
+    assert found.archived is None
+    assert found.challenger is not None
+    assert found.challenger.accepts_missing
+    assert "version 7: it does not accept missing values, the champion does, and the rows have some" in found.refused[0]
+    with pytest.raises(Refused, match="all: it does not accept missing values"):
+        held(mixed(0), missing="the rows have some", settings=SETTINGS.model_copy(update={"algorithms": [FOREST]}))
+    assert held(mixed(600), fresh=600, archive=[old], settings=BOTH).archived == 7

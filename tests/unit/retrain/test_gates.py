@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from retrain.contest import contest
-from retrain.dataset import Problem
-from retrain.gates import groups_of, require_cheap, require_fair
+from retrain.dataset import Dataset, Problem
+from retrain.gates import (
+    TooFewRows,
+    groups_of,
+    missing_matters,
+    require_cheap,
+    require_enough,
+    require_fair,
+    require_missing,
+)
+from retrain.registration import manifest_of
 from retrain.run import challenge
 from retrain.training import Refused
 from serving.manifest import Feature
-from tests.unit.retrain.loop import SETTINGS
+from streams.settings import RetrainSettings
+from tests.unit.retrain.loop import SETTINGS, new_loop
 from tests.unit.retrain.rows import PROBLEM, concept, dataset, features
-from tests.unit.retrain.test_contest import champion, mixed
+from tests.unit.retrain.test_contest import archived, champion, held, mixed
 from tests.unit.retrain.test_run import PROBLEMS
 
 REGIONS = Problem("loans", "binary", (Feature("region", "categorical", ["north", "south"]), Feature("age")), (0, 1), 1)
@@ -111,3 +123,155 @@ def test_a_contest_is_not_won_by_what_does_not_pass(limits: dict[str, Any]) -> N
             fresh=600,
             change=600,
         )
+
+
+@pytest.mark.parametrize(
+    ("accepts", "categories", "in_rows", "in_profile", "why"),
+    [
+        (True, [], False, False, None),
+        (True, ["x", "y"], False, False, "feature b has categories"),
+        (True, [], True, False, "the rows have some"),
+        (True, [], False, True, "the champion's own rows had some"),
+        (False, ["x", "y"], True, True, None),
+    ],
+)
+def test_missing_values_matter_where_the_champion_takes_them_and_they_come_or_may(
+    accepts: bool, categories: list[str], in_rows: bool, in_profile: bool, why: str | None
+) -> None:
+    """Numbers that were never missing are no reason: a forest may follow boosted trees there."""
+    learnt, rows = features(300), features(50, 1)
+    learnt[0, 2] = np.nan if in_profile else learnt[0, 2]
+    rows[7, 0] = np.nan if in_rows else rows[7, 0]
+    made = challenge(dataset(learnt, concept(learnt, changed=False)), PROBLEM, version=1, settings=SETTINGS)
+    known: dict[str, Any] = {"created_at": "2023-11-14T22:13:20Z", "trained_from": {}, "parent": None, "trigger": {}}
+    manifest = manifest_of(replace(made, accepts_missing=accepts), PROBLEM, 1, **known)
+    kind: Any = "categorical" if categories else "numeric"
+    problem = replace(PROBLEM, features=(Feature("a"), Feature("b", kind, categories), Feature("c")))
+    found = missing_matters(manifest, problem, rows)
+    assert found is None if why is None else found is not None and found.startswith(why)
+    require_missing(True, found)
+    if found is not None:
+        with pytest.raises(Refused, match="it does not accept missing values, the champion does, and"):
+            require_missing(False, found)
+    require_missing(False, None)
+
+
+def by_group(rows: int, share: float = 0.3, **changed: Any) -> tuple[Dataset, RetrainSettings]:
+    """So many rows of the changed concept whose feature c is a group; nothing has changed for its members."""
+    data = mixed(0)
+    table = data.features[:rows].copy()
+    table[:, 2] = np.random.default_rng(0).random(rows) < share
+    target = np.where(table[:, 2] == 1, champion("binary")(table), data.target[:rows])
+    limits = {"groups": ["c"], **changed}
+    return dataset(table, target), SETTINGS.model_copy(update=limits)
+
+
+def test_a_group_of_too_few_rows_is_waited_for() -> None:
+    """Better on 60 test rows, of which 15 are of one group: nobody wins yet, and the rival stays. Old ones wait too."""
+    data, settings = by_group(200)
+    found = held(data, settings=settings)
+    assert (found.challenger, found.archived) == (None, None)
+    assert found.rivals[0].comparison.better
+    assert "50 test rows of each group are needed (retrain.groups): c = 0 has 45, c = 1 has 15" in found.verdict
+    few = replace(data, features=data.features[:100], target=data.target[:100], complete_ms=data.complete_ms[:100])
+    old = archived(7, lambda rows: few.target[-len(rows) :])
+    waits = held(few, archive=[old], trains=False, settings=settings)
+    assert waits.rivals[0].comparison.better
+    assert waits.archived is None
+    assert "version 7: 50 test rows of each group are needed (retrain.groups): c = 1 has " in waits.verdict
+
+
+@pytest.mark.parametrize("limits", [{"group_loss": 1.0}, {"groups": []}])
+def test_nobody_waits_for_groups_that_may_lose_and_differ_as_they_like(limits: dict[str, Any]) -> None:
+    """No bound, or no groups, is nothing to judge."""
+    data, settings = by_group(200, **limits)
+    assert held(data, settings=settings).challenger is not None
+    bound = settings.model_copy(update={"group_difference": 0.99})
+    assert (held(data, settings=bound).challenger is None) == bool(settings.groups)
+
+
+def test_many_small_groups_are_told_in_a_line() -> None:
+    """A feature that is a number has as many groups as values."""
+    rows = features(200)
+    with pytest.raises(TooFewRows, match=r"a = 0\.\d+ has 1, .* and 195 other groups fewer too"):
+        require_enough(rows, PROBLEM, SETTINGS.model_copy(update={"groups": ["a"]}))
+
+
+@pytest.mark.parametrize("limits", [{"group_loss": 0.05}, {"group_loss": 1.0, "group_difference": 0.1}])
+def test_an_archived_version_may_treat_no_group_worse(limits: dict[str, Any]) -> None:
+    """Right on all of the others, and never says the positive class to members of the group."""
+    data, settings = by_group(600, **limits)
+    unfair = archived(7, lambda rows: np.where(rows[:, 2] == 1, 0.0, mixed(0).target[-len(rows) :]))
+    found = held(data, archive=[unfair], trains=False, settings=settings)
+    assert found.archived is None
+    assert "version 7: it treats groups worse than allowed" in found.verdict
+    free = settings.model_copy(update={"group_loss": 1.0, "group_difference": 1.0})
+    assert held(data, archive=[unfair], trains=False, settings=free).archived == 7
+
+
+def test_a_group_is_judged_on_all_rows_and_not_on_those_that_won_alone() -> None:
+    """Version 7 wins on the newest 100 rows, in which the group has too few; it loses on all members before."""
+    rows = features(1_000, 5)
+    rows[:, 2] = np.random.default_rng(1).random(1_000) < 0.08
+    late = (np.arange(1_000) >= 880) & (rows[:, 2] == 0)
+    data = dataset(rows, np.where(late, concept(rows, changed=True), concept(rows, changed=False)))
+    found = contest(
+        data,
+        PROBLEM,
+        version=2,
+        settings=SETTINGS.model_copy(update={"groups": ["c"]}),
+        significance=0.05,
+        archive_significance=0.05,
+        champion=lambda asked: concept(asked, changed=False),
+        fresh=0,
+        change=None,
+        archive=[archived(7, lambda asked: concept(asked, changed=True))],
+        trains=False,
+    )
+    assert found.archived is None
+    assert "c = 1 loses 1.000 on 75 rows" in found.verdict
+    assert "the newest 100 rows, by which it won, are too few to say that it does no longer" in found.verdict
+
+
+def test_a_run_goes_on_collecting_until_a_group_can_be_judged(tmp_path: Path) -> None:
+    """As for a challenger that is not proven: on 200 rows nothing is promoted, and once there are enough it is."""
+    loop = new_loop(tmp_path)
+    settings = SETTINGS.model_copy(update={"groups": ["c"], "group_loss": 0.5, "group_difference": 0.5})
+
+    def grouped(rows: int) -> None:
+        start = len(loop.log.partitions.get(0, []))
+        loop.live(changed=True, rows=rows, seed=20 + start)
+        for event in loop.log.partitions[0][start:]:
+            if event is not None and isinstance(event.features, dict):
+                event.features["c"] = float(event.features["c"] or 0.0) // 0.7
+
+    looks: list[tuple[str, int]] = []
+
+    def pause(seconds: float) -> None:
+        run = loop.runs.of("loans")[0]
+        looks.append((run.verdict or "", run.tested_rows))
+        grouped(100)
+
+    grouped(200)
+    run = loop.retrainer(settings=settings).execute(loop.alerted(), lambda: None, pause)
+    assert run.state == "promoted"
+    waits, rows = looks[0]
+    assert rows == 200
+    assert "50 test rows of each group are needed (retrain.groups): c = 0 has 39, c = 1 has 21" in waits
+    assert run.tested_rows == 500
+    assert loop.repository.manifest("loans", 2).groups.keys() == {"c = 0", "c = 1"}
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_a_forest_follows_boosted_trees_only_where_no_value_was_ever_missing(null: bool, tmp_path: Path) -> None:
+    """One null among the newest rows, which no forest was trained on, and the server would refuse the next one."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    newest = loop.log.partitions[0][-1]
+    if null and newest is not None and isinstance(newest.features, dict):
+        newest.features["c"] = None
+    assert loop.repository.manifest("loans", 1).signature.accepts_missing
+    run = loop.finish(loop.alerted(), settings=SETTINGS.model_copy(update={"algorithms": ["random_forest"]}))
+    assert run.state == ("rejected" if null else "promoted"), run.reason
+    if null:
+        assert "it does not accept missing values, the champion does, and the rows have some" in (run.reason or "")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrain.comparison import MetricName
-from retrain.contest import Archived
+from retrain.contest import Contest, contest
 from retrain.dataset import Dataset
 from retrain.registration import card_of, manifest_of
 from retrain.segments import SIGNIFICANCE, Errors, require_no_loser, segments_of
@@ -18,7 +18,8 @@ from retrain.training import Refused
 from serving import manifest as manifests
 from serving.manifest import Slice
 from tests.unit.retrain.loop import SETTINGS, new_loop
-from tests.unit.retrain.test_contest import champion, held, mixed
+from tests.unit.retrain.rows import PROBLEM, concept, dataset, features
+from tests.unit.retrain.test_contest import archived, champion, held, mixed
 from tests.unit.retrain.test_run import PROBLEMS
 
 
@@ -138,7 +139,7 @@ def test_a_contest_is_not_won_at_the_cost_of_a_segment() -> None:
 def test_a_version_that_comes_back_is_judged_by_segment_too() -> None:
     """An archived version is no exception; the reason is told beside the others'."""
     rows = segmented()
-    right_in_the_north = Archived(7, lambda features: mixed(0).target[-len(features) :], 0)
+    right_in_the_north = archived(7, lambda features: mixed(0).target[-len(features) :], 0)
     found = held(rows, archive=[right_in_the_north], trains=False)
     assert found.archived is None
     assert "version 7: it treats segments worse than allowed: south loses" in found.verdict
@@ -161,6 +162,45 @@ def test_a_quick_challenger_is_judged_by_segment_too() -> None:
         held(few)
     allowed = SETTINGS.model_copy(update={"segment_loss": 1.0})
     assert held(few, settings=allowed).challenger is not None
+
+
+def lately(south_changed: bool, rows: int = 1_000, changed: int = 120, share: float = 0.08) -> Contest:
+    """The concept has changed of late, in the north at least; version 7 knows the new one everywhere."""
+    table = features(rows, 5)
+    south = np.random.default_rng(1).random(rows) < share
+    new = (np.arange(rows) >= rows - changed) & (south_changed | ~south)
+    data = dataset(table, np.where(new, concept(table, changed=True), concept(table, changed=False)))
+    named = replace(data, segments=tuple("south" if each else "north" for each in south))
+    return contest(
+        named,
+        PROBLEM,
+        version=2,
+        settings=SETTINGS,
+        significance=0.05,
+        archive_significance=0.05,
+        champion=lambda asked: concept(asked, changed=False),
+        fresh=0,
+        change=None,
+        archive=[archived(7, lambda asked: concept(asked, changed=True))],
+        trains=False,
+    )
+
+
+def test_a_segment_is_judged_on_all_rows_and_not_on_those_that_won_alone() -> None:
+    """Version 7 wins on the newest 100 rows. They have six of the south, where it is always wrong."""
+    found = lately(south_changed=False)
+    assert found.archived is None
+    assert found.rivals[0].comparison.rows == 100
+    assert "version 7: it treats segments worse than allowed: south loses 1.000 on 75 rows" in found.verdict
+    assert "the newest 100 rows, by which it won, are too few to say that it does no longer" in found.verdict
+
+
+def test_what_a_segment_lost_before_a_change_counts_no_more_once_it_surely_gains() -> None:
+    """Whoever knows the new concept is wrong about the old one, in every segment."""
+    waits = lately(south_changed=True)
+    assert waits.archived is None
+    assert "south loses 0.840 on 75 rows" in waits.verdict
+    assert lately(south_changed=True, share=0.3).archived == 7
 
 
 def test_manifest_and_card_have_the_metrics_of_each() -> None:
