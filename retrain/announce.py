@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from serving.repository import Repository
+import structlog
+
+from serving.repository import CorruptVersion, Repository
 from streams.codec import Undecodable, encode, headers, model_event_decoder
+from streams.errors import MissingInput
 from streams.events import MODEL_EVENT_TYPE, ModelEvent, ModelState
 from streams.kafka import SafeProducer, TopicReader
 from streams.settings import Settings
 from streams.topics import Topics
 
 SOURCE = "driftline/retrain"
+
+log = structlog.get_logger("retrain")
 
 
 class Announcer(Protocol):
@@ -107,11 +112,17 @@ def _catching_up(repository: Repository, state: ModelState, last: ModelState | N
 
 
 def described(repository: Repository, event: ModelEvent) -> ModelEvent:
-    """The event with what the manifest of its version says."""
+    """The event with what the manifest of its version says; without that if the version is damaged or gone."""
     if event.version is None:
         return event
-    manifest = repository.manifest(event.state.model, int(event.version))
-    event.uri = repository.uri(event.state.model, int(event.version))
+    model, version = event.state.model, int(event.version)
+    event.uri = repository.uri(model, version)
+    try:
+        manifest = repository.manifest(model, version)
+    except (CorruptVersion, MissingInput) as error:
+        # The state has changed already, often because the version is damaged: who follows the states must learn it.
+        log.warning("told without the version's details", model=model, version=version, reason=str(error))
+        return event
     event.sha256 = manifest.sha256
     event.metrics = manifest.metrics
     event.parity = manifest.parity

@@ -24,7 +24,7 @@ from retrain.retrainer import Pause, Retrainer
 from retrain.run import Answers
 from retrain.shadow import Batch, ShadowRows, bet_scale, score, worth_keeping
 from retrain.training import Refused
-from streams.errors import DriftlineError, RestartMe, Unavailable
+from streams.errors import AccessDenied, DriftlineError, RestartMe, Unavailable
 from streams.events import Baseline, rfc3339
 
 WAIT_S = 5.0
@@ -73,14 +73,15 @@ class Probation:
     def step(self) -> Run:
         """Look at what has come and act on it; blocks for one read and the scoring of its rows → the run.
 
-        Raises :class:`Unavailable` or :class:`RestartMe` when a service is gone; the next process goes on with it.
+        Raises :class:`Unavailable`, :class:`RestartMe` or :class:`AccessDenied` when a service is gone or refuses us;
+        the next process goes on with it.
         """
         self._check()
         try:
             self._step()
         except (Refused, Blocked) as reason:
             self._release(str(reason))
-        except (Unavailable, RestartMe):
+        except (AccessDenied, Unavailable, RestartMe):
             raise
         except DriftlineError as error:
             self._release(str(error))
@@ -206,7 +207,7 @@ class Probation:
                 if problem_of(older) != problem:
                     raise Refused(f"version {version} takes other features or answers other classes")
                 others[version] = answers_of(repository.load(run.model, int(version)), older)
-            except (Unavailable, RestartMe):
+            except (AccessDenied, Unavailable, RestartMe):
                 raise
             except (DriftlineError, Refused) as error:
                 why = str(error)

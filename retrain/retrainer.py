@@ -40,7 +40,7 @@ from retrain.runs import RunStore
 from retrain.training import Refused
 from retrain.triggers import concerns, due, newest_change_ms, quiet, run_by, run_of
 from serving.repository import Repository
-from streams.errors import DriftlineError, RestartMe, Unavailable, WrongSetting
+from streams.errors import AccessDenied, DriftlineError, RestartMe, Unavailable, WrongSetting
 from streams.events import Alert, ModelEventKind, ModelState, Profile
 from streams.settings import RetrainSettings
 
@@ -205,7 +205,7 @@ class Retrainer:
         ``check`` and ``pause`` raise to abort, which leaves the run resumable. A promoted run goes on in
         :mod:`retrain.probation`.
 
-        Raises :class:`Unavailable` or :class:`RestartMe` when a service is gone.
+        Raises :class:`Unavailable`, :class:`RestartMe` or :class:`AccessDenied` when a service is gone or refuses us.
         """
         return _Execution(self, run, check, pause).finish()
 
@@ -241,7 +241,7 @@ class _Execution:
                 steps[self._run.state]()
             except (Refused, Blocked) as refusal:
                 self._reject(str(refusal))
-            except (Unavailable, RestartMe):
+            except (AccessDenied, Unavailable, RestartMe):
                 raise
             except DriftlineError as error:
                 self._reject(str(error))

@@ -10,6 +10,7 @@ import numpy as np
 from retrain.dataset import Dataset, Problem
 from retrain.training import Floats
 from serving.manifest import Feature
+from streams.errors import AccessDenied
 from streams.events import FullPrediction, ModelEvent, ModelState
 from streams.records import Labelled, LabelledRow
 
@@ -101,6 +102,13 @@ class MemoryLog:
         for offset, event in enumerate(self.partitions.get(partition, [])):
             if event is not None and offset in offsets:
                 yield offset, event
+
+
+class DeniedLog(MemoryLog):
+    """A log whose topic may not be read."""
+
+    def labelled(self, since_ms: int | None) -> MemoryFeed:
+        raise AccessDenied("labelled: Topic authorization failed", "give the user READ")
 
 
 @dataclass

@@ -172,6 +172,17 @@ def test_a_rollback_by_hand_goes_to_the_previous_version_whatever_is_frozen(loop
     assert loop.administration.rollback("loans", to=2).aliases == {"champion": "2"}
 
 
+def test_a_rollback_of_a_version_with_a_damaged_manifest_is_told(loop: Loop, tmp_path: Path) -> None:
+    """That it is damaged may be why it is rolled back: the event goes without what the manifest would have said."""
+    again(loop)
+    loop.administration.promote("loans", 2)
+    (tmp_path / "loans" / "2" / "manifest.json").write_text("{broken")
+    assert loop.administration.rollback("loans", reason="damaged").aliases == {"champion": "1"}
+    told = loop.announcer.events[-1]
+    assert (told.kind, told.version, told.reason, told.state) == ("rolledback", "2", "damaged", loop.state)
+    assert (told.sha256, told.metrics) == (None, {})
+
+
 def test_a_rollback_to_nothing_changes_nothing(loop: Loop, tmp_path: Path) -> None:
     """The version that serves, one that there is not, one that is damaged."""
     again(loop)

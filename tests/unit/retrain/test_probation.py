@@ -21,11 +21,11 @@ from retrain.tables import Table
 from retrain.training import Floats
 from retrain.triggers import labels_needed
 from serving.history import Change
-from streams.errors import Unavailable
+from streams.errors import AccessDenied, Unavailable
 from streams.events import Drift, Mode, ModelEvent, ModelState, rfc3339
 from streams.settings import RetrainSettings
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
-from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features, labelled
+from tests.unit.retrain.rows import PROBLEM, START_MS, DeniedLog, concept, dataset, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
 
 HOUR_MS = 3_600_000
@@ -611,6 +611,46 @@ def test_a_rollback_that_was_not_told_is_told_at_the_next_start(poisoned: tuple[
     assert (told.kind, told.version, told.state) == ("rolledback", "2", loop.state)
     (left,) = loop.retrainer().on_probation()
     assert loop.watch(left).state == "rolled_back"
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{broken"), lambda path: path.unlink()])
+def test_a_damaged_version_is_told_of_at_the_next_start(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """A process that cannot read a version's manifest starts, and tells of the state without its details."""
+    loop, _ = poison(new_loop(tmp_path))
+    loop.administration.rollback("loans")
+    told = loop.announcer.events.pop()
+    damage(tmp_path / "loans" / "2" / "manifest.json")
+    assert republish(loop.repository, loop.announcer, "now") == ["loans"]
+    again = loop.announcer.events[-1]
+    assert (again.kind, again.version, again.uri, again.state) == ("rolledback", "2", told.uri, told.state)
+    assert again.sha256 is None
+
+
+def test_a_version_whose_manifest_breaks_before_the_way_back_is_rolled_back(
+    poisoned: tuple[Loop, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probation ends as what it is, and everybody is told: not released after the state was changed."""
+    loop, run = poisoned
+    loop.serve(200)
+    change = loop.repository.change
+
+    def breaking(model: str, update: Callable[[ModelState], ModelState], why: Change | None = None) -> ModelState:
+        (tmp_path / "loans" / "2" / "manifest.json").write_text("{broken")
+        return change(model, update, why)
+
+    monkeypatch.setattr(loop.repository, "change", breaking)
+    assert loop.watch(run).state == "rolled_back"
+    assert loop.announcer.events[-1].kind == "rolledback"
+    assert loop.announcer.last_states()["loans"] == loop.state
+
+
+def test_denied_access_is_no_verdict_on_a_probation(poisoned: tuple[Loop, Run]) -> None:
+    """A right that was taken away ends the process, which says so; the probation goes on once it is given back."""
+    loop, run = poisoned
+    with pytest.raises(AccessDenied):
+        loop.watch(run, log=DeniedLog())
+    (left,) = loop.retrainer().on_probation()
+    assert loop.watch(left).state == "released"
 
 
 def test_a_promotion_that_a_person_took_back_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from retrain.lifecycle import Run
 from retrain.run import Stage
 from serving.engine import LoadedModel
 from serving.history import Change
-from streams.errors import Unavailable
+from streams.errors import AccessDenied, Unavailable
 from streams.events import Baseline, Drift, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
-from tests.unit.retrain.rows import SECOND_MS, START_MS, concept, features, labelled
+from tests.unit.retrain.rows import SECOND_MS, START_MS, DeniedLog, concept, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
 
 
@@ -545,6 +545,14 @@ def test_a_gone_service_ends_the_process_and_not_the_run(loop: Loop) -> None:
 
     with pytest.raises(Unavailable):
         loop.finish(loop.alerted(), announcer=Gone())
+    (left,) = loop.retrainer().unfinished()
+    assert loop.finish(left).state == "promoted"
+
+
+def test_denied_access_ends_the_process_and_not_the_run(loop: Loop) -> None:
+    """A right that was taken away is no verdict: a person gives it back, and the run goes on."""
+    with pytest.raises(AccessDenied):
+        loop.finish(loop.alerted(), log=DeniedLog())
     (left,) = loop.retrainer().unfinished()
     assert loop.finish(left).state == "promoted"
 
