@@ -1,7 +1,7 @@
 """What a person does to the model repository: registers, freezes, approves, rejects, promotes, rolls back, and more.
 
-Each change is made in the repository first and published then; a crash between the two is made good by the next
-start of `driftline retrain`.
+Each change is made in the repository first and published then; a failure between the two is made good by `driftline
+retrain` within minutes, or by whoever asks for the same again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from retrain.announce import Announcer, described
+from retrain.announce import Announcer, catch_up, described
 from retrain.promotion import Blocked, admitted, barred, dismissed, promoted, returned
 from retrain.registration import card_of, manifest_of
 from retrain.run import Challenger, Stage, challenge
@@ -30,13 +30,15 @@ from streams.settings import RetrainSettings
 class Administration:
     """Changes to models by hand, each on record with who, when and why.
 
-    ``announcer`` None changes without telling anybody (a repository prepared offline). ``by`` is who acts.
+    ``announcer`` None changes without telling anybody (a repository prepared offline). ``by`` is who acts; ``say``
+    gets what they should know beside the result.
     """
 
     repository: Repository
     announcer: Announcer | None
     now_ms: Callable[[], int]
     by: str = "somebody"
+    say: Callable[[str], None] = lambda _: None
 
     def register(
         self,
@@ -154,6 +156,8 @@ class Administration:
 
     def approve(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
         """Promote the challenger; ``version`` guards against approving another than the one that was looked at."""
+        if "challenger" not in self._state(model).aliases:
+            return self._again(model, "approved", _no_challenger(model))
         challenger = self._challenger(model, version)
         return self._promote(model, challenger, "approved", reason, must_be_challenger=True)
 
@@ -162,6 +166,8 @@ class Administration:
 
         A run that waits for it ends, and no other proposes it again.
         """
+        if "challenger" not in self._state(model).aliases:
+            return self._again(model, "rejected", _no_challenger(model))
         challenger = str(self._challenger(model, version))
 
         def update(state: ModelState) -> ModelState:
@@ -189,11 +195,15 @@ class Administration:
         aliases = self._state(model).aliases
         champion, target = aliases.get("champion"), aliases.get("previous") if to is None else str(to)
         if champion is None or target is None:
-            raise WrongSetting(
+            nothing = WrongSetting(
                 f"{model} has no previous version", f"name one: `driftline models rollback {model} --to VERSION`"
             )
+            return self._again(model, "rolledback", nothing)
         if champion == target:
-            raise WrongSetting(f"version {target} of {model} serves already", f"see `driftline models show {model}`")
+            nothing = WrongSetting(
+                f"version {target} of {model} serves already", f"see `driftline models show {model}`"
+            )
+            return self._again(model, None, nothing)
         manifest = self._require_version(model, int(target))
         self.repository.load(model, manifest.version)  # a version that cannot be loaded must not become the champion
         profile = self._profile(manifest)
@@ -210,10 +220,26 @@ class Administration:
         self._tell("rolledback", state, version=champion, detail=f"by hand, to version {target}", reason=reason)
         return state
 
+    def _again(self, model: str, what: str | None, nothing: WrongSetting) -> ModelState:
+        """Answer a request that leaves nothing to do: its publication may have failed the first time.
+
+        Publishes the state if that was so. Raises ``nothing`` if it was not, or if the newest change is not ``what``.
+        """
+        if self.announcer is None:
+            raise nothing
+        published = self.announcer.last_states()
+        if not catch_up(self.repository, self.announcer, model, published, rfc3339(self.now_ms())):
+            raise nothing
+        state, change = self._state(model), self.repository.history(model)[-1].change
+        self.say(f"revision {state.revision} of {model} had not been published: it is now")
+        if what is not None and (change is None or change.what != what):
+            raise nothing
+        return state
+
     def _challenger(self, model: str, version: int | None) -> int:
         challenger = self._state(model).aliases.get("challenger")
         if challenger is None:
-            raise WrongSetting(f"{model} has no challenger", f"see `driftline models show {model}`")
+            raise _no_challenger(model)
         if version is not None and challenger != str(version):
             raise WrongSetting(f"the challenger of {model} is version {challenger}, not {version}", "look again")
         return int(challenger)
@@ -292,3 +318,7 @@ class Administration:
             kind, state=state, version=version, alias=alias, at=at, by=self.by, detail=detail, reason=reason
         )
         self.announcer.publish(described(self.repository, event))
+
+
+def _no_challenger(model: str) -> WrongSetting:
+    return WrongSetting(f"{model} has no challenger", f"see `driftline models show {model}`")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
 
 from serving.repository import CorruptVersion, Repository
 from streams.codec import Undecodable, encode, headers, model_event_decoder
-from streams.errors import MissingInput
+from streams.errors import DriftlineError, MissingInput
 from streams.events import MODEL_EVENT_TYPE, ModelEvent, ModelState
 from streams.kafka import SafeProducer, TopicReader
 from streams.settings import Settings
@@ -36,6 +37,8 @@ class KafkaAnnouncer:
         self._settings = settings.kafka
         self._topic = Topics(settings.kafka.topic_prefix).model_events
         self._producer: SafeProducer | None = None
+        self._reader: TopicReader | None = None
+        self._states: dict[str, ModelState] = {}
 
     def check(self) -> None:
         """Raise :class:`Unavailable` without a broker or the topic: better before a change than after it."""
@@ -53,21 +56,31 @@ class KafkaAnnouncer:
         self._producer.flush()
 
     def last_states(self) -> dict[str, ModelState]:
-        """See :class:`Announcer`."""
+        """See :class:`Announcer`. Reads on from where it read to the last time; for one thread's use."""
+        if self._reader is None:
+            self._states, self._reader = {}, TopicReader(self._settings, self._topic)
+        try:
+            self._read(self._reader)
+        except DriftlineError:  # what it had got before is lost with it
+            self._reader.close()
+            self._reader = None
+            raise
+        return dict(self._states)
+
+    def _read(self, reader: TopicReader) -> None:
         decoder = model_event_decoder()
-        found: dict[str, ModelState] = {}
-        with TopicReader(self._settings, self._topic) as reader:
-            for record in reader.read_to_end():
-                try:
-                    state = decoder.decode_any(record.value, record.headers).state
-                except Undecodable:
-                    continue  # somebody else's record: no state of ours is in it
-                if state.model not in found or state.revision >= found[state.model].revision:
-                    found[state.model] = state
-        return found
+        for record in reader.read_to_end():
+            try:
+                state = decoder.decode_any(record.value, record.headers).state
+            except Undecodable:
+                continue  # somebody else's record: no state of ours is in it
+            if state.model not in self._states or state.revision >= self._states[state.model].revision:
+                self._states[state.model] = state
 
     def close(self) -> None:
         """Leave the broker."""
+        if self._reader is not None:
+            self._reader.close()
         if self._producer is not None:
             self._producer.close()
 
@@ -85,16 +98,55 @@ def republish(repository: Repository, announcer: Announcer, at: str) -> list[str
     A process may have died between the change and its event, and every reader's truth is the topic.
     """
     published = announcer.last_states()
-    told: list[str] = []
-    for model in repository.models():
-        state = repository.state(model)
-        if state is None:
-            continue
-        last = published.get(model)
-        if last is None or last.revision < state.revision:
-            announcer.publish(_catching_up(repository, state, last, at))
-            told.append(model)
-    return told
+    return [model for model in repository.models() if catch_up(repository, announcer, model, published, at)]
+
+
+def catch_up(
+    repository: Repository, announcer: Announcer, model: str, published: Mapping[str, ModelState], at: str
+) -> bool:
+    """Publish the newest state of a model unless it, or a newer one, is ``published`` → whether it was not."""
+    state, last = repository.state(model), published.get(model)
+    if state is None or (last is not None and last.revision >= state.revision):
+        return False
+    announcer.publish(_catching_up(repository, state, last, at))
+    return True
+
+
+class Untold:
+    """Publishes what was changed and not published, by another process too, while this one runs.
+
+    For one thread's use. A change is made before it is published, so a state is left to whoever made it until it is
+    still unpublished at the next look.
+    """
+
+    def __init__(self, repository: Repository, announcer: Announcer) -> None:
+        self._repository = repository
+        self._announcer = announcer
+        self._published: dict[str, ModelState] = {}
+        self._before: dict[str, int] = {}
+        """Model → the revision that was unpublished at the last look."""
+
+    def look(self, at: str) -> list[str]:
+        """Publish what is due → the models' names. The topic is read only if a state may be unpublished.
+
+        Raises what the announcer raises; the next look tries again.
+        """
+        untold = self._untold()
+        if untold:
+            self._published = self._announcer.last_states()
+            untold = self._untold()
+        due = [model for model, revision in untold.items() if self._before.get(model) == revision]
+        self._before = untold
+        return [model for model in due if catch_up(self._repository, self._announcer, model, self._published, at)]
+
+    def _untold(self) -> dict[str, int]:
+        """Model → its revision in the repository, if none as new is known to be published."""
+        found: dict[str, int] = {}
+        for model in self._repository.models():
+            state, last = self._repository.state(model), self._published.get(model)
+            if state is not None and (last is None or last.revision < state.revision):
+                found[model] = state.revision
+        return found
 
 
 def _catching_up(repository: Repository, state: ModelState, last: ModelState | None, at: str) -> ModelEvent:

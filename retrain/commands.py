@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from streams.events import ModelState
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-NoPublish = Annotated[bool, typer.Option("--no-publish", help="Change the repository without telling Kafka.")]
+NoPublish = Annotated[
+    bool,
+    typer.Option(
+        "--no-publish", help="Change the repository only: the next or a running `driftline retrain` tells Kafka."
+    ),
+]
 AllModels = Annotated[bool, typer.Option("--all", help="Every model, also those that come later.")]
 Why = Annotated[str | None, typer.Option("--reason", help="Kept in the audit trail and published.", show_default=False)]
 Version = Annotated[int, typer.Argument(show_default=False)]
@@ -456,7 +461,8 @@ def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administra
         if announcer is not None:
             announcer.check()
         who = f"{getpass.getuser()}@{socket.gethostname()}"
-        yield Administration(Repository(settings.repository), announcer, lambda: time.time_ns() // 1_000_000, who)
+        repository, say = Repository(settings.repository), stderr().print
+        yield Administration(repository, announcer, lambda: time.time_ns() // 1_000_000, who, say)
     finally:
         if announcer is not None:
             announcer.close()

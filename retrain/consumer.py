@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from prometheus_client import start_http_server
 
 from retrain.active import ActiveRuns
-from retrain.announce import KafkaAnnouncer, republish
+from retrain.announce import KafkaAnnouncer, Untold, republish
 from retrain.child import Job, perform_in_child, warm_up
 from retrain.contest import Contest
 from retrain.estimators import find
@@ -42,6 +42,8 @@ from streams.topics import Topics
 POLL_S = 0.2
 LOOK_S = 2.0
 """How often runs that another process left behind are looked for."""
+TELL_S = 60.0
+"""How often states that another process left unpublished are."""
 
 log = structlog.get_logger("retrain")
 
@@ -113,7 +115,8 @@ def _loop(
     labels: LabelCounts,
 ) -> None:
     decoder = alert_decoder()
-    look_at = 0.0
+    look_at, tell_at = 0.0, 0.0
+    untold = Untold(retrainer.repository, retrainer.announcer)
     while not stop.is_set():
         message = alerts.poll(POLL_S)
         if message is not None and _readable(message.error()):
@@ -138,6 +141,18 @@ def _loop(
             active.start(unfinished)
             active.watch(retrainer.on_probation())
             look_at = time.monotonic() + LOOK_S
+        if time.monotonic() >= tell_at:
+            _tell(untold)
+            tell_at = time.monotonic() + TELL_S
+
+
+def _tell(untold: Untold) -> None:
+    """A broker that is away does not end the process for this: what is at work will say so, and the next look tells."""
+    try:
+        for model in untold.look(rfc3339(now_ms())):
+            log.info("state republished", model=model)
+    except Unavailable as error:
+        log.warning("states cannot be published now", reason=str(error))
 
 
 def _readable(error: KafkaError | None) -> bool:

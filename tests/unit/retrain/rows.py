@@ -10,7 +10,7 @@ import numpy as np
 from retrain.dataset import Dataset, Problem
 from retrain.training import Floats
 from serving.manifest import Feature
-from streams.errors import AccessDenied
+from streams.errors import AccessDenied, Unavailable
 from streams.events import FullPrediction, ModelEvent, ModelState
 from streams.records import Labelled, LabelledRow
 
@@ -130,3 +130,16 @@ class MemoryAnnouncer:
     @property
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
+
+
+@dataclass
+class UnreachableAnnouncer:
+    """`model-events` of ``topic`` while its broker is away for whoever publishes."""
+
+    topic: MemoryAnnouncer
+
+    def publish(self, event: ModelEvent) -> None:
+        raise Unavailable("no broker", "")
+
+    def last_states(self) -> dict[str, ModelState]:
+        return self.topic.last_states()
