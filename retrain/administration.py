@@ -13,9 +13,12 @@ from typing import Any
 import msgspec
 
 from retrain.announce import Announcer, catch_up, described
+from retrain.approvals import approval_of, offer_of
+from retrain.lifecycle import Run, move
 from retrain.promotion import Blocked, admitted, barred, dismissed, promoted, returned
 from retrain.registration import card_of, manifest_of
 from retrain.run import Challenger, Stage, challenge
+from retrain.runs import RunStore
 from retrain.tables import Table
 from retrain.training import Refused
 from serving.history import Change
@@ -31,7 +34,7 @@ class Administration:
     """Changes to models by hand, each on record with who, when and why.
 
     ``announcer`` None changes without telling anybody (a repository prepared offline). ``by`` is who acts; ``say``
-    gets what they should know beside the result.
+    gets what they should know beside the result. ``runs`` are those of the loop, None where there is none.
     """
 
     repository: Repository
@@ -39,6 +42,7 @@ class Administration:
     now_ms: Callable[[], int]
     by: str = "somebody"
     say: Callable[[str], None] = lambda _: None
+    runs: RunStore | None = None
 
     def register(
         self,
@@ -154,12 +158,30 @@ class Administration:
         self._tell("registered", state, detail="mode", reason=reason)
         return state
 
-    def approve(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
-        """Promote the challenger; ``version`` guards against approving another than the one that was looked at."""
+    def approve(
+        self, model: str, version: int | None = None, reason: str | None = None, *, force: bool = False
+    ) -> ModelState:
+        """Promote the challenger; ``version`` guards against approving another than the one that was looked at.
+
+        Raises :class:`WrongSetting` unless ``force`` if another version serves than the one that it has beaten.
+        """
         if "challenger" not in self._state(model).aliases:
             return self._again(model, "approved", _no_challenger(model))
         challenger = self._challenger(model, version)
-        return self._promote(model, challenger, "approved", reason, must_be_challenger=True)
+        run = None if self.runs is None else offer_of(self.runs.of(model), challenger)
+        beaten = self.repository.manifest(model, challenger).parent if run is None else run.champion
+
+        def require(state: ModelState) -> None:
+            if state.aliases.get("challenger") != str(challenger):
+                raise Blocked(f"version {challenger} is no longer the challenger")
+            champion = state.aliases.get("champion")
+            if not force and beaten is not None and champion != str(beaten):
+                raise Blocked(
+                    f"it was better than version {beaten}, but version {champion} serves now;"
+                    " --force promotes it all the same"
+                )
+
+        return self._promote(model, challenger, "approved", reason, require, run)
 
     def reject(self, model: str, version: int | None = None, reason: str | None = None) -> ModelState:
         """Send the challenger away; ``version`` guards as for :meth:`approve`.
@@ -185,7 +207,7 @@ class Administration:
     def promote(self, model: str, version: int, reason: str | None = None) -> ModelState:
         """Make any complete version the champion."""
         self._require_version(model, version)
-        return self._promote(model, version, "promoted", reason, must_be_challenger=False)
+        return self._promote(model, version, "promoted", reason)
 
     def rollback(self, model: str, to: int | None = None, reason: str | None = None) -> ModelState:
         """Make the previous version the champion again, or the one that is named. No freeze stops it.
@@ -251,15 +273,21 @@ class Administration:
         return self.repository.manifest(model, version)
 
     def _promote(
-        self, model: str, version: int, what: str, reason: str | None, *, must_be_challenger: bool
+        self,
+        model: str,
+        version: int,
+        what: str,
+        reason: str | None,
+        require: Callable[[ModelState], None] = lambda _: None,
+        run: Run | None = None,
     ) -> ModelState:
+        """``require`` raises :class:`Blocked` on a state that must not be changed; ``run`` is what proposed it."""
         manifest = self.repository.manifest(model, version)
         self.repository.load(model, version)  # a version that cannot be loaded must not become the champion
         profile = self._profile(manifest)
 
         def update(state: ModelState) -> ModelState:
-            if must_be_challenger and state.aliases.get("challenger") != str(version):
-                raise Blocked(f"version {version} is no longer the challenger")
+            require(state)
             changed = promoted(
                 state,
                 str(version),
@@ -275,6 +303,8 @@ class Administration:
             raise WrongSetting(
                 f"version {version} of {model} is not promoted: {error}", f"see `driftline models show {model}`"
             ) from None
+        if self.runs is not None and run is not None and run.state == "recommended":  # one that waits sees it itself
+            self.runs.save(move(run, "promoted", self.now_ms(), **approval_of(run, state)))
         self._tell("promoted", state, version=str(version), alias="champion", detail="by hand", reason=reason)
         return state
 

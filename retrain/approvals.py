@@ -1,4 +1,5 @@
 """Who made a version the champion, when and why: what a manifest, written before anybody could say so, cannot hold.
+And what an approval goes by: a comparison, which ages.
 
 A manifest never changes: model events carry its hash, and a version is known by it. So the approvals are read from the
 states, each of which was written in one piece with the change that led to it and names the manifest's hash.
@@ -6,11 +7,14 @@ states, each of which was written in one piece with the change that led to it an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
+from retrain.lifecycle import Run
 from serving.history import Revision
+from streams.events import ModelState
 
 
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,3 +52,26 @@ def approvals(revisions: Iterable[Revision], version: str) -> list[Approval]:
             )
         before = champion
     return found
+
+
+def offer_of(runs: Sequence[Run], version: int) -> Run | None:
+    """The newest of a model's runs, given oldest first, that proposed ``version``."""
+    return next((run for run in reversed(runs) if run.offered and run.version == version), None)
+
+
+def approval_of(run: Run, state: ModelState) -> dict[str, Any]:
+    """What a run learns when a person has promoted its version, which led to ``state``.
+
+    Its probation compares with what was replaced, and that is another version than was beaten if the person said so.
+    """
+    return {"approved": True, "champion": state.aliases.get("previous", run.champion)}
+
+
+def overdue(run: Run, approval_s: float, now_ms: int) -> str | None:
+    """Why a run that awaits its approval waits no longer; None while it may.
+
+    Other runs of the model wait for it, and the longer it waits the less its comparison says.
+    """
+    if now_ms < run.updated_ms + int(approval_s * 1000):
+        return None
+    return f"nobody approved it within {approval_s:g} s"

@@ -405,11 +405,12 @@ def approve(
     model: ModelName,
     version: Annotated[int | None, typer.Argument(show_default=False)] = None,
     reason: Why = None,
+    force: Annotated[bool, typer.Option("--force", help="Also if it has beaten another version than serves.")] = False,
     no_publish: NoPublish = False,
 ) -> None:
     """Promote the challenger that waits for a person."""
     with _administration(ctx, publish=not no_publish) as administration:
-        _report_champion(administration.approve(model, version, reason))
+        _report_champion(administration.approve(model, version, reason, force=force))
 
 
 def reject(
@@ -453,6 +454,7 @@ def _report_champion(state: ModelState) -> None:
 def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administration]:
     from retrain.administration import Administration
     from retrain.announce import KafkaAnnouncer
+    from retrain.runs import RunStore
     from serving.repository import Repository
 
     settings = session(ctx).settings
@@ -462,7 +464,8 @@ def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administra
             announcer.check()
         who = f"{getpass.getuser()}@{socket.gethostname()}"
         repository, say = Repository(settings.repository), stderr().print
-        yield Administration(repository, announcer, lambda: time.time_ns() // 1_000_000, who, say)
+        runs = RunStore(settings.repository)
+        yield Administration(repository, announcer, lambda: time.time_ns() // 1_000_000, who, say, runs)
     finally:
         if announcer is not None:
             announcer.close()

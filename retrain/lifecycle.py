@@ -37,7 +37,8 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     # Promoted from here by a person who did not wait.
     "shadowing": frozenset({"verifying", "promoted", "rejected"}),
     "awaiting_approval": frozenset({"promoted", "rejected"}),
-    "recommended": frozenset(),
+    # Over unless a person approves it.
+    "recommended": frozenset({"promoted"}),
     "rejected": frozenset(),
     "promoted": frozenset({"watching"}),
     "watching": frozenset({"confirmed", "rolled_back", "released"}),
@@ -77,10 +78,11 @@ class Run(msgspec.Struct, frozen=True):
     A live shadow began at ``shadow_ms``; ``shadowed`` says that its answers were better, and ``shadow_evidence`` what
     the comparison said when it was last persisted, that it is better and that it is worse.
 
-    After the promotion, at ``promoted_ms``: ``shadows`` are the versions that could have served instead, ``probation``
-    what the comparison with them said when it was last persisted, ``back_to`` the version to roll back to once that is
-    decided, and ``worse_since_ms`` since when, in stream time, the promoted one did worse if it had done better before,
-    or has collapsed; ``worse_seen_ms`` is the stream time of the newest row that decided for the way back.
+    After the promotion, at ``promoted_ms``, which a person made if it is ``approved``: ``shadows`` are the versions
+    that could have served instead, ``probation`` what the comparison with them said when it was last persisted,
+    ``back_to`` the version to roll back to once that is decided, and ``worse_since_ms`` since when, in stream time, the
+    promoted one did worse if it had done better before, or has collapsed; ``worse_seen_ms`` is the stream time of the
+    newest row that decided for the way back.
     ``step`` counts what was persisted of the run: of two processes that persist the same step one succeeds.
     """
 
@@ -112,6 +114,7 @@ class Run(msgspec.Struct, frozen=True):
     shadowed: bool = False
     shadow_evidence: dict[str, Any] = {}
     promoted_ms: int | None = None
+    approved: bool = False
     shadows: list[str] = []
     probation: dict[str, Any] = {}
     back_to: str | None = None
@@ -139,8 +142,8 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
-        return not TRANSITIONS[self.state]
+        """Whether nothing more will happen, unless a person approves what was recommended."""
+        return self.state == "recommended" or not TRANSITIONS[self.state]
 
     @property
     def on_probation(self) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from retrain.announce import Announcer
+from retrain.approvals import approval_of, overdue
 from retrain.child import Job
 from retrain.collecting import WAIT_S
 from retrain.contest import Contest
@@ -334,7 +335,7 @@ class _Execution:
             while True:
                 state = self._state()
                 if state.aliases.get("champion") == version:  # a person did not wait
-                    self._move("promoted")
+                    self._move("promoted", **approval_of(self._run, state))
                     return
                 if self._run.reason is not None:  # a process that ended before the rejection was whole
                     raise Refused(self._run.reason)
@@ -376,10 +377,13 @@ class _Execution:
         version = str(self._run.version)
         state = self._state()
         if state.aliases.get("champion") == version:
-            self._move("promoted")
-        else:
-            self._require_challenger(state)
-            self._pause(WAIT_S)
+            self._move("promoted", **approval_of(self._run, state))
+            return
+        self._require_challenger(state)
+        approval_s = self._tools.settings_of(self._run.model).approval_s
+        if (reason := overdue(self._run, approval_s, self._tools.now_ms())) is not None:
+            raise Blocked(reason)
+        self._pause(WAIT_S)
 
     def _require_challenger(self, state: ModelState) -> None:
         self._record.require_champion(state)

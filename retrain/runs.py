@@ -73,7 +73,8 @@ class RunStore:
         return found
 
     def _load(self, model: str, episode: str, step: int) -> Run:
-        if (known := self._ended.get((model, episode))) is not None:
+        known = self._ended.get((model, episode))
+        if known is not None and known.step == step:
             return known
         path = _path(model, episode, step)
         try:
@@ -83,7 +84,7 @@ class RunStore:
         except ValueError as error:
             raise StateMismatch(f"{self._storage.uri(path)} cannot be read: {error}", "restore or remove it") from None
         if run.ended:
-            self._ended[model, episode] = run  # it never changes again: listing stays cheap
+            self._ended[model, episode] = run  # it hardly ever changes again: listing stays cheap
         return run
 
     def forget(self, model: str, keep: int = KEPT) -> None:
@@ -98,8 +99,9 @@ class RunStore:
             self._ended.pop((model, run.episode), None)
 
     def promoted_since(self, model: str, since_ms: int) -> int:
-        """How many runs of a model led to a promotion since then, whatever became of it."""
-        return sum(run.state in PROMOTED and (run.promoted_ms or run.updated_ms) >= since_ms for run in self.of(model))
+        """How many runs of a model made a promotion since then that no person approved, whatever became of it."""
+        made = (run for run in self.of(model) if run.state in PROMOTED and not run.approved)
+        return sum((run.promoted_ms or run.updated_ms) >= since_ms for run in made)
 
 
 def _path(model: str, episode: str, step: int) -> str:

@@ -357,6 +357,7 @@ class RetrainSettings(_Section):
     shadow_significance: float = Field(
         0.05, gt=0, lt=0.5, description="chance that a shadow that is no better is found better"
     )
+    approval_s: float = Field(604_800, gt=0, description="how long a challenger waits for a person, at most")
     max_promotions_per_week: int = Field(50, ge=0, description="automatic promotions of one model, at most")
     seed: int = Field(0, description="of training and of perturbed rows")
     probation_rows: int = Field(2_000, ge=1, description="labelled rows on which a promoted version must do no worse")
@@ -395,6 +396,7 @@ class ModelRetrainSettings(_Section):
     significance: float | None = Field(None, gt=0, lt=0.5)
     minimum_gain: float | None = Field(None, ge=0, lt=1)
     label_errors: float | None = Field(None, gt=0, le=1)
+    approval_s: float | None = Field(None, gt=0)
     max_promotions_per_week: int | None = Field(None, ge=0)
     groups: list[str] | None = None
     group_loss: float | None = Field(None, ge=0)

@@ -92,7 +92,7 @@ class Loop:
 
     @property
     def administration(self) -> Administration:
-        return Administration(self.repository, self.announcer, lambda: self.now_ms)
+        return Administration(self.repository, self.announcer, lambda: self.now_ms, runs=self.runs)
 
     @property
     def state(self) -> ModelState:

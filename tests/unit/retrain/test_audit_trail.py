@@ -13,12 +13,13 @@ from retrain.administration import Administration
 from retrain.approvals import approvals
 from retrain.audit_trail import trail
 from retrain.difference import differences
+from retrain.runs import RunStore
 from retrain.tables import Table
 from serving.history import LOOP
-from streams.errors import DriftlineError, MissingInput, WrongSetting
+from streams.errors import DriftlineError, MissingInput, Unavailable, WrongSetting
 from streams.events import rfc3339
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
-from tests.unit.retrain.rows import PROBLEM, START_MS, concept, dataset, features
+from tests.unit.retrain.rows import PROBLEM, START_MS, UnreachableAnnouncer, concept, dataset, features
 from tests.unit.retrain.test_administration import again, command
 
 
@@ -30,7 +31,7 @@ def loop(tmp_path: Path) -> Loop:
 
 def person(loop: Loop) -> Administration:
     """Somebody with a name."""
-    return Administration(loop.repository, loop.announcer, lambda: loop.now_ms, "ada@desk")
+    return Administration(loop.repository, loop.announcer, lambda: loop.now_ms, "ada@desk", runs=loop.runs)
 
 
 def test_every_act_is_on_record_with_who_when_and_why(loop: Loop) -> None:
@@ -153,6 +154,68 @@ class Waiting(Exception):
 
 def waiting(_: float) -> None:
     raise Waiting
+
+
+def test_a_challenger_is_not_approved_over_a_version_that_it_has_not_beaten(tmp_path: Path) -> None:
+    """Another version serves by now: the comparison says nothing of it, unless the person says so."""
+    loop = recommended(tmp_path)
+    again(loop)
+    loop.administration.promote("loans", 3)
+    before = loop.state
+    with pytest.raises(WrongSetting, match="was better than version 1, but version 3 serves now"):
+        person(loop).approve("loans", 2)
+    assert loop.state == before
+    command(tmp_path, "models", "approve", "loans", "2", "--force", "--no-publish")
+    assert loop.state.aliases == {"champion": "2", "previous": "3"}
+    (run,) = loop.retrainer().on_probation()
+    assert loop.watch_once(run).shadows == ["3"]
+
+
+def test_an_archived_challenger_has_beaten_whom_its_run_was_about(tmp_path: Path) -> None:
+    """Its manifest names whom it beat in its first life, or nobody."""
+    loop = new_loop(tmp_path, "recommend")
+    again(loop)
+    loop.live(changed=True, rows=100)
+    run = loop.finish(loop.alerted())
+    assert (run.state, run.version, loop.repository.manifest("loans", 2).parent) == ("recommended", 2, None)
+    again(loop)
+    loop.administration.promote("loans", 4)  # the run had reserved 3
+    with pytest.raises(WrongSetting, match="was better than version 1, but version 4 serves now"):
+        loop.administration.approve("loans")
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_an_approved_recommendation_is_on_probation(tmp_path: Path, good: bool) -> None:
+    """As one is for which a run waits; in this mode a probation that it fails says what to do and changes nothing."""
+    loop = recommended(tmp_path)
+    reader = RunStore(str(tmp_path))  # another process, which knows the run as ended
+    assert [run.state for run in reader.of("loans")] == ["recommended"]
+    assert loop.retrainer(runs=reader).on_probation() == []
+    person(loop).approve("loans", 2)
+    (run,) = loop.retrainer(runs=reader).on_probation()
+    assert (run.state, run.approved, run.promoted_ms) == ("promoted", True, loop.now_ms)
+    loop.serve(SETTINGS.probation_rows + 100, wrong_labels=good)
+    ended = loop.watch(run)
+    assert (ended.state, ended.shadows) == ("confirmed" if good else "released", ["1"])
+    assert good or "the mode is recommend" in (ended.reason or "")
+    assert loop.state.aliases == {"champion": "2", "previous": "1"}
+
+
+def test_an_approval_of_a_recommendation_that_is_not_told_is_on_probation(tmp_path: Path) -> None:
+    """The version serves from the next minute on, whoever tells it."""
+    loop = recommended(tmp_path)
+    unheard = Administration(loop.repository, UnreachableAnnouncer(loop.announcer), lambda: loop.now_ms, runs=loop.runs)
+    with pytest.raises(Unavailable):
+        unheard.approve("loans")
+    assert [run.version for run in loop.retrainer().on_probation()] == [2]
+
+
+def recommended(folder: Path) -> Loop:
+    """A loop that recommends version 2, which has beaten version 1."""
+    loop = new_loop(folder, "recommend")
+    loop.live(changed=True)
+    assert loop.finish(loop.alerted()).state == "recommended"
+    return loop
 
 
 # Rollback and reject ----------------------------------------------------------------------------------------------

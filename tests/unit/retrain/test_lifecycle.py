@@ -70,6 +70,14 @@ def test_the_ways_through_the_table(path: tuple[RunState, ...]) -> None:
     assert at.ended
 
 
+def test_a_recommended_run_is_over_unless_a_person_approves_it() -> None:
+    """It holds up nothing and is watched by nobody; an approval takes it on to its probation."""
+    made = run("recommended")
+    assert (made.ended, made.at_work, made.on_probation) == (True, False, False)
+    assert move(made, "promoted", 7, approved=True).on_probation
+    assert TRANSITIONS["recommended"] == {"promoted"}
+
+
 def test_every_running_state_can_be_ended() -> None:
     """Whatever goes wrong, a run can end with a reason: rejected before its promotion, released after it."""
     at_work = [state for state in STATES if run(state).at_work]
@@ -124,6 +132,22 @@ def test_promotions_within_a_week_are_counted(store: RunStore) -> None:
     assert store.promoted_since("loans", 15) == 1
     assert store.promoted_since("loans", 5) == 2
     assert store.promoted_since("cards", 5) == 0
+
+
+def test_what_people_approved_is_no_automatic_promotion(store: RunStore) -> None:
+    """The weekly maximum is of what nobody looked at."""
+    for i, approved in enumerate((True, False, True)):
+        store.create(run("watching", episode=f"e{i}", promoted_ms=20, approved=approved))
+    assert store.promoted_since("loans", 15) == 1
+
+
+def test_a_recommended_run_that_another_process_takes_further_is_read_anew(store: RunStore, tmp_path: Path) -> None:
+    """What has ended is remembered, as long as it is the highest step."""
+    store.create(run("recommended"))
+    assert [r.state for r in store.of("loans")] == ["recommended"]
+    RunStore(str(tmp_path)).save(move(run("recommended"), "promoted", 9))
+    assert [r.state for r in store.of("loans")] == ["promoted"]
+    assert store.load("loans", "e1").state == "promoted"
 
 
 def test_a_run_of_a_newer_program_is_not_misread(store: RunStore, tmp_path: Path) -> None:

@@ -232,6 +232,40 @@ def test_approve_waits_for_a_person(tmp_path: Path) -> None:
     assert loop.announcer.kinds == ["registered", "candidate", "promoted"]
 
 
+def test_a_challenger_that_nobody_approves_makes_room(tmp_path: Path) -> None:
+    """Its run ends with the reason, everybody is told, and the run of a newer alert is next."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    run = loop.alerted()
+    newer = loop.alerted(fingerprint="f2")
+    patient = SETTINGS.model_copy(update={"approval_s": 3_600.0})
+    ended = loop.finish(run, settings=patient)
+    assert (ended.state, ended.reason) == ("rejected", "nobody approved it within 3600 s")
+    assert 3_600_000 <= loop.now_ms - START_MS < 3_700_000
+    assert loop.state.aliases == {"champion": "1"}
+    assert (loop.announcer.events[-1].kind, loop.announcer.events[-1].reason) == ("rejected", ended.reason)
+    assert loop.retrainer().unfinished() == [newer]
+
+
+def test_what_a_person_approved_leaves_the_loop_its_week(tmp_path: Path) -> None:
+    """One automatic promotion a week is allowed: the approval before it was none."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, lambda _: approve(loop))
+    assert (run.state, run.approved) == ("promoted", True)
+    loop.administration.set_mode("loans", "auto")
+    loop.live(changed=False, rows=600, seed=11)
+    drift = Drift("adwin", change_at=rfc3339(START_MS + 400_000), version="2")
+    once = SETTINGS.model_copy(update={"max_promotions_per_week": 1})
+    later = loop.finish(loop.alerted(fingerprint="f2", drift=drift), settings=once)
+    assert (later.state, later.approved) == ("promoted", False)
+
+
+def approve(loop: Loop) -> None:
+    """A person approves the challenger."""
+    loop.administration.approve("loans")
+
+
 def freeze(loop: Loop, every: bool, frozen: bool) -> None:
     """One model, or all of them."""
     if every:
