@@ -1,4 +1,8 @@
-"""What happened to a model, in order: every change of its state with who, when and why, and every run of the loop."""
+"""What happened to a model, in order: every change of its state with who, when and why, and the runs of the loop.
+
+The changes are the audit trail: none is ever lost. Of the runs those are forgotten in the end that nobody asked for and
+that came to nothing: they led to no change.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,8 @@ def _of_revision(revision: Revision) -> Entry:
 
 def _of_run(run: Run) -> list[Entry]:
     version = None if run.version is None else str(run.version)
-    begun = Entry(rfc3339(run.triggered_ms), LOOP, f"run {run.episode} triggered", None, run.cause)
+    cause = run.cause if run.why is None else f"{run.cause}: {run.why}"
+    begun = Entry(rfc3339(run.triggered_ms), run.by or LOOP, f"run {run.episode} triggered", None, cause)
     if not run.ended:
         return [begun]
     ended = Entry(rfc3339(run.updated_ms), LOOP, f"run {run.episode} {run.state}", version, run.reason or run.verdict)

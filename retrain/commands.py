@@ -73,7 +73,12 @@ def retrain(
     run(session(ctx).settings, ready_file)
 
 
-def start_run(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
+def start_run(
+    ctx: typer.Context,
+    model: ModelName,
+    reason: Annotated[str | None, typer.Option("--reason", help="Kept with the run.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
     """Ask for a run now. A `driftline retrain` that shares the repository takes it on, within seconds."""
     from retrain.consumer import now_ms
     from retrain.runs import RunStore
@@ -91,6 +96,7 @@ def start_run(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
     found = run_by("command", state, runs.of(model) if state is not None else [], now_ms())
     if isinstance(found, str):
         raise WrongSetting(f"{model} is not retrained: {found}", "`driftline models list` shows what there is")
+    found = msgspec.structs.replace(found, by=_who(), why=reason)
     if not runs.create(found):
         raise WrongSetting(f"another run of {model} was started at the same time", "that one is yours too")
     if json:
@@ -288,7 +294,10 @@ def diff(ctx: typer.Context, model: ModelName, first: Version, second: Version, 
 
 
 def history(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
-    """The audit trail: every change of the model with who, when and why, and every run of the loop."""
+    """The audit trail: every change of the model with who, when and why, and the runs of the loop.
+
+    Of runs that nobody asked for and that came to nothing only the newest are kept.
+    """
     from retrain.audit_trail import trail
     from retrain.runs import RunStore
     from serving.repository import Repository
@@ -462,13 +471,16 @@ def _administration(ctx: typer.Context, *, publish: bool) -> Iterator[Administra
     try:
         if announcer is not None:
             announcer.check()
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
         repository, say = Repository(settings.repository), stderr().print
         runs = RunStore(settings.repository)
-        yield Administration(repository, announcer, lambda: time.time_ns() // 1_000_000, who, say, runs)
+        yield Administration(repository, announcer, lambda: time.time_ns() // 1_000_000, _who(), say, runs)
     finally:
         if announcer is not None:
             announcer.close()
+
+
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _print_json(value: Any) -> None:

@@ -66,7 +66,8 @@ class IllegalMove(Exception):
 class Run(msgspec.Struct, frozen=True):
     """One run. ``episode`` is its identity: the alert's fingerprint and start, or what stands for them otherwise.
 
-    ``kind`` is what started it; ``alertname`` is empty unless that was an alert.
+    ``kind`` is what started it; ``alertname`` is empty unless that was an alert. ``by`` is the person (user@host) who
+    asked for it, and ``why`` their reason; None for what nobody asked for.
     ``champion`` is the version that the alert spoke of; ``version`` the challenger's once it is reserved;
     ``since_ms`` the estimated change point in stream time; ``attempts`` how often training was begun
     without an answer; ``rounds`` how many contests nobody won, ``trainings`` in how many of them something was trained,
@@ -122,6 +123,8 @@ class Run(msgspec.Struct, frozen=True):
     worse_seen_ms: int | None = None
     step: int = 0
     kind: TriggerKind = "alert"
+    by: str | None = None
+    why: str | None = None
     format: int = FORMAT
 
     @property

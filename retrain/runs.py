@@ -90,9 +90,10 @@ class RunStore:
     def forget(self, model: str, keep: int = KEPT) -> None:
         """Remove the oldest runs that nobody asked for and that came to nothing, all but the newest ``keep`` of them.
 
-        They come by the minute, and every look at a model reads its runs.
+        They come by the minute, and every look at a model reads its runs. One that had a winner stays: its challenger
+        may be in the audit trail, which only the run explains.
         """
-        idle = [run for run in self.of(model) if run.idle]
+        idle = [run for run in self.of(model) if run.idle and not run.better]
         for run in idle[: max(0, len(idle) - keep)]:
             for step in range(run.step + 1):  # the last one last: until then it is still the same run
                 self._storage.remove(_path(model, run.episode, step))

@@ -13,6 +13,7 @@ from retrain.administration import Administration
 from retrain.approvals import approvals
 from retrain.audit_trail import trail
 from retrain.difference import differences
+from retrain.lifecycle import move
 from retrain.runs import RunStore
 from retrain.tables import Table
 from serving.history import LOOP
@@ -322,6 +323,29 @@ def test_the_commands_write_and_read_the_trail(loop: Loop, tmp_path: Path) -> No
     assert {"name": "version", "first": 1, "second": 2} in found
     assert "rolledback" in command(tmp_path, "models", "history", "loans")
     assert "trained_from" in command(tmp_path, "models", "diff", "loans", "1", "2")
+
+
+def test_who_asked_for_a_run_and_why_is_on_record(loop: Loop, tmp_path: Path) -> None:
+    """As for every other command; what began by itself is the loop's."""
+    loop.alerted()
+    (by_itself,) = loop.runs.of("loans")
+    loop.runs.save(move(by_itself, "rejected", loop.now_ms, reason="no rows"))
+    command(tmp_path, "retrain", "run", "loans", "--reason", "new price list")
+    begun = [e for e in json.loads(command(tmp_path, "models", "history", "loans", "--json")) if "trigg" in e["what"]]
+    assert [e["reason"] for e in begun] == ["ConceptDriftDetected", "a command: new price list"]
+    assert begun[0]["by"] == LOOP
+    assert begun[1]["by"].startswith(f"{getpass.getuser()}@")
+
+
+def test_a_run_of_an_older_release_does_not_know_who_asked(loop: Loop, tmp_path: Path) -> None:
+    """It is read, and is the loop's."""
+    command(tmp_path, "retrain", "run", "loans")
+    (path,) = (tmp_path / "loans" / "runs").iterdir()
+    older = json.loads(path.read_bytes())
+    del older["by"], older["why"], older["approved"]
+    path.write_text(json.dumps(older))
+    entry = trail([], RunStore(str(tmp_path)).of("loans"))[0]
+    assert (entry.by, entry.reason) == (LOOP, "a command")
 
 
 def test_show_says_how_a_probation_stands(loop: Loop, tmp_path: Path) -> None:

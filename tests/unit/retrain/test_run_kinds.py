@@ -309,7 +309,10 @@ def test_looks_in_vain_make_the_next_one_stricter_and_not_what_somebody_asks_for
 
 
 def test_runs_that_came_to_nothing_are_forgotten_in_the_end(tmp_path: Path) -> None:
-    """Those that nobody asked for, the oldest first; a rejected alert, a promotion and what is at work stay."""
+    """Those that nobody asked for, the oldest first; a rejected alert, a promotion and what is at work stay.
+
+    So does one that won and was rejected: its challenger is in the audit trail, and only the run tells all of it.
+    """
     loop = new_loop(tmp_path)
     first = loop.retrainer().start("loans", "labels")
     assert first is not None
@@ -320,12 +323,14 @@ def test_runs_that_came_to_nothing_are_forgotten_in_the_end(tmp_path: Path) -> N
         {"state": "confirmed"},
         {"state": "collecting"},
         {"state": "rejected"},
+        {"state": "rejected", "better": True, "offered": True},
+        {"state": "rejected"},
     ]
     for at, changed in enumerate(known, 1):
         loop.runs.create(msgspec.structs.replace(first, episode=f"e{at}", triggered_ms=START_MS + at, **changed))
     loop.runs.save(msgspec.structs.replace(first, state="rejected", step=1))
     loop.runs.forget("loans", keep=2)
-    assert [run.episode for run in loop.runs.of("loans")] == ["e2", "e3", "e4", "e5", "e6"]
+    assert [run.episode for run in loop.runs.of("loans")] == ["e3", "e4", "e5", "e6", "e7", "e8"]
 
 
 def test_a_champion_whose_manifest_is_damaged_holds_up_no_other_model(tmp_path: Path) -> None:
