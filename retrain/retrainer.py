@@ -379,10 +379,10 @@ class _Execution:
         if state.aliases.get("champion") == version:
             self._move("promoted", **approval_of(self._run, state))
             return
-        self._require_challenger(state)
         approval_s = self._tools.settings_of(self._run.model).approval_s
         if (reason := overdue(self._run, approval_s, self._tools.now_ms())) is not None:
             raise Blocked(reason)
+        self._require_challenger(state)
         self._pause(WAIT_S)
 
     def _require_challenger(self, state: ModelState) -> None:

@@ -247,6 +247,29 @@ def test_a_challenger_that_nobody_approves_makes_room(tmp_path: Path) -> None:
     assert loop.retrainer().unfinished() == [newer]
 
 
+def test_a_run_that_dies_while_it_makes_room_ends_with_the_same_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its challenger is gone already: the next process does not blame a person for that."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    run, save = loop.alerted(), loop.runs.save
+    patient = SETTINGS.model_copy(update={"approval_s": 60.0})
+
+    def dying(run: Run) -> None:
+        if run.state == "rejected":
+            raise Crash
+        save(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.runs, "save", dying)
+        with pytest.raises(Crash):
+            loop.finish(run, settings=patient)
+    assert loop.state.aliases == {"champion": "1"}
+    (left,) = loop.retrainer().unfinished()
+    assert loop.finish(left, settings=patient).reason == "nobody approved it within 60 s"
+
+
 def test_what_a_person_approved_leaves_the_loop_its_week(tmp_path: Path) -> None:
     """One automatic promotion a week is allowed: the approval before it was none."""
     loop = new_loop(tmp_path, "approve")
