@@ -207,6 +207,11 @@ class Administration:
     def promote(self, model: str, version: int, reason: str | None = None) -> ModelState:
         """Make any complete version the champion."""
         self._require_version(model, version)
+        if self._state(model).aliases.get("champion") == str(version):
+            nothing = WrongSetting(
+                f"version {version} of {model} serves already", f"see `driftline models show {model}`"
+            )
+            return self._again(model, None, nothing)
         return self._promote(model, version, "promoted", reason)
 
     def rollback(self, model: str, to: int | None = None, reason: str | None = None) -> ModelState:

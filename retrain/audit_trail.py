@@ -49,7 +49,7 @@ def _of_revision(revision: Revision) -> Entry:
 
 
 def _of_run(run: Run) -> list[Entry]:
-    version = None if run.version is None else str(run.version)
+    version = str(run.version) if run.better else None  # else a number that the next run gets
     cause = run.cause if run.why is None else f"{run.cause}: {run.why}"
     begun = Entry(rfc3339(run.triggered_ms), run.by or LOOP, f"run {run.episode} triggered", None, cause)
     if not run.ended:

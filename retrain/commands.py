@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -12,16 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import typer
+from rich.table import Column as RichColumn
 from rich.table import Table as RichTable
 
 from retrain.training import BuiltIn, Refused, TrainedTask
 from streams.cli import session, stderr, stdout
+from streams.configuration import masked
 from streams.errors import MissingInput, WrongSetting
 from streams.events import Mode
 
 if TYPE_CHECKING:
     from retrain.administration import Administration
     from retrain.lifecycle import Run
+    from serving.manifest import Manifest
     from serving.repository import Repository
     from streams.events import ModelState
 
@@ -87,13 +91,15 @@ def start_run(
 
     settings = session(ctx).settings
     state, runs = Repository(settings.repository).state(model), RunStore(settings.repository)
-    under_way = next((run for run in runs.of(model) if run.at_work), None) if state is not None else None
-    if under_way is not None:
+    if state is None:
+        raise _unknown(model)
+    under_way = next((run for run in runs.of(model) if run.at_work), None)
+    if under_way is not None and (under_way.state != "triggered" or under_way.kind == "command"):
         raise WrongSetting(
             f"a run of {model} is under way ({under_way.episode}: {under_way.state})",
             f"`driftline models show {model}` tells how it goes on",
         )
-    found = run_by("command", state, runs.of(model) if state is not None else [], now_ms())
+    found = run_by("command", state, runs.of(model), now_ms())
     if isinstance(found, str):
         raise WrongSetting(f"{model} is not retrained: {found}", "`driftline models list` shows what there is")
     found = msgspec.structs.replace(found, by=_who(), why=reason)
@@ -102,8 +108,9 @@ def start_run(
     if json:
         _print_json(found)
         return
+    first = "" if under_way is None else f", behind the run {under_way.episode}, which need not wait any longer"
     stderr().print(
-        f"run {found.episode} of {model} is recorded; `driftline models show {model}` tells what comes of it"
+        f"run {found.episode} of {model} is recorded{first}; `driftline models show {model}` tells what comes of it"
     )
 
 
@@ -130,7 +137,10 @@ def train(
     if estimator is not None:
         settings = settings.model_copy(update={"estimator": estimator})
     console = stderr()
+    declared = session(ctx).settings.models.get(model)
     with console.status(f"reading {file}") as status, _administration(ctx, publish=not no_publish) as administration:
+        if mode is None and declared is not None and administration.repository.state(model) is None:
+            mode = declared.mode
         found = table(read(file, rows), model, label=label, task=task, positive=positive)
         manifest, state = administration.register(
             found,
@@ -167,8 +177,11 @@ def list_models(ctx: typer.Context, json: Json = False) -> None:
         listed = [{"model": m, "versions": versions, "state": state} for m, state, versions in states]
         _print_json({"all_frozen": frozen, "models": listed})
         return
+    if frozen:
+        stderr().print("the promotions of all models are stopped: `driftline models unfreeze --all` allows them again")
     if not states:
-        stderr().print("no models yet: `driftline train FILE --model NAME` makes one")
+        where = masked(session(ctx).settings.repository)
+        stderr().print(f"no models yet in {where}: `driftline train FILE --model NAME` makes one")
         return
     grid = RichTable("model", "task", "champion", "challenger", "previous", "versions", "mode", "frozen")
     for model, state, versions in states:
@@ -198,7 +211,7 @@ def show(
     repository = Repository(settings.repository)
     state = repository.state(model)
     if state is None:
-        raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+        raise _unknown(model)
     if version is not None:
         _show_version(repository, model, version, json)
         return
@@ -218,13 +231,13 @@ def show(
     names: dict[str, str] = {}
     for alias, of in state.aliases.items():  # a shadow is the challenger too
         names[of] = f"{names[of]}, {alias}" if of in names else alias
-    grid = RichTable("version", "alias", "made", "metric", "± s.e.", "why")
+    grid = RichTable("version", "alias", RichColumn("made", no_wrap=True), "metric", "± s.e.", "why")
     for v in versions:
         b = v.baseline
         grid.add_row(
             str(v.version),
-            names.get(str(v.version), "–"),
-            v.created_at,
+            names.get(str(v.version), "taken back" if str(v.version) in state.barred else "–"),
+            _seconds(v.created_at),
             f"{b.metric} {b.value:.4f}" if b else "–",
             f"{b.standard_error:.4f}" if b else "–",
             v.trigger.get("alertname") or v.trigger.get("kind", "by hand"),
@@ -237,9 +250,7 @@ def show(
 def _show_version(repository: Repository, model: str, version: int, json: bool) -> None:
     from retrain.approvals import approvals
 
-    if version not in repository.versions(model):
-        raise MissingInput(f"{model} has no version {version}", f"see `driftline models show {model}`")
-    manifest = repository.manifest(model, version)
+    manifest = _manifest(repository, model, version)
     found = approvals(repository.history(model), str(version))
     if json:
         _print_json({"manifest": manifest, "approvals": found})
@@ -283,9 +294,12 @@ def diff(ctx: typer.Context, model: ModelName, first: Version, second: Version, 
     from serving.repository import Repository
 
     repository = Repository(session(ctx).settings.repository)
-    found = differences(repository.manifest(model, first), repository.manifest(model, second))
+    found = differences(_manifest(repository, model, first), _manifest(repository, model, second))
     if json:
         _print_json(found)
+        return
+    if not found:
+        stdout().print(f"versions {first} and {second} of {model} do not differ")
         return
     grid = RichTable("what", f"version {first}", f"version {second}")
     for line in found:
@@ -305,17 +319,17 @@ def history(ctx: typer.Context, model: ModelName, json: Json = False) -> None:
     settings = session(ctx).settings
     revisions = Repository(settings.repository).history(model)
     if not revisions:
-        raise MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+        raise _unknown(model)
     entries = trail(revisions, RunStore(settings.repository).of(model))
     if json:
         _print_json(entries)
         return
-    grid = RichTable("when", "who", "what", "version", "champion", "why")
     for entry in entries:
-        grid.add_row(
-            entry.at or "–", entry.by, entry.what, entry.version or "–", entry.champion or "–", entry.reason or ""
-        )
-    stdout().print(grid)
+        of = "" if entry.version is None else f" version {entry.version}"
+        serves = "" if entry.champion is None else f" (version {entry.champion} serves)"
+        why = "" if entry.reason is None else f": {entry.reason}"
+        line = f"{_seconds(entry.at) or 'at an unknown time'}  {entry.by}  {entry.what}{of}{serves}{why}"
+        stdout().print(line, markup=False, soft_wrap=True)
 
 
 def reproduce(
@@ -333,7 +347,7 @@ def reproduce(
     from serving.repository import Repository
 
     settings = session(ctx).settings
-    manifest = Repository(settings.repository).manifest(model, version)
+    manifest = _manifest(Repository(settings.repository), model, version)
     with stderr().status(f"training version {version} of {model} again"):
         try:
             if file is None:
@@ -431,7 +445,10 @@ def reject(
 ) -> None:
     """Send the challenger away; a run that waits for an approval ends."""
     with _administration(ctx, publish=not no_publish) as administration:
-        _report_champion(administration.reject(model, version, reason))
+        before = administration.repository.state(model)
+        state = administration.reject(model, version, reason)
+    rejected = before.aliases.get("challenger") if before is not None else None
+    stderr().print(f"{model}: version {rejected or '–'} is rejected, version {state.aliases['champion']} serves")
 
 
 def promote(
@@ -452,6 +469,24 @@ def rollback(
     """Make the previous version the champion again; a freeze does not stop it."""
     with _administration(ctx, publish=not no_publish) as administration:
         _report_champion(administration.rollback(model, to, reason))
+
+
+def _seconds(at: str) -> str:
+    """A time in RFC 3339 without its fraction, which nobody reads."""
+    return re.sub(r"\.\d+", "", at)
+
+
+def _unknown(model: str) -> MissingInput:
+    return MissingInput(f"there is no model {model}", "`driftline models list` shows what there is")
+
+
+def _manifest(repository: Repository, model: str, version: int) -> Manifest:
+    """Raises :class:`MissingInput` for a model or a version that does not exist."""
+    if version not in repository.versions(model):
+        if model not in repository.models():
+            raise _unknown(model)
+        raise MissingInput(f"{model} has no version {version}", f"see `driftline models show {model}`")
+    return repository.manifest(model, version)
 
 
 def _report_champion(state: ModelState) -> None:

@@ -181,6 +181,12 @@ def promotions(runs: Iterable[Run]) -> dict[str, Run]:
     return {str(run.version): run for run in ordered if run.promoted_ms is not None}
 
 
+def changed_since(run: Run, runs: Iterable[Run]) -> bool:
+    """Whether an alert's run waits for this one that knows of a change behind all of its rows."""
+    others = (r for r in runs if r.at_work and r.kind == "alert" and r.episode != run.episode)
+    return any((other.since_ms or 0) > run.seen_ms for other in others)
+
+
 def unbeaten_since_ms(runs: Iterable[Run], since_ms: int) -> int:
     """Since when (epoch ms) every run that ended was idle.
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from detectors.paired_bets import PairedBets, PairedPlan
 from retrain.champion import problem_of
 from retrain.dataset import PredictionScan, Problem, Reference
+from retrain.lifecycle import changed_since
 from retrain.record import RunRecord
 from retrain.run import absolute_errors, metric_of
 from retrain.shadow import Batch, ShadowRows, bet_scale, worth_keeping
@@ -127,13 +128,8 @@ class LiveShadow:
                 f"not better in shadow within {settings.shadow_s:g} s: {self._describe()}"
                 f"{'' if self._compared else none}"
             )
-        if self._newer_change():
+        if changed_since(run, self._tools.runs.of(run.model)):
             self._refuse(f"the world changed again behind its rows, which another run is about: {self._describe()}")
-
-    def _newer_change(self) -> bool:
-        run = self._record.run
-        others = (r for r in self._tools.runs.of(run.model) if r.at_work and r.kind == "alert")
-        return any((other.since_ms or 0) > run.seen_ms for other in others if other.episode != run.episode)
 
     def _refuse(self, reason: str) -> None:
         self._record.keep(shadow_evidence=self.findings, reason=reason)

@@ -19,7 +19,7 @@ from retrain.child import Job
 from retrain.collecting import WAIT_S
 from retrain.contest import Contest
 from retrain.labels import LabelCounts
-from retrain.lifecycle import UNASKED, Run, RunState, TriggerKind
+from retrain.lifecycle import UNASKED, Run, RunState, TriggerKind, changed_since
 from retrain.live_shadow import LiveShadow
 from retrain.log import Log
 from retrain.promotion import (
@@ -259,13 +259,14 @@ class _Execution:
         self._move("collecting", begun_ms=self._tools.now_ms())
 
     def _wait_while(self, obstacle: Callable[[], str | None]) -> None:
-        """Wait until there is no reason to any more."""
-        told = ""
+        """Wait until there is no reason to any more; whoever looks at the run is told."""
         while (reason := obstacle()) is not None:
-            if reason != told:
+            if reason != self._run.reason:
                 self._log.info("run waits", reason=reason)
-                told = reason
+                self._keep(reason=reason)
             self._pause(WAIT_S)
+        if self._run.reason is not None:
+            self._keep(reason=None)
 
     def _held(self) -> str | None:
         """Why the run must not begin now; None if it may."""
@@ -276,7 +277,7 @@ class _Execution:
 
     def _cooldown(self) -> str | None:
         """Why what comes of the run must not be promoted after a rollback; None if it may, or if a person asked."""
-        return None if self._run.kind == "command" else self._tools.cooldown(self._run.model)
+        return None if self._asked() else self._tools.cooldown(self._run.model)
 
     def _quiet(self) -> str | None:
         """Why the loop must not act at this hour; None if it may, or if a person has asked for a run."""
@@ -284,8 +285,11 @@ class _Execution:
         hours = tools.settings_of(run.model).quiet_hours
         if not quiet(hours, tools.now_ms()):
             return None
-        asked = any(each.kind == "command" and each.at_work for each in tools.runs.of(run.model))
-        return None if asked else f"quiet hours, {hours}"
+        return None if self._asked() else f"quiet hours, {hours}"
+
+    def _asked(self) -> bool:
+        """Whether a person wants a run of the model now: this one, or one that waits behind it."""
+        return any(each.kind == "command" and each.at_work for each in self._tools.runs.of(self._run.model))
 
     def _again(self) -> None:
         self._move("collecting")
@@ -373,7 +377,10 @@ class _Execution:
         self._move("promoted")
 
     def _await_approval(self) -> None:
-        """A person's `driftline models approve` promotes it; this step only sees what became of it."""
+        """A person's `driftline models approve` promotes it; this step only sees what became of it.
+
+        It waits no longer in another mode, or when it is about a concept that has changed since.
+        """
         version = str(self._run.version)
         state = self._state()
         if state.aliases.get("champion") == version:
@@ -383,7 +390,14 @@ class _Execution:
         if (reason := overdue(self._run, approval_s, self._tools.now_ms())) is not None:
             raise Blocked(reason)
         self._require_challenger(state)
-        self._pause(WAIT_S)
+        if changed_since(self._run, self._tools.runs.of(self._run.model)):
+            raise Blocked("nobody approved it, and the world changed again behind its rows: another run is about that")
+        if state.mode == "auto":
+            self._promote(version)
+        elif state.mode == "approve":
+            self._pause(WAIT_S)
+        else:
+            raise Blocked(f"nobody approved it, and the mode is {state.mode}")
 
     def _require_challenger(self, state: ModelState) -> None:
         self._record.require_champion(state)

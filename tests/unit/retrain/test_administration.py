@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from serving.manifest import Feature
 from serving.repository import Repository
 from streams.cli import Session
 from streams.errors import DriftlineError, MissingInput, WrongSetting
-from streams.settings import Settings
+from streams.settings import ModelSettings, Settings
 from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
 from tests.unit.retrain.rows import PROBLEM, MemoryAnnouncer, concept, dataset, features
 
@@ -133,14 +134,14 @@ def test_other_tasks_register_too(tmp_path: Path, task: str) -> None:
     assert bool(manifest.profile.predicted) == (task == "multiclass")
 
 
-def commands(folder: Path) -> typer.Typer:
+def commands(folder: Path, **settings_of: Any) -> typer.Typer:
     """The package's commands on a repository."""
     app = typer.Typer()
     mount(app)
 
     @app.callback()
     def settings(ctx: typer.Context) -> None:
-        ctx.obj = Session.of(Settings(repository=str(folder)), {}, arguments=())
+        ctx.obj = Session.of(Settings(repository=str(folder), **settings_of), {}, arguments=())
 
     return app
 
@@ -150,6 +151,50 @@ def command(folder: Path, *arguments: str, exit_code: int = 0) -> str:
     done = CliRunner().invoke(commands(folder), list(arguments), catch_exceptions=False)
     assert done.exit_code == exit_code, done.output
     return done.stdout
+
+
+def test_a_model_begins_with_the_mode_that_is_declared(csv: Path, tmp_path: Path) -> None:
+    """A command that says another comes first, and so does what a person set since."""
+    declared = {name: ModelSettings(mode="observe") for name in ("loans", "cards")}
+    app = commands(tmp_path / "models", models=declared)
+
+    def mode_of(model: str, *arguments: str) -> str:
+        args = ["train", str(csv), "--model", model, "--no-publish", "--json", *arguments]
+        done = CliRunner().invoke(app, args, catch_exceptions=False)
+        return str(json.loads(done.stdout)["state"].get("mode", "auto"))
+
+    assert mode_of("loans") == "observe"
+    assert mode_of("cards", "--mode", "approve") == "approve"
+    assert mode_of("cards") == "approve"
+    assert mode_of("others") == "auto"
+
+
+def test_commands_name_what_is_not_there(loop: Loop, tmp_path: Path) -> None:
+    for arguments in (["diff", "loans", "1", "9"], ["reproduce", "loans", "9"], ["show", "loans", "9"]):
+        with pytest.raises(DriftlineError, match="loans has no version 9"):
+            command(tmp_path, "models", *arguments)
+    assert "do not differ" in command(tmp_path, "models", "diff", "loans", "1", "1")
+    with pytest.raises(DriftlineError, match="version 1 of loans serves already"):
+        loop.administration.promote("loans", 1)
+    assert len(loop.repository.history("loans")) == 1
+
+
+def test_a_freeze_of_all_is_told_without_a_model(tmp_path: Path) -> None:
+    Repository(str(tmp_path)).freeze_all(True)
+    done = CliRunner().invoke(commands(tmp_path), ["models", "list"], catch_exceptions=False)
+    assert "the promotions of all models are stopped" in done.stderr
+    assert f"no models yet in {tmp_path}" in done.stderr.replace("\n", "")
+
+
+def test_a_person_s_run_may_queue_behind_one_that_waits(tmp_path: Path) -> None:
+    """Not behind one that is at work, and not twice."""
+    loop = new_loop(tmp_path)
+    run = loop.alerted()
+    command(tmp_path, "retrain", "run", "loans")
+    assert [each.kind for each in loop.runs.of("loans")] == ["alert", "command"]
+    loop.retrainer().record(run, lambda: None).move("collecting")
+    with pytest.raises(DriftlineError, match=r"under way .*collecting"):
+        command(tmp_path, "retrain", "run", "loans")
 
 
 @pytest.fixture
@@ -191,6 +236,9 @@ def test_the_commands_from_a_file_to_a_promotion(csv: Path, tmp_path: Path) -> N
         (["models", "freeze", "--no-publish"], "name one model, or --all"),
         (["models", "freeze", "cards", "--all", "--no-publish"], "name one model, or --all"),
         (["models", "mode", "cards", "auto", "--no-publish"], "no model cards"),
+        (["models", "diff", "cards", "1", "2"], "no model cards"),
+        (["models", "reproduce", "cards", "1"], "no model cards"),
+        (["retrain", "run", "cards"], "no model cards"),
         (["train", "none.csv", "--model", "m", "--no-publish"], "does not exist"),
     ],
 )

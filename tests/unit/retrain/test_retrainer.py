@@ -16,7 +16,7 @@ from retrain.run import Stage
 from serving.engine import LoadedModel
 from serving.history import Change
 from streams.errors import AccessDenied, Unavailable
-from streams.events import Baseline, Drift, ModelEvent, ModelState, rfc3339
+from streams.events import Baseline, Drift, Mode, ModelEvent, ModelState, rfc3339
 from tests.unit.retrain.loop import SETTINGS, Crash, Loop, alert, new_loop
 from tests.unit.retrain.rows import SECOND_MS, START_MS, DeniedLog, concept, features, labelled
 from tests.unit.retrain.test_lifecycle import run as a_run
@@ -282,6 +282,37 @@ def test_what_a_person_approved_leaves_the_loop_its_week(tmp_path: Path) -> None
     once = SETTINGS.model_copy(update={"max_promotions_per_week": 1})
     later = loop.finish(loop.alerted(fingerprint="f2", drift=drift), settings=once)
     assert (later.state, later.approved) == ("promoted", False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ends"), [("auto", "promoted"), ("recommend", "nobody approved it, and the mode is recommend")]
+)
+def test_a_run_that_waits_for_a_person_goes_by_the_mode_of_the_hour(tmp_path: Path, mode: Mode, ends: str) -> None:
+    """Who sets mode auto need not approve, too; in a mode without approvals it makes room."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+
+    def set_mode(seconds: float) -> None:
+        loop.administration.set_mode("loans", mode)
+
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, set_mode)
+    assert ends in (run.state, run.reason)
+
+
+def test_a_newer_change_is_not_kept_waiting_for_an_approval(tmp_path: Path) -> None:
+    """An alert names a change behind the challenger's rows: nobody needs it any more."""
+    loop = new_loop(tmp_path, "approve")
+    loop.live(changed=True)
+    newer: list[Run] = []
+
+    def alerted(seconds: float) -> None:
+        drift = Drift("adwin", change_at=rfc3339(START_MS + 500_000), version="1")
+        newer.append(loop.alerted(fingerprint="f2", drift=drift))
+
+    run = loop.retrainer().execute(loop.alerted(), lambda: None, alerted)
+    assert run.state == "rejected"
+    assert "the world changed again" in (run.reason or "")
+    assert loop.retrainer().unfinished() == newer
 
 
 def approve(loop: Loop) -> None:
