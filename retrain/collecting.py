@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
+from retrain.champion import fresh_ms
 from retrain.dataset import Dataset, Problem, References, gather
 from retrain.log import LabelledFeed, Log
 from retrain.training import Refused
+from serving.manifest import Manifest
 
 WAIT_S = 0.5
 HOUR_MS = 3_600_000
 LOOKBACKS_MS = (HOUR_MS // 4, 2 * HOUR_MS, 16 * HOUR_MS, 120 * HOUR_MS, None)
 """How far before the new rows older ones are looked for, step by step: nobody knows how many labels an hour has."""
+AHEAD_MS = 24 * HOUR_MS
+"""By so much at most the clock of a host that makes versions is ahead of the log's: a wrong time zone."""
+
+
+def made_ms(log: Log, manifest: Manifest, check: Callable[[], None]) -> int:
+    """As :func:`retrain.champion.fresh_ms`; but of a version that was made of a file, if nothing was complete in the
+    log since then, the time of the first labelled row that it predicted itself: its host's clock is ahead.
+    """
+    at_ms = fresh_ms(manifest)
+    if manifest.trained_from.get("to_ms"):
+        return at_ms  # the log's own time
+    with closing(_complete_ms(log, manifest.model, None, at_ms, check)) as found:
+        if any((complete_ms >= at_ms).any() for complete_ms in found):
+            return at_ms
+    with closing(_complete_ms(log, manifest.model, str(manifest.version), at_ms - AHEAD_MS, check)) as found:
+        own = [complete_ms[complete_ms >= at_ms - AHEAD_MS] for complete_ms in found]
+    return int(np.concatenate([[at_ms], *own]).min())
+
+
+def _complete_ms(
+    log: Log, model: str, version: str | None, since_ms: int, check: Callable[[], None]
+) -> Generator[npt.NDArray[np.int64], None, None]:
+    """Record by record, when pairs were complete; only those that one version predicted, if it is named."""
+    feed = log.labelled(since_ms)
+    try:
+        while (records := feed.poll()) or not feed.at_end():
+            check()
+            for record in records:
+                times = [np.frombuffer(each, dtype="<i8") for each in (record.prediction_ms, record.outcome_ms)]
+                models, versions = np.asarray(record.models), np.asarray(record.versions)
+                own = models[np.frombuffer(record.model, dtype="<u2")] == model
+                if version is not None:
+                    own &= versions[np.frombuffer(record.version, dtype="<u2")] == version
+                yield np.maximum(*times)[own]
+    finally:
+        feed.close()
 
 
 @dataclass(frozen=True, slots=True)

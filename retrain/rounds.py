@@ -11,7 +11,7 @@ import structlog
 from retrain.champion import problem_of
 from retrain.child import ChildFailed, Job, Kept
 from retrain.collapse import QUICK_ROWS, is_stopgap
-from retrain.collecting import Collector
+from retrain.collecting import Collector, made_ms
 from retrain.dataset import Dataset, Problem
 from retrain.lifecycle import UNASKED
 from retrain.promotion import rigour, weariness
@@ -51,7 +51,7 @@ class Round:
         champion = self._kept(int(run.champion))
         problem = problem_of(champion.manifest)
         archive, left_out = self._archive(problem)
-        fresh_ms = max(run.since_ms or 0, champion.fresh_ms)
+        fresh_ms = max(run.since_ms or 0, made_ms(tools.log, champion.manifest, self._check))
         needed = rows_needed(tools.runs.of(run.model), run.champion, settings)
         dataset = self._collect(problem, fresh_ms, needed, archived=bool(archive))
         self._record.require_champion(self._record.state())
