@@ -34,7 +34,12 @@ def problem_of(manifest: Manifest) -> Problem:
     if manifest.task == "classification":
         raise Refused("the task is not declared: say binary, multiclass or regression in the manifest")
     return Problem(
-        manifest.model, manifest.task, tuple(manifest.signature.features), tuple(manifest.classes), manifest.positive
+        manifest.model,
+        manifest.task,
+        tuple(manifest.signature.features),
+        tuple(manifest.classes),
+        manifest.positive,
+        manifest.signature.accepts_missing,
     )
 
 

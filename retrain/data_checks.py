@@ -178,7 +178,8 @@ def _feature(column: Floats, name: str, known: FeatureProfile | None, policy: Da
     absent = float(np.mean(np.isnan(column)))
     before = known.missing / known.count if known is not None and known.count else 0.0
     if absent > before + policy.missing:
-        return [f"feature {name} is missing in {absent:.0%} of the rows, in the reference in {before:.0%}"]
+        unknown = " or of an unknown category" if known is not None and known.kind == "categorical" else ""
+        return [f"feature {name} is missing{unknown} in {absent:.0%} of the rows, in the reference in {before:.0%}"]
     if known is None or known.kind != "numeric" or len(known.quantiles) < 2:
         return []
     low, high = known.quantiles[0], known.quantiles[-1]

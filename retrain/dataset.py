@@ -115,7 +115,10 @@ class PredictionScan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a model answers: its features in order and, of a classifier, its classes by index."""
+    """What a model answers: its features in order and, of a classifier, its classes by index.
+
+    ``accepts_missing`` is how the version is served, and no part of the question: others may answer it otherwise.
+    """
 
     model: str
     task: TrainedTask
@@ -123,6 +126,7 @@ class Problem:
     classes: tuple[Label, ...]
     """Empty for a regression."""
     positive: Label | None = None
+    accepts_missing: bool = field(default=False, compare=False)
 
     @property
     def positive_index(self) -> int | None:
@@ -140,7 +144,9 @@ class Problem:
         return next((float(i) for i, label in enumerate(self.classes) if same_class(label, value)), None)
 
     def row(self, features: Features | None) -> list[float] | str:
-        """The features in the model's order, NaN where a value is null; or why the row cannot be used."""
+        """The features in the model's order, as serving takes them: NaN where a value is null, or a category that the
+        model does not know if it accepts missing values; or why the row cannot be used.
+        """
         if features is None:
             return "no_features"
         values: list[Any]
@@ -155,9 +161,12 @@ class Problem:
         row: list[float] = []
         for feature, value in zip(self.features, values, strict=True):
             if isinstance(value, str):
-                if value not in feature.categories:
+                if value in feature.categories:
+                    row.append(float(feature.categories.index(value)))
+                elif feature.categories and self.accepts_missing:
+                    row.append(math.nan)
+                else:
                     return "unknown_category" if feature.kind == "categorical" else "feature_not_a_number"
-                row.append(float(feature.categories.index(value)))
             else:
                 row.append(math.nan if value is None else float(value))
         return row

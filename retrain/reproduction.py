@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -123,8 +124,10 @@ def rows_from_log(manifest: Manifest, log: Log, check: Callable[[], None] = lamb
             f"version {manifest.version} was not made of the topics but of {source.get('file', 'rows unknown')}",
             "name the file with --file",
         )
+    accepts_missing = bool(source.get("unknown_as_missing"))  # as the champion of then took unknown categories
+    problem = replace(problem_of(manifest), accepts_missing=accepts_missing)
     references = _references(manifest, log, check)
-    return _newest(gather(references, problem_of(manifest), log.predictions, check), int(source["rows"]))
+    return _newest(gather(references, problem, log.predictions, check), int(source["rows"]))
 
 
 def _references(manifest: Manifest, log: Log, check: Callable[[], None]) -> list[Reference]:

@@ -76,8 +76,11 @@ class Round:
             archive=archive,
             left_out=left_out,
         )
-        described = dataset.describe(tools.predictions_topic, tools.log.labelled_topic)
-        trained_from = {**described, "since_ms": run.since_ms}
+        trained_from = {
+            **dataset.describe(tools.predictions_topic, tools.log.labelled_topic),
+            "since_ms": run.since_ms,
+            "unknown_as_missing": problem.accepts_missing,
+        }
         try:
             found = tools.perform(job, self._stage, self._check)
         except ChildFailed as error:

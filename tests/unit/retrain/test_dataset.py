@@ -135,6 +135,15 @@ def test_categories_become_their_codes() -> None:
     assert problem.positive_index == 1
 
 
+def test_an_unknown_category_is_what_it_is_to_serving() -> None:
+    """A missing value, where the model accepts those: serving answers such a row, so it is a row to learn from."""
+    feature = Feature("colour", "categorical", ["blue", "red"])
+    problem = Problem("m", "binary", (feature, Feature("a")), (0, 1), 1, accepts_missing=True)
+    np.testing.assert_array_equal(problem.row({"colour": "green", "a": 2.0}), [math.nan, 2.0])
+    assert problem.row({"colour": "red", "a": "green"}) == "feature_not_a_number"
+    assert problem == Problem("m", "binary", (feature, Feature("a")), (0, 1), 1)  # others may answer the same question
+
+
 def test_what_was_served_is_kept_beside_the_outcome() -> None:
     """The live answer, encoded as the outcomes are."""
     log = MemoryLog(partitions={0: [event([1.0, 2.0, 3.0], said=0), event([1.0, 2.0, 3.0], said="odd")]})
