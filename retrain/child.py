@@ -16,7 +16,7 @@ from typing import Any
 from retrain.champion import answers_of, fresh_ms
 from retrain.collapse import needs_help
 from retrain.contest import Archived, Contest, contest
-from retrain.data_checks import DataPolicy, require_sound
+from retrain.data_checks import DataPolicy, require_reported, require_sound
 from retrain.dataset import Dataset, Problem
 from retrain.gates import missing_matters
 from retrain.run import Answers, Stage, absolute_errors, metric_of
@@ -94,8 +94,9 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
         job = replace(job, archive=())
     try:
         if trains:
-            tolerated = DataPolicy(label_errors=job.settings.label_errors)
-            require_sound(job.dataset, job.problem, job.champion.manifest, job.fresh, tolerated)
+            require_sound(job.dataset, job.problem, job.champion.manifest, job.fresh, _tolerated(job.settings))
+        elif job.archive:
+            require_reported(job.dataset, job.problem, job.champion.manifest, job.fresh, _tolerated(job.settings))
         found = _contest(job, champion, trains, stage)
     except Refused as refusal:
         if rows >= needed:
@@ -104,6 +105,15 @@ def perform(job: Job, stage: Callable[[Stage], None]) -> Contest:
     if not trains and not found.rivals:
         found = replace(found, refused=(f"{rows} labelled rows since the change, {needed} are needed",))
     return replace(found, trained=trains)
+
+
+def _tolerated(settings: RetrainSettings) -> DataPolicy:
+    return DataPolicy(
+        label_errors=settings.label_errors,
+        dropped=settings.dropped,
+        one_sided=settings.outcomes_one_sided,
+        scale=settings.outcome_scale,
+    )
 
 
 def _needs_help(job: Job, champion: Answers) -> bool:

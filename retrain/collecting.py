@@ -95,7 +95,7 @@ class Collector:
                     usable = max(0, fresh - sum(dropped.values()))
                 if fresh >= needed:
                     self._add_older(references, fresh_ms, check)
-                    dataset = gather(references.newest(), self.problem, self.log.predictions, check)
+                    dataset = gather(references.newest(), self.problem, self.log.predictions, check, fresh_ms)
                     usable = len(dataset) - dataset.row_after(fresh_ms - 1)
                     if usable >= minimum:
                         return replace(dataset, labelled=references.read)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retrain.coverage import Coverage, lacking
 from retrain.dataset import Dataset, Problem
 from retrain.training import Floats, Refused
 from serving.manifest import FeatureProfile, Manifest, ReferenceProfile
@@ -40,16 +41,23 @@ TELLING = 0.5
 """Of a champion that gets half of what always saying the commonest class gets wrong: its features tell the labels."""
 WIDER = 10.0
 """A value counts as out of range when it lies beyond the reference by so many times the reference's width."""
+SCALED_ROWS = 30
+"""Of fewer outcomes that is not told."""
+OUTLIERS = 0.05
+"""Largest share of the numbers, which says nothing of their scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataPolicy:
-    """What is tolerated, as shares of the rows.
+    """What is tolerated, as shares of the rows but for ``scale``.
 
     ``missing``: of one feature's values, above the share that the reference misses. ``out_of_range``: of one feature's
     values, far beyond the reference's. ``class_share``: a class of two that the reference predicts at least ten times
     as often must be labelled at least so often. ``newest``: the rows that the labels are judged by, since older ones
     may be of another concept. ``label_errors``: labels that are probably wrong, beyond the champion's own rows' share.
+    ``dropped``: new rows that cannot be used. ``one_sided``: by how much less (a share of theirs) may be labelled of
+    what was predicted to be of one class than of the others. ``scale``: so many times as large as what was predicted,
+    or as small, may a regression's outcomes be; cents are a hundred times euros.
     """
 
     missing: float = 0.5
@@ -57,6 +65,9 @@ class DataPolicy:
     class_share: float = 0.005
     newest: float = 0.3
     label_errors: float = 0.2
+    dropped: float = 0.2
+    one_sided: float = 0.5
+    scale: float = 10.0
 
 
 POLICY = DataPolicy()
@@ -70,11 +81,104 @@ def require_sound(
     ``fresh`` is the first row that is new to the champion: from there on labels are looked at one by one.
     """
     profile, measured = (champion.profile, champion.baseline) if champion is not None else (None, None)
-    reasons = unsound(dataset, problem, profile, measured, policy)
+    reasons = unsound(dataset, problem, profile, measured, policy) + _new_rows(
+        dataset, problem, measured, fresh, policy
+    )
     if not reasons and champion is not None:
         reasons = _suspected(dataset, problem, champion.metrics.get(SUSPECTED), fresh, policy)
     if reasons:
         raise Refused("the rows are not fit to be learnt from: " + "; ".join(reasons))
+
+
+def require_reported(
+    dataset: Dataset, problem: Problem, champion: Manifest, fresh: int = 0, policy: DataPolicy = POLICY
+) -> None:
+    """Raise :class:`Refused` with every reason why nobody must be weighed on these rows: outcomes that do not come as
+    they should, or rows that were lost. Few rows tell that, too.
+    """
+    reasons = _schema(dataset, problem) or _classes(dataset, problem, champion.profile, policy)
+    reasons += _new_rows(dataset, problem, champion.baseline, fresh, policy)
+    if reasons:
+        raise Refused("the rows are not fit to be compared on: " + "; ".join(reasons))
+
+
+def _new_rows(
+    dataset: Dataset, problem: Problem, measured: Baseline | None, fresh: int, policy: DataPolicy
+) -> list[str]:
+    """What is wrong with the rows that are new to the champion, as they come."""
+    reasons = _dropped(dataset, fresh, policy)
+    if problem.task == "regression":
+        return reasons + _scale(dataset, measured, fresh, policy)
+    if dataset.coverage is not None:
+        reasons += _one_sided(dataset.coverage, problem, policy) or _vanished(dataset, problem, fresh, policy)
+    return reasons
+
+
+def _dropped(dataset: Dataset, fresh: int, policy: DataPolicy) -> list[str]:
+    dropped = sum(dataset.fresh_dropped.values())
+    rows = len(dataset) - fresh + dropped
+    if dropped <= policy.dropped * rows:
+        return []
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(dataset.fresh_dropped.items()))
+    return [
+        f"{dropped} of {rows} new rows cannot be used ({why}), {policy.dropped:.0%} are tolerated (retrain.dropped):"
+        " what has changed in the events?"
+    ]
+
+
+def _one_sided(coverage: Coverage, problem: Problem, policy: DataPolicy) -> list[str]:
+    """Labels that are missing where one class was predicted: those of that class, most likely."""
+    if policy.one_sided >= 1.0 or (found := lacking(coverage, policy.one_sided)) is None:
+        return []
+    return [
+        f"outcomes of what was predicted {problem.classes[found.index]!r} do not come as others do: of the predictions"
+        f" {found.expected:.1%} were that, of those that are labelled {found.share:.1%}. Does the feed report the"
+        " class, or do its outcomes come later? If they are one-sided on purpose, set retrain.outcomes_one_sided to 1"
+        " for this model"
+    ]
+
+
+def _vanished(dataset: Dataset, problem: Problem, fresh: int, policy: DataPolicy) -> list[str]:
+    """A class of several that is predicted and that no outcome is of any more."""
+    if problem.task != "multiclass" or dataset.coverage is None:
+        return []
+    found = []
+    for index, expected in enumerate(dataset.coverage.shares.tolist()):
+        if expected < 10 * policy.class_share:
+            continue
+        newest = _rows_to_miss(expected)
+        outcomes = dataset.target[fresh:][-newest:]
+        if len(outcomes) == newest and not (outcomes == index).any():
+            found.append(
+                f"class {problem.classes[index]!r} has none of the newest {newest} outcomes, {expected:.0%} of the"
+                " predictions were that: does the feed still report it?"
+            )
+    return found
+
+
+def _scale(dataset: Dataset, measured: Baseline | None, fresh: int, policy: DataPolicy) -> list[str]:
+    """Numbers of another unit than those that were predicted for the same rows.
+
+    What a model predicts is smaller than its outcomes, at the mean, by no more than its mean absolute error.
+    """
+    known = np.isfinite(dataset.served[fresh:])
+    if measured is None or measured.metric != "mae" or np.count_nonzero(known) < SCALED_ROWS:
+        return []
+    outcomes = _magnitude(dataset.target[fresh:][known])
+    predicted = _magnitude(dataset.served[fresh:][known])
+    if predicted == 0.0 or predicted / policy.scale <= outcomes <= policy.scale * (predicted + measured.value):
+        return []  # where nothing was predicted nothing says how large they may be
+    return [
+        f"outcomes are of another size than predictions: {outcomes:.3g} at the mean, and {predicted:.3g} predicted for"
+        f" the same {np.count_nonzero(known)} rows, with an error of {measured.value:.3g} once. Has their unit changed?"
+        " If it is the world that did, raise retrain.outcome_scale for this model"
+    ]
+
+
+def _magnitude(values: npt.NDArray[np.float64]) -> float:
+    """The mean absolute value without the largest of them. Not the median: most outcomes may be zero."""
+    sizes = np.sort(np.abs(values))
+    return float(np.mean(sizes[: math.ceil((1.0 - OUTLIERS) * len(sizes))]))
 
 
 def _suspected(dataset: Dataset, problem: Problem, before: float | None, fresh: int, policy: DataPolicy) -> list[str]:
@@ -148,7 +252,7 @@ def _classes(dataset: Dataset, problem: Problem, reference: ReferenceProfile | N
         only = problem.classes[int(np.argmax(counts))]
         return [f"all {len(dataset)} outcomes have one class only, {only!r}: does the feed report the others?"]
     if reference is None or problem.task != "binary" or len(dataset) < MINIMUM_ROWS:
-        return []  # of several classes some do vanish for a while
+        return []  # of several classes some do vanish for a while: see :func:`_vanished`
     predicted = sum(reference.predicted.values())
     found = []
     for index, (label, count) in enumerate(zip(problem.classes, counts.tolist(), strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retrain.coverage import Counting, Coverage
 from retrain.training import Floats, TrainedTask
 from serving.manifest import Feature
 from streams.events import FullPrediction, Label, Value
@@ -30,6 +32,11 @@ class Reference:
     outcome_offset: int
     complete_ms: int
     outcome: Value
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Where the prediction is: partition and offset."""
+        return self.partition, self.prediction_offset
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -184,6 +191,8 @@ class Dataset:
     ``target``: class indices, or numbers. ``served``: what the live model had answered, encoded alike (NaN where it
     cannot be). ``dropped``: reason → rows. ``offsets``: partition → scanned range of `predictions`. ``segments``: one a
     row, "" for a row without; empty if no row has one. ``labelled``: partition → range of `labelled` that was read.
+    ``fresh_dropped`` and ``coverage`` are of the rows that are new
+    to the champion: of them those that were dropped, and which predictions have got outcomes (of a classifier).
     """
 
     features: Floats
@@ -194,6 +203,8 @@ class Dataset:
     offsets: dict[int, tuple[int, int]]
     segments: tuple[str, ...] = ()
     labelled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    fresh_dropped: dict[str, int] = field(default_factory=dict)
+    coverage: Coverage | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -234,10 +245,12 @@ def gather(
     problem: Problem,
     scan: PredictionScan,
     check: Callable[[], None] = lambda: None,
+    fresh_ms: int | None = None,
 ) -> Dataset:
     """The features of ``references`` (in time order) by one sequential scan a partition.
 
-    ``check`` is called for each row and may raise to abort.
+    ``check`` is called for each row and may raise to abort. ``fresh_ms``: pairs complete from then on are new to the
+    champion. In the same scan other predictions beside those of a classifier are looked at.
     """
     offsets = ranges(references)
     position = {(r.partition, r.prediction_offset): i for i, r in enumerate(references)}
@@ -245,22 +258,26 @@ def gather(
     target = np.full(len(references), np.nan)
     served = np.full(len(references), np.nan)
     segments = [""] * len(references)
-    dropped: dict[str, int] = {}
-    unseen = set(position)
+    dropped = dict.fromkeys(range(len(references)), "prediction_gone")
+    fresh = [i for i, r in enumerate(references) if fresh_ms is not None and r.complete_ms >= fresh_ms]
+    counting = Counting([references[i].at for i in fresh] if problem.classes else [], len(problem.classes))
     for partition in sorted(offsets):
         wanted = {r.prediction_offset for r in references if r.partition == partition}
-        for offset, prediction in scan(partition, wanted):
+        beside = counting.offsets(partition)
+        for offset, prediction in scan(partition, wanted | beside):
             check()
-            unseen.discard((partition, offset))
+            if offset in beside:
+                counting.look(partition, offset, _answered(prediction, problem))
+            if offset not in wanted:
+                continue
             i = position[partition, offset]
             usable = _usable(prediction, references[i], problem)
             if isinstance(usable, str):
-                dropped[usable] = dropped.get(usable, 0) + 1
+                dropped[i] = usable
                 continue
+            dropped.pop(i, None)
             rows[i], target[i], served[i] = usable
             segments[i] = prediction.segment or ""
-    if unseen:
-        dropped["prediction_gone"] = len(unseen)
     kept = [i for i, row in enumerate(rows) if row is not None]
     table = np.asarray([row for row in rows if row is not None], dtype=np.float32)
     return Dataset(
@@ -268,10 +285,19 @@ def gather(
         target=target[kept],
         served=served[kept],
         complete_ms=np.asarray([references[i].complete_ms for i in kept], dtype=np.int64),
-        dropped=dropped,
+        dropped=dict(Counter(dropped.values())),
         offsets=offsets,
         segments=tuple(segments[i] for i in kept) if any(segments[i] for i in kept) else (),
+        fresh_dropped=dict(Counter(dropped[i] for i in fresh if i in dropped)),
+        coverage=counting.coverage([(references[i].at, served[i]) for i in fresh if i not in dropped]),
     )
+
+
+def _answered(prediction: FullPrediction, problem: Problem) -> float | None:
+    """What a prediction was, encoded; None of another model's, and of one whose row could not be used."""
+    if prediction.model != problem.model or isinstance(problem.row(prediction.features), str):
+        return None
+    return problem.encode(prediction.prediction)
 
 
 def _usable(

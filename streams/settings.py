@@ -326,6 +326,21 @@ class RetrainSettings(_Section):
         le=1,
         description="share of labels that look wrong, beyond the champion's own rows', that stops a run; 1: none does",
     )
+    dropped: float = Field(
+        0.2, gt=0, le=1, description="share of the new rows that cannot be used, above which a run stops; 1: never"
+    )
+    outcomes_one_sided: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="a run stops when of a predicted class so much less is labelled than of the others (a share of "
+        "theirs); 1: never",
+    )
+    outcome_scale: float = Field(
+        10.0,
+        gt=1,
+        description="a regression's run stops when outcomes are so many times larger, or smaller, than predictions",
+    )
     recent_rows: list[int] = Field(
         [200, 500, 1_000, 2_000, 4_000],
         description="challengers are trained on so many newest rows, one each, if that is minimum_rows or more",
@@ -397,6 +412,9 @@ class ModelRetrainSettings(_Section):
     minimum_gain: float | None = Field(None, ge=0, lt=1)
     label_errors: float | None = Field(None, gt=0, le=1)
     approval_s: float | None = Field(None, gt=0)
+    dropped: float | None = Field(None, gt=0, le=1)
+    outcomes_one_sided: float | None = Field(None, gt=0, le=1)
+    outcome_scale: float | None = Field(None, gt=1)
     max_promotions_per_week: int | None = Field(None, ge=0)
     groups: list[str] | None = None
     group_loss: float | None = Field(None, ge=0)

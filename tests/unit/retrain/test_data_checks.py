@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,21 +12,42 @@ import numpy as np
 import pytest
 
 from retrain import data_checks
+from retrain.coverage import Coverage
 from retrain.data_checks import (
     SUSPECTED,
     DataPolicy,
     out_of_fold,
+    require_reported,
     require_sound,
     suspect_labels,
     suspected_share,
     unsound,
 )
 from retrain.dataset import Dataset, Problem
+from retrain.lifecycle import Run
 from retrain.profile import reference_profile
+from retrain.reproduction import reproduce, rows_from_log
+from retrain.runs import RunStore
+from retrain.tables import Table
 from retrain.training import Floats, Refused
-from serving.manifest import Manifest, ReferenceProfile, Signature
-from streams.events import Baseline
-from tests.unit.retrain.rows import PROBLEM, concept, dataset, features
+from serving.engine import LoadedModel
+from serving.manifest import Feature, Manifest, ReferenceProfile, Signature
+from serving.repository import Repository
+from streams.events import Baseline, Drift, rfc3339
+from streams.records import LabelledRow
+from tests.unit.retrain.loop import SETTINGS, Loop, new_loop
+from tests.unit.retrain.rows import (
+    PROBLEM,
+    SECOND_MS,
+    START_MS,
+    MemoryAnnouncer,
+    MemoryLog,
+    concept,
+    dataset,
+    features,
+    labelled,
+    prediction,
+)
 
 ROWS = 400
 
@@ -260,3 +283,220 @@ def test_numbers_are_checked_too() -> None:
     assert unsound(made, problem, None) == []
     made.features[:, 0] = np.nan
     assert "feature a is missing in 100%" in unsound(made, problem, None)[0]
+
+
+# Rows as they come ---------------------------------------------------------------------------------------------
+
+
+def coverage(labelled_as: list[int], predicted: list[int], stretches: int = 10) -> Coverage:
+    """So many of each class in each stretch."""
+    return Coverage(np.asarray([labelled_as] * stretches), np.asarray([predicted] * stretches))
+
+
+@pytest.mark.parametrize("check", [require_sound, require_reported])
+def test_rows_that_were_dropped_stop_with_their_kinds(check: Callable[..., None]) -> None:
+    """A fifth of the new rows may be: those that are left may be of another kind."""
+    made = dataclasses.replace(fresh(), dropped={"missing_feature": 5_000}, fresh_dropped={"no_features": 25})
+    check(made, PROBLEM, champion_of(0.02), 300)
+    made.fresh_dropped["missing_feature"] = 2
+    with pytest.raises(Refused, match=r"27 of 127 new rows cannot be used \(2 missing_feature, 25 no_features\), 20%"):
+        check(made, PROBLEM, champion_of(0.02), 300)
+    check(made, PROBLEM, champion_of(0.02), 300, DataPolicy(dropped=1.0))
+
+
+@pytest.mark.parametrize("check", [require_sound, require_reported])
+def test_outcomes_that_come_for_one_predicted_class_stop(check: Callable[..., None]) -> None:
+    """Whatever they are, and however many rows there are of each class."""
+    made = dataclasses.replace(fresh(), coverage=coverage([5, 35], [30, 30]))
+    with pytest.raises(Refused, match=r"predicted 0 do not come as others do: of the predictions 50\.0% were that, of"):
+        check(made, PROBLEM, champion_of(0.02))
+    check(made, PROBLEM, champion_of(0.02), policy=DataPolicy(one_sided=1.0))
+    check(dataclasses.replace(made, coverage=coverage([15, 25], [30, 30])), PROBLEM, champion_of(0.02))
+
+
+def test_a_class_of_several_that_is_predicted_and_not_reported_stops() -> None:
+    """Its predictions are labelled as often as others, as something else: the classes of the feed have changed."""
+    problem = dataclasses.replace(PROBLEM, task="multiclass", classes=("a", "b", "c"), positive=None)
+    champion = msgspec.structs.replace(champion_of(0.02), profile=None, baseline=None, metrics={})
+    made = dataclasses.replace(fresh(), coverage=coverage([10, 10, 10], [20, 20, 20]))
+    with pytest.raises(
+        Refused, match="class 'c' has none of the newest 100 outcomes, 33% of the predictions were that"
+    ):
+        require_sound(made, problem, champion)
+    require_sound(dataclasses.replace(made, coverage=coverage([10, 10, 0], [20, 20, 0])), problem, champion)
+    made.target[-100] = 2
+    require_sound(made, problem, champion)
+
+
+PRICE = Problem("price", "regression", PROBLEM.features, ())
+
+
+def priced(factor: float, spread: float, level: float = 0.0, noise: float = 0.1) -> tuple[Dataset, Manifest]:
+    """Numbers that a champion predicted as well as it can, and outcomes ``factor`` times as large as they should be."""
+    rows = features(ROWS, seed=4)
+    said = level + spread * (rows[:, 0].astype(np.float64) - 0.5)
+    truth = said + noise * np.random.default_rng(1).normal(size=ROWS)
+    made = dataclasses.replace(dataset(rows, factor * truth), served=said)
+    champion = msgspec.structs.replace(
+        champion_of(0.02),
+        task="regression",
+        classes=[],
+        profile=None,
+        baseline=Baseline("mae", float(np.mean(np.abs(truth - said))), 300),
+        metrics={},
+    )
+    return made, champion
+
+
+@pytest.mark.parametrize("check", [require_sound, require_reported])
+@pytest.mark.parametrize(("spread", "level"), [(100.0, 0.0), (100.0, 1_000.0), (1.0, 0.0)])
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_outcomes_in_another_unit_stop(check: Callable[..., None], spread: float, level: float, factor: float) -> None:
+    """Cents instead of euros, and the other way round; one in twenty that is wild hides nothing."""
+    made, champion = priced(factor, spread, level)
+    made.target[::20] *= 1e6
+    with pytest.raises(Refused, match=r"outcomes are of another size than predictions: .* Has their unit changed\?"):
+        check(made, PRICE, champion)
+    check(made, PRICE, champion, policy=DataPolicy(scale=1_000.0))
+
+
+@pytest.mark.parametrize(
+    ("spread", "level", "noise"), [(100.0, 0.0, 1.0), (100.0, 1_000.0, 1.0), (0.01, 0.0, 1.0), (0.0, 0.0, 1.0)]
+)
+@pytest.mark.parametrize("factor", [-1.0, 0.3, 1.0, 5.0])
+def test_numbers_that_changed_pass(spread: float, level: float, noise: float, factor: float) -> None:
+    """Five times as large, or the opposite; also where next to nothing can be predicted."""
+    made, champion = priced(factor, spread, level, noise)
+    require_sound(made, PRICE, champion)
+
+
+# In the loop ---------------------------------------------------------------------------------------------------
+
+
+def outcomes_by(loop: Loop, rows: Floats, truth: Any, comes: Any) -> None:
+    """Predictions of the champion, one a second, and those of their outcomes that come."""
+    champion = int(loop.state.aliases["champion"])
+    manifest = loop.repository.manifest("loans", champion)
+    said = LoadedModel(loop.repository.load("loans", champion), manifest).predict(rows).predictions
+    before = loop.log.partitions.setdefault(0, [])
+    start = len(before)
+    before += [prediction(start + i, row, said[i], version=str(champion)) for i, row in enumerate(rows)]
+    labels = manifest.classes or None
+    made = [
+        LabelledRow(i, i, START_MS + i * SECOND_MS, START_MS + i * SECOND_MS, 0, 0, labels[int(y)] if labels else y)
+        for i, y in enumerate(np.asarray(truth, dtype=np.float64).tolist(), start)
+        if comes[i - start]
+    ]
+    loop.log.records.append(labelled(made, version=str(champion)))
+
+
+def by_labels(loop: Loop) -> Run:
+    """A run by the number of labels, at its end."""
+    run = loop.retrainer().start("loans", "labels")
+    if run is None:
+        raise AssertionError("no run began")
+    return loop.finish(run, settings=SETTINGS.model_copy(update={"labels": 100}))
+
+
+def uncertain(rows: Floats, seed: int, wrong: float = 0.1) -> Any:
+    """The old concept, by which a tenth of the rows is of the other class."""
+    truth = concept(rows, changed=False)
+    return np.where(np.random.default_rng(seed).random(len(rows)) < wrong, 1 - truth, truth)
+
+
+def test_a_feed_that_brings_few_outcomes_of_a_class_promotes_nothing(tmp_path: Path) -> None:
+    """3 % of class 0: whoever says 1 more often looks better on what comes, and is worse."""
+    loop = new_loop(tmp_path)
+    rows = features(1_600, 50)
+    truth = uncertain(rows, 51)
+    outcomes_by(loop, rows, truth, (truth == 1) | (np.random.default_rng(52).random(1_600) < 0.03))
+    run = by_labels(loop)
+    assert run.state == "rejected"
+    assert "outcomes of what was predicted 0 do not come as others do" in (run.reason or "")
+
+
+def test_a_feed_that_lost_one_of_several_classes_promotes_nothing(tmp_path: Path) -> None:
+    """Class c is predicted, and no outcome of it comes."""
+
+    def truth_of(rows: Floats, seed: int) -> Any:
+        truth = np.minimum(np.floor(rows[:, 0] * 3), 2)
+        return np.where(np.random.default_rng(seed).random(len(rows)) < 0.15, (truth + 1) % 3, truth)
+
+    loop = Loop(Repository(str(tmp_path)), RunStore(str(tmp_path)), MemoryLog(), MemoryAnnouncer())
+    rows = features(600, 3)
+    problem = Problem("loans", "multiclass", PROBLEM.features, ("a", "b", "c"))
+    table = Table(problem, dataset(rows, truth_of(rows, 1)))
+    loop.administration.register(table, SETTINGS, mode="auto", trained_from={"file": "loans.csv"})
+    rows = features(1_200, 50)
+    truth = truth_of(rows, 51)
+    outcomes_by(loop, rows, truth, truth != 2)
+    run = by_labels(loop)
+    assert run.state == "rejected"
+    assert "outcomes of what was predicted 'c' do not come as others do" in (run.reason or "")
+
+
+@pytest.mark.parametrize("comes", [0.03, 1.0])
+def test_no_version_comes_back_on_outcomes_of_one_class(comes: float, tmp_path: Path) -> None:
+    """A hundred rows are too few to train on; the archive is held to the same."""
+    loop = new_loop(tmp_path)
+    loop.live(changed=True)
+    assert loop.finish(loop.alerted()).state == "promoted"
+    rows = features(200, 11)
+    truth = concept(rows, changed=False)
+    outcomes_by(loop, rows, truth, (truth == 1) | (np.random.default_rng(1).random(200) < comes))
+    back = Drift("adwin", change_at=rfc3339(START_MS + 400 * SECOND_MS), version="2")
+    settings = SETTINGS.model_copy(update={"minimum_rows": 300, "wait_s": 1.0})
+    run = loop.finish(loop.alerted(fingerprint="f2", drift=back), settings=settings)
+    assert run.state == ("rejected" if comes < 1.0 else "promoted")
+    assert ("do not come as others do" in (run.reason or "")) == (comes < 1.0)
+
+
+def test_what_is_left_of_rows_that_were_lost_promotes_nothing(tmp_path: Path) -> None:
+    """Three of four rows miss a feature, and in the fourth the world differs."""
+    loop = new_loop(tmp_path)
+    rows = features(1_200, 7)
+    whole = np.arange(1_200) % 4 == 0
+    outcomes_by(loop, rows, np.where(whole, concept(rows, changed=True), concept(rows, changed=False)), whole | True)
+    for event, intact in zip(loop.log.partitions[0], whole, strict=True):
+        if event is not None and not intact and isinstance(event.features, dict):
+            event.features.pop("b")
+    run = loop.finish(loop.alerted())
+    assert run.state == "rejected"
+    assert "new rows cannot be used (750 missing_feature), 20% are tolerated (retrain.dropped)" in (run.reason or "")
+
+
+def test_a_new_category_is_learnt_from_and_trained_again(tmp_path: Path) -> None:
+    """As a missing value, as it is served: half of the rows have a colour that the first version has not seen."""
+    loop = Loop(Repository(str(tmp_path)), RunStore(str(tmp_path)), MemoryLog(), MemoryAnnouncer())
+    rows = features(500, 3)
+    rows[:, 1] = rows[:, 1] > 0.5
+    colours = Feature("b", "categorical", ["blue", "red"])
+    problem = dataclasses.replace(PROBLEM, features=(PROBLEM.features[0], colours, PROBLEM.features[2]))
+    table = Table(problem, dataset(rows, concept(rows, changed=False)))
+    loop.administration.register(table, SETTINGS, mode="auto", trained_from={"file": "loans.csv"})
+    loop.live(changed=True)
+    for i, event in enumerate(loop.log.partitions[0]):
+        if event is not None and isinstance(event.features, dict):
+            event.features["b"] = ("blue", "green", "red", "green", "blue")[i % 5]
+    run = loop.finish(loop.alerted())
+    assert run.state == "promoted"
+    assert run.trained_from["dropped"] == {}
+    made = loop.repository.manifest("loans", 2)
+    assert made.profile is not None
+    assert made.profile.features[1].missing > 0
+    assert reproduce(made, rows_from_log(made, loop.log)).same
+
+
+def test_numbers_in_another_unit_promote_nothing(tmp_path: Path) -> None:
+    """Outcomes in cents of a model that predicts euros."""
+    loop = Loop(Repository(str(tmp_path)), RunStore(str(tmp_path)), MemoryLog(), MemoryAnnouncer())
+    rows = features(500, 3)
+    noise = np.random.default_rng(1).normal(0, 3, 500)
+    problem = dataclasses.replace(PRICE, model="loans")
+    table = Table(problem, dataset(rows, rows[:, 0] * 100 + noise))
+    loop.administration.register(table, SETTINGS, mode="auto", trained_from={"file": "loans.csv"})
+    rows = features(400, 7)
+    outcomes_by(loop, rows, rows[:, 0] * 10_000.0 + noise[:400] * 100, np.ones(400, dtype=bool))
+    run = loop.finish(loop.alerted())
+    assert run.state == "rejected"
+    assert "Has their unit changed?" in (run.reason or "")

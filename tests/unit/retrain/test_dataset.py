@@ -144,6 +144,41 @@ def test_an_unknown_category_is_what_it_is_to_serving() -> None:
     assert problem == Problem("m", "binary", (feature, Feature("a")), (0, 1), 1)  # others may answer the same question
 
 
+def test_what_was_predicted_beside_the_new_rows_is_looked_at_in_the_same_scan() -> None:
+    """Half of the predictions are of class 0, of which no outcome comes; another model's and unusable ones between."""
+    events: list[FullPrediction | None] = []
+    for i in range(400):
+        given: Any = [1.0, 2.0, 3.0] if i % 8 < 6 else None
+        events.append(event(given, model="cards" if i % 8 == 5 else "loans", said=i % 2))
+    log = MemoryLog(partitions={0: events})
+    references = References("loans", None, 1_000)
+    references.add(labelled([row(i, i, 1, START_MS + i) for i in range(400) if i % 8 in (1, 3)]))
+    scans: list[int] = []
+
+    def scan(partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
+        scans.append(len(offsets))
+        return log.predictions(partition, offsets)
+
+    found = gather(references.newest(), PROBLEM, scan, fresh_ms=START_MS + 205)  # pairs are complete 5 ms later
+    assert len(found) == 100
+    assert len(scans) == 1
+    assert scans[0] > 100
+    assert found.coverage is not None
+    assert found.coverage.labelled.sum(axis=0).tolist() == [0, 50]
+    assert found.coverage.shares == pytest.approx([0.6, 0.4], abs=0.1)  # 0, 2 and 4 of 8, 1 and 3 of 8
+    assert gather(references.newest(), PROBLEM, log.predictions).coverage is None
+    assert gather(references.newest(), PROBLEM, log.predictions, fresh_ms=START_MS + 1_000).coverage is None
+
+
+def test_rows_that_were_dropped_are_counted_once_more_where_they_are_new() -> None:
+    log = MemoryLog(partitions={0: [event(None), event(None), event([1.0, 2.0, 3.0])]})
+    references = References("loans", None, 10)
+    references.add(labelled([row(i, i, 1, START_MS + i) for i in range(4)]))
+    found = gather(references.newest(), PROBLEM, log.predictions, fresh_ms=START_MS + 6)
+    assert found.dropped == {"no_features": 2, "prediction_gone": 1}
+    assert found.fresh_dropped == {"no_features": 1, "prediction_gone": 1}
+
+
 def test_what_was_served_is_kept_beside_the_outcome() -> None:
     """The live answer, encoded as the outcomes are."""
     log = MemoryLog(partitions={0: [event([1.0, 2.0, 3.0], said=0), event([1.0, 2.0, 3.0], said="odd")]})
