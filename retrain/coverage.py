@@ -112,6 +112,8 @@ def lacking(coverage: Coverage, least: float) -> Lacking | None:
     """The class of which by ``least`` (0 to 1, of the others' labelled share) or more less is labelled; else None.
 
     Mantel and Haenszel's test (1959) over the stretches, by four standard errors. Of several the one that is surest.
+    Where neighbours are labelled together and were predicted alike, stretches differ by more than rows of their own
+    would: then the error is that of the stretches.
     """
     n, m = coverage.labelled.sum(axis=1), coverage.predicted.sum(axis=1)
     told = (n > 0) & (m > 0)
@@ -120,10 +122,13 @@ def lacking(coverage: Coverage, least: float) -> Lacking | None:
     worst: tuple[float, Lacking] | None = None
     for index in range(labelled.shape[1]):
         own, both = labelled[:, index], labelled[:, index] + predicted[:, index]
+        missing = n * both / (n + m) - own
         variance = float(np.sum(n * m * both * (n + m - both) / ((n + m) ** 2 * np.maximum(1, n + m - 1))))
+        if len(missing) > 1:
+            variance = max(variance, len(missing) * float(np.var(missing, ddof=1)))
         if variance <= 0.0:
             continue
-        z = float(np.sum(n * both / (n + m) - own)) / math.sqrt(variance)
+        z = float(np.sum(missing)) / math.sqrt(variance)
         share = float(np.sum(weights * own / n) / np.sum(weights))
         expected = float(np.sum(weights * predicted[:, index] / m) / np.sum(weights))
         if z < LEAST_Z or not 0.0 < expected < 1.0:

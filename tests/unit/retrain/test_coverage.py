@@ -43,8 +43,20 @@ def test_what_is_labelled_at_random_is_no_fault(rows: int, partitions: int) -> N
             assert lacking(counted(predicted, chance < share, partitions), 0.5) is None
 
 
+@pytest.mark.parametrize("labelled", [60, 200, 1_000])
+@pytest.mark.parametrize("run", [5, 20, 80])
+def test_neighbours_that_are_labelled_together_are_no_fault(run: int, labelled: int) -> None:
+    """Twenty at a time, of predictions that come in runs of one class: a few runs are chance."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        predicted = np.repeat(rng.random(10 * labelled // run + 1) < 0.5, run)[: 10 * labelled].astype(np.int64)
+        together = np.repeat(rng.random(labelled // 2) < 0.1, 20)
+        if together.any():
+            assert lacking(counted(predicted, together), 0.5) is None
+
+
 @pytest.mark.parametrize("partitions", [1, 4])
-@pytest.mark.parametrize("rows", [140, 5_000])
+@pytest.mark.parametrize("rows", [300, 5_000])
 def test_a_class_whose_outcomes_do_not_come_is_seen(rows: int, partitions: int) -> None:
     """Of 0 an eighth is labelled, of 1 nine tenths: also where half of all labels are missing anyway."""
     for seed in range(20):
