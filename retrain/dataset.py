@@ -191,8 +191,8 @@ class Dataset:
     ``target``: class indices, or numbers. ``served``: what the live model had answered, encoded alike (NaN where it
     cannot be). ``dropped``: reason → rows. ``offsets``: partition → scanned range of `predictions`. ``segments``: one a
     row, "" for a row without; empty if no row has one. ``labelled``: partition → range of `labelled` that was read.
-    ``fresh_dropped`` and ``coverage`` are of the rows that are new
-    to the champion: of them those that were dropped, and which predictions have got outcomes (of a classifier).
+    ``fresh_dropped`` and ``coverage`` are of rows that are new to the champion: those of them that were dropped, and
+    which predictions have got outcomes (of a classifier).
     """
 
     features: Floats
