@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bench.detection_champions import RECORDED
-from retrain.training import Floats, Indices, Recipe, Trained, train
+from retrain.training import Floats, Recipe, Trained, TrainedTask, train
 
 Errors = NDArray[np.float64]
 FIRST_ROWS = 5_000
@@ -37,15 +38,24 @@ CASES = tuple(Case(delay, labelled) for labelled in (1.0, 0.1) for delay in (0, 
 
 @dataclass(frozen=True, slots=True)
 class RecordedStream:
-    """A stream of two classes; ``drifts`` are the rows at which its concept changes, as far as that is known."""
+    """A stream of classes (``target``: int64, from 0) or numbers (float64).
+
+    ``drifts`` are the rows at which its concept changes, as far as that is known.
+    """
 
     name: str
     features: Floats
-    target: Indices
+    target: NDArray[Any]
     drifts: tuple[int, ...]
+    task: TrainedTask = "binary"
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def classes(self) -> int:
+        """How many there are; 0 of a regression."""
+        return 0 if self.task == "regression" else int(self.target.max()) + 1
 
     def labelled(self, case: Case) -> NDArray[np.int64]:
         """The rows that ever get a label, ascending; the same ones whatever their delay."""
@@ -55,9 +65,14 @@ class RecordedStream:
 
     def first(self, rows: int) -> RecordedStream:
         """Only the first rows of it."""
-        return RecordedStream(
-            self.name, self.features[:rows], self.target[:rows], tuple(row for row in self.drifts if row < rows)
-        )
+        drifts = tuple(row for row in self.drifts if row < rows)
+        return replace(self, features=self.features[:rows], target=self.target[:rows], drifts=drifts)
+
+    def errors(self, said: NDArray[Any], start: int, end: int) -> Errors:
+        """Of what was said of the rows from ``start`` up to ``end``: 0/1, of a regression absolute ones."""
+        target = self.target[start:end]
+        wrong = np.abs(said - target) if self.task == "regression" else said != target
+        return np.asarray(wrong, dtype=np.float64)
 
 
 def streams(folder: Path, only: set[str] | None = None) -> Iterator[RecordedStream]:
@@ -79,25 +94,28 @@ def fit(stream: RecordedStream, rows: NDArray[np.int64], recipe: Recipe) -> Trai
     """A model of these rows; None where they show one class only."""
     if len(np.unique(stream.target[rows])) < 2:
         return None
-    return train("binary", 2, stream.features[rows], stream.target[rows], recipe)
+    return train(stream.task, stream.classes, stream.features[rows], stream.target[rows], recipe)
+
+
+def answers(model: Trained, rows: Floats) -> NDArray[Any]:
+    """The class or number of each row."""
+    said = model.predict(rows)
+    return said.reshape(len(rows)) if model.task == "regression" else np.argmax(said, axis=1)
 
 
 def errors_of(model: Trained, stream: RecordedStream, start: int, end: int) -> Errors:
-    """0/1 for each row from ``start`` up to ``end``."""
-    said = np.argmax(model.predict(stream.features[start:end]), axis=1)
-    return np.asarray(said != stream.target[start:end], dtype=np.float64)
+    """Of each row from ``start`` up to ``end``."""
+    return stream.errors(answers(model, stream.features[start:end]), start, end)
 
 
 def fitted_errors(stream: RecordedStream, start: int, end: int, recipe: Recipe) -> Errors:
     """Errors of a model that is fitted on a concept, on the rows of the concept: each quarter by the other three."""
     rows = np.arange(start, end, dtype=np.int64)
     fold = np.random.default_rng(SEED).integers(0, FOLDS, len(rows))
-    errors = np.zeros(len(rows))
+    said = stream.target[rows]  # where a fold shows one class only, that is what it would answer
     for number in range(FOLDS):
         model = fit(stream, rows[fold != number], recipe)
-        if model is None:
-            continue  # one class only, which is what it would answer: no error
-        held = fold == number
-        said = np.argmax(model.predict(stream.features[rows[held]]), axis=1)
-        errors[held] = said != stream.target[rows[held]]
-    return errors
+        if model is not None:
+            held = fold == number
+            said[held] = answers(model, stream.features[rows[held]])
+    return stream.errors(said, start, end)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -51,7 +52,7 @@ class StreamEnd(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """0/1 errors of each row after the first 5,000, and what the loop did, at which row."""
+    """Errors of each row after the first 5,000, and what the loop did, at which row."""
 
     errors: Errors
     runs: list[Run]
@@ -88,7 +89,7 @@ class StreamLog:
     """The log as training reads it; a row's prediction has the row's number as its offset."""
 
     stream: RecordedStream
-    said: NDArray[np.int64]
+    said: NDArray[Any]
     served_by: list[str]
     records: list[Labelled] = field(default_factory=list)
     complete_ms: list[int] = field(default_factory=list)
@@ -107,13 +108,8 @@ class StreamLog:
     def predictions(self, partition: int, offsets: Set[int]) -> Iterator[tuple[int, FullPrediction]]:
         """See :class:`retrain.log.Log`."""
         for row in sorted(offsets):
-            features = self.stream.features[row].tolist()
-            yield (
-                row,
-                FullPrediction(
-                    str(row), MODEL, self.served_by[row], int(self.said[row]), None, None, None, None, features
-                ),
-            )
+            features, said = self.stream.features[row].tolist(), self.said[row].item()
+            yield row, FullPrediction(str(row), MODEL, self.served_by[row], said, None, None, None, None, features)
 
 
 @dataclass(slots=True)
@@ -135,7 +131,7 @@ class World:
         self._delay = case.delay
         self._labels = stream.labelled(case)
         self._labels = self._labels[self._labels >= FIRST_ROWS]
-        self._said = np.zeros(len(stream), dtype=np.int64)
+        self._said = np.zeros_like(stream.target)
         self._served_by = [""] * len(stream)
         self._at = FIRST_ROWS
         self._known = 0
@@ -174,9 +170,11 @@ class World:
             {},
         )
         administration = Administration(self._repository, self._announcer, self.retrainer.now_ms)
-        administration.register(
-            Table(Problem(MODEL, "binary", features, (0, 1), 1), rows), settings.retrain, mode="auto", trained_from={}
-        )
+        administration.register(Table(self._problem(features), rows), settings.retrain, mode="auto", trained_from={})
+
+    def _problem(self, features: tuple[Feature, ...]) -> Problem:
+        task = self._stream.task
+        return Problem(MODEL, task, features, tuple(range(self._stream.classes)), 1 if task == "binary" else None)
 
     @staticmethod
     def _second(row: int) -> int:
@@ -246,28 +244,8 @@ class World:
         if not len(rows):
             return
         self._sequence += 1
-        parts = []
-        for version in sorted({self._served_by[row] for row in rows}):
-            own = np.asarray([row for row in rows if self._served_by[row] == version])
-            wrong = (self._said[own] != self._stream.target[own]).astype(np.uint8)
-            seconds = own + self._delay + START_S
-            pairs: Counter[tuple[int, int, int, int]] = Counter()
-            predictions: Counter[int] = Counter()
-            for row, second in zip(own.tolist(), seconds.tolist(), strict=True):
-                pairs[second // 60, self._second(row) // 60, int(self._said[row]), int(self._stream.target[row])] += 1
-                predictions[second // 60] += 1
-            parts.append(
-                VersionPart.of(
-                    version,
-                    "",
-                    seconds,
-                    own,
-                    wrong,
-                    cells=[(*cell, n) for cell, n in sorted(pairs.items())],
-                    predictions=dict(predictions),
-                )
-            )
-        self._watch.take(Summary(0, 1, self._sequence, MODEL, "binary", parts))
+        parts = [self._part(version, rows) for version in sorted({self._served_by[row] for row in rows})]
+        self._watch.take(Summary(0, 1, self._sequence, MODEL, self._stream.task, parts))
         record = Labelled.of(
             0,
             1,
@@ -282,7 +260,7 @@ class World:
                     self._second(row + self._delay) * SECOND_MS,
                     0,
                     0,
-                    int(self._stream.target[row]),
+                    self._stream.target[row].item(),
                 )
                 for row in rows.tolist()
             ],
@@ -291,8 +269,28 @@ class World:
         self._log.complete_ms.append(self._second(int(rows[-1]) + self._delay) * SECOND_MS)
         self._counts.add(record)
 
+    def _part(self, version: str, rows: NDArray[np.int64]) -> VersionPart:
+        """What the monitor is told of those rows that the version predicted."""
+        own = np.asarray([row for row in rows if self._served_by[row] == version])
+        said, target, seconds = self._said[own], self._stream.target[own], own + self._delay + START_S
+        minutes = list(zip((seconds // 60).tolist(), ((own + START_S) // 60).tolist(), strict=True))
+        predictions = dict(Counter(completed for completed, _ in minutes))
+        if self._stream.task == "regression":
+            off = said - target
+            sums: dict[tuple[int, int], NDArray[np.float64]] = {}
+            for minute, moments in zip(
+                minutes, np.column_stack([np.ones_like(off), abs(off), off * off, off]), strict=True
+            ):
+                sums[minute] = sums.get(minute, 0.0) + moments
+            moments = [(*minute, int(n), *each) for minute, (n, *each) in sorted(sums.items())]
+            return VersionPart.of(version, "", seconds, own, off, moments=moments, predictions=predictions)
+        pairs = Counter((*minute, *pair) for minute, *pair in zip(minutes, said.tolist(), target.tolist(), strict=True))
+        cells = [(*cell, n) for cell, n in sorted(pairs.items())]
+        wrong = (said != target).astype(np.uint8)
+        return VersionPart.of(version, "", seconds, own, wrong, cells=cells, predictions=predictions)
+
     def _served(self) -> Served:
-        errors = (self._said[FIRST_ROWS:] != self._stream.target[FIRST_ROWS:]).astype(np.float64)
+        errors = self._stream.errors(self._said[FIRST_ROWS:], FIRST_ROWS, len(self._stream))
         done = [*self._events, *((self._at, event) for event in self._announcer.events[self._told :])]
 
         def of(kind: str) -> list[tuple[int, str]]:
