@@ -46,8 +46,10 @@ class Effect:
         return cls(metric, healthy, lost, extra, lost * outcomes_a_minute * MINUTES_A_DAY)
 
     def severity(self, prices: Prices) -> Severity:
-        """Critical by its cost a day if the operator stated what is, else by the points lost."""
-        if prices.per_error is not None and prices.critical_a_day is not None:
+        """Critical by its cost a day if the operator stated what is, else by the points lost: also while nobody knows
+        yet how many outcomes come in a day.
+        """
+        if prices.per_error is not None and prices.critical_a_day is not None and self.extra_a_day:
             critical = self.extra_a_day * prices.per_error >= prices.critical_a_day - ROUNDING
         elif self.metric == "mae":
             critical = self.lost >= (CRITICAL_MAE_RATIO - 1) * self.healthy - ROUNDING

@@ -271,12 +271,13 @@ def _lost(found: Evidence) -> str:
             f"its errors rose from {found.before:.1%} to {found.after:.1%}, "
             f"{100 * (found.after - found.before):.1f} points of accuracy lost"
         )
-    what, of = "accuracy", ""
+    what = "accuracy"
     if found.of_rate:
         rate = RATES[found.stream]
-        what, of = f"{rate.title} ({rate.means})", f" in {found.outcomes_since_change:,} {rate.outcomes}"
+        what = f"{rate.title} ({rate.means})"
     return (
-        f"its {what} fell from {1 - found.before:.1%} to {1 - found.after:.1%}{of}, "
+        f"its {what} fell from {1 - found.before:.1%} to {1 - found.after:.1%} "
+        f"in {found.outcomes_since_change:,} {_outcomes(found)}, "
         f"{100 * (found.after - found.before):.1f} points lost{hour}"
     )
 
@@ -337,9 +338,12 @@ def _effect(raised: Raised) -> str:
     if "extra_errors" in facts:
         unit = "of absolute error" if _text(facts, "metric") == "mae" else "wrong predictions"
         so_far, a_day = _number(facts, "extra_errors"), _number(facts, "extra_a_day")
-        text = f"So far that is {so_far:,.0f} {unit} more than usual, {a_day:,.0f} more a day"
+        text = f"So far that is {so_far:,.0f} {unit} more than usual"
+        if a_day:  # else no minute of the version is over: how many come in a day is not known
+            text += f", {a_day:,.0f} more a day"
         if "cost_so_far" in facts:
-            text += f"; it has cost {_number(facts, 'cost_so_far'):,.2f}, and {_number(facts, 'cost_a_day'):,.2f} a day"
+            text += f"; it has cost {_number(facts, 'cost_so_far'):,.2f}"
+            text += f", and {_number(facts, 'cost_a_day'):,.2f} a day" if a_day else ""
         text += ". "
     own = raised.transition.identity.fingerprint
     others = [each for each in (raised.incident.members if raised.incident else ()) if each.fingerprint != own]

@@ -22,6 +22,14 @@ def test_a_better_model_costs_nothing() -> None:
     assert (effect.lost, effect.extra, effect.extra_a_day) == (0.0, 0.0, 0.0)
 
 
+def test_what_nobody_knows_the_rate_of_is_judged_by_points() -> None:
+    """In the first minute of a version: what it costs a day is not known, and nothing is not what it costs."""
+    found = [
+        Effect.measured("accuracy", 0.05, after, 20.0, 100, 0.0).severity(Prices(1.0, 10.0)) for after in (0.1, 0.2)
+    ]
+    assert found == ["warning", "critical"]
+
+
 @pytest.mark.parametrize(
     ("metric", "healthy", "recent", "prices", "severity"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from detectors.baseline import Baseline, Metric
 from detectors.burn_rate import Pair
+from detectors.effect import Prices
 from detectors.policy import Condition, Identity, Transition
 from detectors.tally import Tally
 from streams import rules
@@ -54,7 +55,7 @@ MISSING = rules.outcomes_missing(2000, 500, 1999, 1440, "7")
 @pytest.mark.parametrize(
     ("condition", "says"),
     [
-        (DRIFT, ["version 7", "2023-11-14T22:12:20.000Z", "95.0% to 69.0%", "26.0 points"]),
+        (DRIFT, ["version 7", "2023-11-14T22:12:20.000Z", "95.0% to 69.0% in 100 outcomes", "26.0 points"]),
         (DROPPED, ["version 7", "82.0%", "60 minutes", "12.0 points", "94.0%"]),
         (WORSE, ["version 7", "error of 3 ", "1.50 times", "baseline of 2"]),
         (MISSING, ["loan", "none of its outcomes", "1970-01-01T08:20:00.000Z"]),
@@ -91,6 +92,15 @@ def test_the_evidence_places_the_change_in_time_and_in_the_log() -> None:
     assert (drift.detected_partition, drift.detected_offset, drift.outcomes_seen) == (2, 99, 4100)
     assert drift.outcomes_since_change == 100
     assert [each["detector"] for each in drift.evidence] == ["adwin"]
+
+
+def test_what_is_lost_in_a_day_is_told_once_it_is_known() -> None:
+    """In the first minute of a version nobody knows how many outcomes come in a day."""
+    prices = Prices(per_error=2.0)
+    first = alert(raised(rules.concept_drift(FOUND, "7", prices))).annotations["description"]
+    later = alert(raised(rules.concept_drift(FOUND, "7", prices, a_minute=10.0))).annotations["description"]
+    assert "So far that is 26 wrong predictions more than usual; it has cost 52.00. " in first
+    assert "26 wrong predictions more than usual, 3,744 more a day; it has cost 52.00, and 7,488.00 a day. " in later
 
 
 def test_a_drift_says_how_often_chance_would_do_this() -> None:
@@ -146,7 +156,7 @@ def test_errors_of_an_average_hour_are_told_as_such() -> None:
     """They are not those of a dashboard in the best hour, or the worst; what knew no hour says nothing of it."""
     by_hour = replace(raised(DRIFT), evidence=(msgspec.structs.replace(FOUND, by_hour=True),))
     told = alert(by_hour)
-    assert "from 95.0% to 69.0%, 26.0 points lost (as in an average hour)" in told.annotations["summary"]
+    assert "from 95.0% to 69.0% in 100 outcomes, 26.0 points lost (as in an average hour)" in told.annotations["summary"]
     assert told.drift is not None
     assert told.drift.evidence[0]["by_hour"] is True
     plain = alert(raised(DRIFT))

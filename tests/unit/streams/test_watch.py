@@ -181,7 +181,7 @@ def test_a_fall_of_recall_is_one_incident_in_words_and_ends_when_recall_is_back(
     assert "errors" in streams
     assert "told again because more of it has become worse" in again[-1].annotations["description"]
     assert "e_detector at outcome" in again[-1].annotations["description"]
-    assert "its accuracy fell from 98.0% to 95.3%" in again[-1].annotations["summary"]
+    assert "its accuracy fell from 98.0% to 95.3% in 1,053 outcomes" in again[-1].annotations["summary"]
     assert {each.starts_at for each in found} == {fired.starts_at}
     assert [each.sequence for each in found] == list(range(1, len(found) + 1))
     assert fired.incident is not None
