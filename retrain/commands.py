@@ -20,7 +20,7 @@ from retrain.training import BuiltIn, Refused, TrainedTask
 from streams.cli import session, stderr, stdout
 from streams.configuration import masked
 from streams.errors import MissingInput, WrongSetting
-from streams.events import Mode
+from streams.events import Mode, rfc3339
 
 if TYPE_CHECKING:
     from retrain.administration import Administration
@@ -244,7 +244,10 @@ def show(
         )
     console.print(grid)
     for run in runs:
-        console.print(f"run {run.episode}: {run.cause} since {run.starts_at} → {run.state} {_stands(run)}")
+        since = (
+            f"since {_seconds(run.starts_at)}" if run.kind == "alert" else f"at {_seconds(rfc3339(run.triggered_ms))}"
+        )
+        console.print(f"run {run.episode}: {run.cause} {since} → {run.state} {_stands(run)}", soft_wrap=True)
 
 
 def _show_version(repository: Repository, model: str, version: int, json: bool) -> None:
@@ -271,7 +274,9 @@ def _show_version(repository: Repository, model: str, version: int, json: bool) 
 
 
 def _stands(run: Run) -> str:
-    """Why a run ended, or how its live shadow or its probation stands."""
+    """Why a run ended or waits, what it proposes, or how its live shadow or its probation stands."""
+    if run.state in ("awaiting_approval", "recommended"):
+        return f"{run.verdict}: `driftline models approve {run.model} {run.version}`"
     if run.state == "shadowing":
         found = run.shadow_evidence.get("better")
         return f"version {run.version} beside version {run.champion}: " + (
@@ -280,7 +285,8 @@ def _stands(run: Run) -> str:
             else "no row with both answers has its label yet"
         )
     if not run.on_probation:
-        return run.reason or ""
+        said = [each for each in (run.reason, run.verdict) if each]
+        return "; ".join(said if run.better else said[:1])
     return ", ".join(
         f"version {version} would have been wrong by {found['reference_error']:.4f} on average, it was by"
         f" {found['watched_error']:.4f}, on {found['rows']} rows"

@@ -358,3 +358,17 @@ def test_show_says_how_a_probation_stands(loop: Loop, tmp_path: Path) -> None:
     shown = command(tmp_path, "models", "show", "loans")
     assert "watching" in shown
     assert "on 5 rows" in " ".join(shown.split())
+
+
+def test_show_says_what_a_run_proposes_and_how_to_take_it(tmp_path: Path) -> None:
+    """With its evidence, also once it was rejected; a run that waits says what for."""
+    loop = recommended(tmp_path)
+    waits = loop.alerted(fingerprint="f2")
+    loop.runs.save(msgspec.structs.replace(waits, step=1, reason="quiet hours, 22:00-06:00"))
+    shown = command(tmp_path, "models", "show", "loans")
+    (run,) = (each for each in loop.runs.of("loans") if each.state == "recommended")
+    assert f"{run.verdict}: `driftline models approve loans 2`" in shown
+    assert "→ triggered quiet hours, 22:00-06:00" in shown
+    assert "since 2023-11-14T22:13:20Z" in shown
+    loop.runs.save(msgspec.structs.replace(run, step=run.step + 1, state="rejected", reason="a person rejected it"))
+    assert f"a person rejected it; {run.verdict}" in command(tmp_path, "models", "show", "loans")

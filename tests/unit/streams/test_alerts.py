@@ -156,7 +156,9 @@ def test_errors_of_an_average_hour_are_told_as_such() -> None:
     """They are not those of a dashboard in the best hour, or the worst; what knew no hour says nothing of it."""
     by_hour = replace(raised(DRIFT), evidence=(msgspec.structs.replace(FOUND, by_hour=True),))
     told = alert(by_hour)
-    assert "from 95.0% to 69.0% in 100 outcomes, 26.0 points lost (as in an average hour)" in told.annotations["summary"]
+    assert (
+        "from 95.0% to 69.0% in 100 outcomes, 26.0 points lost (as in an average hour)" in told.annotations["summary"]
+    )
     assert told.drift is not None
     assert told.drift.evidence[0]["by_hour"] is True
     plain = alert(raised(DRIFT))
