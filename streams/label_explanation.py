@@ -15,7 +15,10 @@ def told(found: LabelStatus | None, at_ms: int) -> Iterator[str]:
     """A line each; ``at_ms`` is how far the stream has come."""
     outcomes = sum(each.outcomes for each in found.classes.values()) if found is not None else 0
     if found is None or not outcomes:
-        yield f"outcomes: none has come in the last {DAYS} days, so nobody knows how long they take"
+        yield (
+            f"outcomes: none was counted in the last {DAYS} days (a minute is, once it is over), so nobody knows"
+            " how long they take"
+        )
     else:
         yield f"outcomes come: {_within(found.delays_s)} ({outcomes:,} in the last {DAYS} days)"
         classes = {label: each for label, each in found.classes.items() if label}

@@ -84,10 +84,10 @@ def test_the_example_in_the_readme_is_what_is_printed() -> None:
 
 def test_what_is_not_known_yet_is_said() -> None:
     """No outcome, or too few of each class."""
-    assert "none has come in the last 7 days" in next(told(None, 0))
+    assert "none was counted in the last 7 days" in next(told(None, 0))
     status, at_ms = reported(traffic(60).blocked(0, 2 * MIDNIGHT_S, back=False), MIDNIGHT_S + HOUR_S)
     text = "\n".join(told(status, at_ms))
-    assert "none has come in the last 7 days" in text
+    assert "none was counted in the last 7 days" in text
     assert "2023-11-15T00:00Z to 2023-11-15T01:00Z: 0.0% of 1,200 (predicted 0 0.0%, 1 0.0%)" in text
     few = LabelStatus({"0.5": 60}, classes={"0": ClassStatus(40, {"0.5": 60}), "1": ClassStatus(3, {"0.5": 60})})
     assert "mature: not known before 50 outcomes of one predicted class have come; there are 40" in list(told(few, 0))
