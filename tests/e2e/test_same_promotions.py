@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,14 +89,16 @@ def turning() -> RecordedStream:
     return RecordedStream("turning", features, target.astype(np.int64), (FIRST_ROWS + 800,))
 
 
-@pytest.fixture(params=["turning", "elec2"])
+@pytest.fixture(params=["turning", "elec2", "harvard_mixed_0101_abrupto"])
 def stream(request: pytest.FixtureRequest) -> RecordedStream:
-    """A generated stream, and the first rows of a recorded one."""
+    """A generated stream, the first rows of a recorded one, and of another those about its first drift."""
     if request.param == "turning":
         return turning()
     folder: Path = request.getfixturevalue("driftline_data")
     (found,) = streams(folder, {request.param})
-    return found.first(FIRST_ROWS + RUNS * RUN_ROWS)
+    start = found.drifts[0] - FIRST_ROWS - 800 if found.drifts else 0
+    rows = slice(start, start + FIRST_ROWS + RUNS * RUN_ROWS)
+    return replace(found, features=found.features[rows], target=found.target[rows], drifts=())
 
 
 @pytest.fixture
