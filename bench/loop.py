@@ -1,8 +1,9 @@
 """Does the loop do better than leaving a model alone, or retraining it by the clock? On recorded streams that drift.
 
 `python -m bench.loop` prints a table for each case of label delay and labelled share, `--json` one object: `streams` is
-the case of labels at once for every row, `cases` has all that were measured. It needs DRIFTLINE_DATA, the folder with
-the streams. Everything is in one process, without Kafka, by the classes that the processes use.
+the case of labels at once for every row, `cases` has all that were measured. What stands beside the loop is of boosted
+trees; `alone` is the loop's own first version, of whichever algorithm errs least, left alone. It needs DRIFTLINE_DATA,
+the folder with the streams. Everything is in one process, without Kafka, by the classes that the processes use.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def measured(stream: RecordedStream, case: Case, found: Concepts, settings: Sett
         "cron_recent": _accuracy(known.cron_recent),
         "cron_all": _accuracy(known.cron_all),
         "oracle": _accuracy(known.oracle) if known.oracle is not None else None,
+        "alone": _accuracy(served.alone),
         "loop": _accuracy(served.errors),
     }
     best = max(accuracies[name] or 0.0 for name in ("static", "cron_recent", "cron_all"))
@@ -108,7 +110,7 @@ def lost(known: Yardsticks, served: Served) -> Iterator[dict[str, Any]]:
 def show(case: Case, table: dict[str, Any]) -> Table:
     """A case as a person reads it."""
     shown = Table(title=f"{case.name}: accuracy after the first {FIRST_ROWS:,} rows")
-    names = ("static", "cron_recent", "cron_all", "oracle", "loop", "margin")
+    names = ("static", "cron_recent", "cron_all", "oracle", "alone", "loop", "margin")
     for heading in ("stream", *names, "runs", "promoted", "rolled back", "drifts", "excess ÷ oracle's"):
         shown.add_column(heading, justify="left" if heading == "stream" else "right")
     for name, entry in table.items():

@@ -55,6 +55,8 @@ class Served:
     """Errors of each row after the first 5,000, and what the loop did, at which row."""
 
     errors: Errors
+    alone: Errors
+    """Those of the loop's own first version, if it had been left alone."""
     runs: list[Run]
     promotions: list[tuple[int, str]]
     rollbacks: list[tuple[int, str]]
@@ -291,6 +293,9 @@ class World:
 
     def _served(self) -> Served:
         errors = self._stream.errors(self._said[FIRST_ROWS:], FIRST_ROWS, len(self._stream))
+        first = LoadedModel(self._repository.load(MODEL, 1), self._repository.manifest(MODEL, 1))
+        said = np.asarray(first.predict(self._stream.features[FIRST_ROWS:]).predictions)
+        alone = self._stream.errors(said, FIRST_ROWS, len(self._stream))
         done = [*self._events, *((self._at, event) for event in self._announcer.events[self._told :])]
 
         def of(kind: str) -> list[tuple[int, str]]:
@@ -303,7 +308,7 @@ class World:
             for version in self._repository.versions(MODEL)
         }
         runs = self.retrainer.runs.of(MODEL)
-        return Served(errors, runs, of("promoted"), of("rolledback"), self._alerts, made)
+        return Served(errors, alone, runs, of("promoted"), of("rolledback"), self._alerts, made)
 
 
 def serve(stream: RecordedStream, case: Case, settings: Settings) -> Served:

@@ -44,6 +44,8 @@ def test_the_loop_recovers_from_the_drift_and_was_right_before(served: Served) -
     """An alert, a run, a promotion behind the drift; what the run was trained on is rows since the change."""
     before, after = served.errors[: DRIFT - FIRST_ROWS], served.errors[DRIFT - FIRST_ROWS :]
     assert before.mean() < 0.05
+    assert (served.alone[: len(before)] == before).all(), "until then nothing else has served"
+    assert served.alone[len(before) :].mean() > 0.9
     assert served.promotions[0][0] > DRIFT
     assert after[-300:].mean() < 0.1 < after[:100].mean()
     first = next(run for run in served.runs if run.promoted_ms is not None)
@@ -112,6 +114,7 @@ def test_it_prints_one_object_for_programs(
     printed = json.loads(capsys.readouterr().out)
     entry = printed["streams"]["turned"]
     assert {"static", "cron_recent", "cron_all", "oracle", "loop", "retrains", "promotions", "rollbacks"} < set(entry)
+    assert entry["alone"] == entry["loop"], "nothing was promoted"
     assert (entry["drift_points"], entry["excess_ratio"], entry["oracle"]) == ([], None, None)
     assert entry["passed"] is True
     assert printed["cases"] == [{"delay": 0, "labelled": 1.0, "streams": printed["streams"]}]
