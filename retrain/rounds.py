@@ -109,7 +109,7 @@ class Round:
             )
         else:
             self._record.keep(verdict=found.verdict, tested_rows=rows, trained_from=trained_from)
-            raise Refused(f"not better: {found.verdict}")
+            raise Refused(f"not better: {found.verdict}" if found.rivals else found.verdict)
 
     def _significance(self, share: float, before: int) -> float:
         """What a contest may spend: all of its share in a run of one round, else half of what ``before`` others left.
@@ -217,7 +217,7 @@ class Round:
             return collector.collect(fresh_ms, minimum, self._check, self._pause, self._must_end)
         except Refused as refusal:
             if run.tested_rows and run.verdict:
-                raise Refused(f"not better: {run.verdict}") from None
+                raise Refused(f"not better: {run.verdict}" if run.rounds else run.verdict) from None
             raise Refused(str(refusal)) from None
 
     def _reserve(self) -> int:
