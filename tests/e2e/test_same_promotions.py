@@ -91,12 +91,16 @@ def turning() -> RecordedStream:
 
 @pytest.fixture(params=["turning", "elec2", "harvard_mixed_0101_abrupto"])
 def stream(request: pytest.FixtureRequest) -> RecordedStream:
-    """A generated stream, the first rows of a recorded one, and of another those about its first drift."""
+    """A generated stream, the first rows of a recorded one, and of another those about its first drift.
+
+    The drift comes between two runs. Within one it would bring a stopgap, whose successor is due after some sixty
+    labels: the world looks each ten, the player publishes five hundred at once.
+    """
     if request.param == "turning":
         return turning()
     folder: Path = request.getfixturevalue("driftline_data")
     (found,) = streams(folder, {request.param})
-    start = found.drifts[0] - FIRST_ROWS - 800 if found.drifts else 0
+    start = found.drifts[0] - FIRST_ROWS - RUN_ROWS if found.drifts else 0
     rows = slice(start, start + FIRST_ROWS + RUNS * RUN_ROWS)
     return replace(found, features=found.features[rows], target=found.target[rows], drifts=())
 

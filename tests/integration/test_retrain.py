@@ -247,15 +247,15 @@ def test_new_labels_lead_to_a_promotion_without_an_alert(deployed: Deployment) -
 
 
 def test_a_person_starts_a_run_by_command(deployed: Deployment) -> None:
-    """The command records it, the process takes it on; a model that there is not is one line and exit code 2."""
+    """The command records it, the process takes it on; a model that there is not is one line and exit code 66."""
     deployed.register()
     deployed.live(400)
     assert deployed.start("retrain", "run", "loans").wait(BOUND_S) == 0
     again = deployed.start("retrain", "run", "loans")
     assert "is under way" in again.communicate(timeout=BOUND_S)[1]
     wrong = deployed.start("retrain", "run", "boats")
-    assert "boats is not retrained: the model is not in the repository" in wrong.communicate(timeout=BOUND_S)[1]
-    assert (again.returncode, wrong.returncode) == (2, 2)
+    assert "there is no model boats" in wrong.communicate(timeout=BOUND_S)[1]
+    assert (again.returncode, wrong.returncode) == (2, 66)
     deployed.retrain()
     (promoted,) = eventually(lambda: deployed.told("promoted"), "a version is promoted")
     assert promoted.trigger["kind"] == "command"
