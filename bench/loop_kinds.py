@@ -102,9 +102,7 @@ def measured(stream: RecordedStream, case: Case) -> dict[str, Any]:
         **errors,
         "oracle": None if known.oracle is None else float(known.oracle.mean()),
         "ratio": errors["loop"] / best,
-        "promotions": [row for row, _ in served.promotions],
-        "rollbacks": [row for row, _ in served.rollbacks],
-        "pages": [[row, what] for row, what in served.alerts if what.endswith("firing")],
+        **served.acts,
     }
 
 

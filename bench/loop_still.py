@@ -52,9 +52,7 @@ def measured(stream: RecordedStream) -> dict[str, Any]:
     say(f"{stream.name} is over")
     return {
         "accuracy": 1.0 - float(served.errors.mean()),
-        "promotions": [row for row, _ in served.promotions],
-        "rollbacks": [row for row, _ in served.rollbacks],
-        "pages": [[row, what] for row, what in served.alerts if what.endswith("firing")],
+        **served.acts,
     }
 
 

@@ -64,6 +64,15 @@ class Served:
     versions: dict[str, str]
     """Version → what it was trained on."""
 
+    @property
+    def acts(self) -> dict[str, list[Any]]:
+        """At which rows it promoted and rolled back, and paged about what."""
+        return {
+            "promotions": [row for row, _ in self.promotions],
+            "rollbacks": [row for row, _ in self.rollbacks],
+            "pages": [[row, what] for row, what in self.alerts if what.endswith("firing")],
+        }
+
 
 @dataclass(slots=True)
 class _Feed:

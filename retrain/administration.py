@@ -208,10 +208,7 @@ class Administration:
         """Make any complete version the champion."""
         self._require_version(model, version)
         if self._state(model).aliases.get("champion") == str(version):
-            nothing = WrongSetting(
-                f"version {version} of {model} serves already", f"see `driftline models show {model}`"
-            )
-            return self._again(model, None, nothing)
+            return self._again(model, None, _serves_already(model, str(version)))
         return self._promote(model, version, "promoted", reason)
 
     def rollback(self, model: str, to: int | None = None, reason: str | None = None) -> ModelState:
@@ -227,10 +224,7 @@ class Administration:
             )
             return self._again(model, "rolledback", nothing)
         if champion == target:
-            nothing = WrongSetting(
-                f"version {target} of {model} serves already", f"see `driftline models show {model}`"
-            )
-            return self._again(model, None, nothing)
+            return self._again(model, None, _serves_already(model, target))
         manifest = self._require_version(model, int(target))
         self.repository.load(model, manifest.version)  # a version that cannot be loaded must not become the champion
         profile = self._profile(manifest)
@@ -257,7 +251,7 @@ class Administration:
         published = self.announcer.last_states()
         if not catch_up(self.repository, self.announcer, model, published, rfc3339(self.now_ms())):
             raise nothing
-        state, change = self._state(model), self.repository.history(model)[-1].change
+        state, change = self._state(model), next(self.repository.newest(model)).change
         self.say(f"revision {state.revision} of {model} had not been published: it is now")
         if what is not None and (change is None or change.what != what):
             raise nothing
@@ -353,6 +347,10 @@ class Administration:
             kind, state=state, version=version, alias=alias, at=at, by=self.by, detail=detail, reason=reason
         )
         self.announcer.publish(described(self.repository, event))
+
+
+def _serves_already(model: str, version: str) -> WrongSetting:
+    return WrongSetting(f"version {version} of {model} serves already", f"see `driftline models show {model}`")
 
 
 def _no_challenger(model: str) -> WrongSetting:

@@ -11,7 +11,7 @@ import structlog
 from retrain.announce import Announcer, described
 from retrain.lifecycle import Run, RunState, move
 from retrain.promotion import Blocked
-from retrain.runs import RunStore, Superseded
+from retrain.runs import RunStore
 from serving.history import LOOP, Change
 from serving.repository import Repository
 from streams.errors import Unavailable
@@ -74,21 +74,17 @@ class RunRecord:
         why = Change(LOOP, rfc3339(self._now_ms()), what, version, reason)
 
         def ours(state: ModelState) -> ModelState:
-            self._require_ours()
+            self._runs.require_newest(self.run)
             return update(state)
 
         return self._repository.change(self.run.model, ours, why)
-
-    def _require_ours(self) -> None:
-        if self._runs.step(self.run) != self.run.step:
-            raise Superseded(f"another process has taken the run {self.run.episode} of {self.run.model} further")
 
     def tell(self, kind: ModelEventKind, state: ModelState, alias: str | None = None, **more: str | None) -> None:
         """Publish what happened to the model; ``more`` may hold ``reason`` and ``detail``.
 
         Raises :class:`Superseded` if the run is another process's by now, which then says so itself.
         """
-        self._require_ours()
+        self._runs.require_newest(self.run)
         run = self.run
         written = run.better is not None
         event = ModelEvent(

@@ -44,15 +44,16 @@ class RunStore:
         try:
             self._storage.create(_path(run.model, run.episode, run.step), _encode(run))
         except FileExistsError:
-            raise Superseded(f"another process has taken the run {run.episode} of {run.model} further") from None
+            raise _superseded(run) from None
 
     def load(self, model: str, episode: str) -> Run:
         """A run as it was last saved. Raises :class:`StateMismatch` for a file that cannot be read."""
         return self._load(model, episode, self._steps(model)[episode])
 
-    def step(self, run: Run) -> int | None:
-        """How far a run is by now, whoever took it there; None if it was forgotten."""
-        return self._steps(run.model).get(run.episode)
+    def require_newest(self, run: Run) -> None:
+        """Raise :class:`Superseded` if the run is at another step by now, or was forgotten."""
+        if self._steps(run.model).get(run.episode) != run.step:
+            raise _superseded(run)
 
     def of(self, model: str) -> list[Run]:
         """Every run of a model, oldest first."""
@@ -103,6 +104,10 @@ class RunStore:
         """How many runs of a model made a promotion since then that no person approved, whatever became of it."""
         made = (run for run in self.of(model) if run.state in PROMOTED and not run.approved)
         return sum((run.promoted_ms or run.updated_ms) >= since_ms for run in made)
+
+
+def _superseded(run: Run) -> Superseded:
+    return Superseded(f"another process has taken the run {run.episode} of {run.model} further")
 
 
 def _path(model: str, episode: str, step: int) -> str:
